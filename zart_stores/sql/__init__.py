@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Stores that keep their records in an SQL database."""

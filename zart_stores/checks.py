@@ -1,0 +1,146 @@
+"""What a store refuses at its edge, before it touches anything (F19, F22).
+
+Rule 1: `check` raises InvalidUse for what can never be stored; nothing of the batch has been written then.
+Rule 2: a payload that is too large is not a programming error: it is an outcome, `Rejected("too-large ...")`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from zart_core.errors import InvalidUse
+from zart_core.log import ID_CHARS_MAX, PAYLOAD_BYTES_MAX, Mark, New, Post, Record, Turn, Write
+
+RECORD_BYTES_MAX = PAYLOAD_BYTES_MAX + (64 << 10)
+"""The largest `Record.data`, in bytes: a payload and what its event wraps around it."""
+NAME_CHARS_MAX = 1024
+"""The longest workflow, digest, message name, key, worker or record kind, in characters."""
+
+
+def is_id(id: str) -> bool:
+    """Tell whether an execution id can be stored: 1 to 255 printable characters (no NUL, control, surrogate)."""
+    return id.isprintable() and 0 < len(id) <= ID_CHARS_MAX
+
+
+def check(batch: Sequence[Write]) -> None:
+    """Raise InvalidUse for the first write that cannot be stored, naming what is wrong with it."""
+    for write in batch:
+        if type(write) is Turn:
+            check_turn(write)
+        elif type(write) is New:
+            check_new(write)
+        elif type(write) is Post:
+            check_post(write)
+        elif type(write) is Mark:
+            check_mark(write)
+        else:
+            raise InvalidUse(f"a batch holds New, Post, Turn and Mark, not {type(write).__name__}")
+
+
+def check_turn(turn: Turn) -> None:
+    """Check a turn and everything in it."""
+    check_id(turn.id)
+    check_times(turn.id, turn.at, turn.wake)
+    check_records(turn.id, turn.records)
+    if turn.opens is not None:
+        check_records(turn.id, turn.opens)
+    for new in turn.creates:
+        check_new(new)
+    for post in turn.posts:
+        check_post(post)
+
+
+def check_new(new: New) -> None:
+    """Check an execution to be created and everything in it; recursive over `creates`."""
+    check_id(new.id)
+    check_name("workflow", new.workflow)
+    check_name("digest", new.digest)
+    check_times(new.id, new.at, new.wake)
+    check_records(new.id, new.records)
+    if new.owner is not None:
+        check_name("worker", new.owner)
+    for child in new.creates:
+        check_new(child)
+    for post in new.posts:
+        check_post(post)
+
+
+def check_post(post: Post) -> None:
+    """Check a message."""
+    check_id(post.id)
+    check_name("message name", post.name)
+    check_times(post.id, post.at, None)
+    if post.key is not None:
+        check_name("key", post.key)
+
+
+def check_mark(mark: Mark) -> None:
+    """Check a mark; one that ends an execution is refused, for only a turn does that (I7)."""
+    check_id(mark.id)
+    check_times(mark.id, 0.0, mark.wake)
+    if mark.status.closed:
+        raise InvalidUse(f"a Mark cannot end an execution ({mark.status}); append a Turn that closes it")
+
+
+def check_id(id: str) -> None:
+    """Raise InvalidUse unless `is_id`."""
+    if not is_id(id):
+        raise InvalidUse(
+            f"the execution id {id[:300]!a} cannot be stored: give 1 to {ID_CHARS_MAX} printable characters "
+            f"(it has {len(id)})"
+        )
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise InvalidUse unless the name is printable, not empty and at most NAME_CHARS_MAX long."""
+    if not name.isprintable() or not 0 < len(name) <= NAME_CHARS_MAX:
+        raise InvalidUse(
+            f"the {what} {name[:300]!a} cannot be stored: give 1 to {NAME_CHARS_MAX} printable characters "
+            f"(it has {len(name)})"
+        )
+
+
+def check_times(id: str, at: float, wake: float | None) -> None:
+    """Raise InvalidUse for a time that is not a finite number."""
+    if not math.isfinite(at) or (wake is not None and not math.isfinite(wake)):
+        raise InvalidUse(
+            f"execution {id!r}: times are finite numbers of seconds, not at={at!r}, wake={wake!r}"
+        )
+
+
+def check_records(id: str, records: Sequence[Record]) -> None:
+    """Raise InvalidUse for a record whose kind or time cannot be stored."""
+    for record in records:
+        if not math.isfinite(record.at):
+            raise InvalidUse(f"execution {id!r}: a record's time is a finite number, not {record.at!r}")
+        if not record.kind.isprintable() or not record.kind:
+            raise InvalidUse(f"execution {id!r}: a record's kind is a printable word, not {record.kind!a}")
+
+
+def plain(text: str) -> str:
+    """Give a free text (a reason, a build) as every store can keep it: NULs and surrogates become U+FFFD."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def too_large(write: Write) -> str | None:
+    """Say what in the write exceeds its limit, or None (F19)."""
+    if type(write) is Mark:
+        return None
+    if type(write) is Post:
+        size = len(write.payload)
+        return None if size <= PAYLOAD_BYTES_MAX else _excess(write.id, "a message", size, PAYLOAD_BYTES_MAX)
+    assert isinstance(write, (New, Turn))
+    for record in write.records:
+        if len(record.data) > RECORD_BYTES_MAX:
+            return _excess(write.id, f"a {record.kind} record", len(record.data), RECORD_BYTES_MAX)
+    if type(write) is Turn and write.opens is not None:
+        for record in write.opens:
+            if len(record.data) > RECORD_BYTES_MAX:
+                return _excess(write.id, f"a {record.kind} record", len(record.data), RECORD_BYTES_MAX)
+    inner: Sequence[Write] = (*write.creates, *write.posts) if write.creates or write.posts else ()
+    return next((reason for each in inner if (reason := too_large(each))), None)
+
+
+def _excess(id: str, what: str, size: int, size_max: int) -> str:
+    return f"too-large: {what} of {id!r} has {size:,} bytes; at most {size_max:,} are kept"

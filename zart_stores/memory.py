@@ -1,0 +1,438 @@
+"""A log in memory: for tests, for tries, and for work that need not survive its process.
+
+Rule 1: everything is on one `Shelf` under one lock; `memory:` has a shelf of its own, `memory:NAME` shares one
+        with every other `memory:NAME` of the process, so that a test can close a log and open it again.
+Rule 2: records are kept as the objects they are; nobody changes them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Protocol, TypeAlias, TypeVar, cast
+
+from sortedcontainers import SortedList  # type: ignore[import-untyped]  # it ships no types
+
+from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed
+from zart_core.events import Status
+from zart_core.log import Appended, EventLog, Level, Message, New, Page, Record, Summary, Write
+from zart_stores.checks import check, check_name
+from zart_stores.rows import Row, due, free, give, new_row, summary, take, void, write
+
+LEASE_S = 30.0
+"""The lease of a worker that owns a new execution and has none, in seconds."""
+
+T = TypeVar("T")
+Place: TypeAlias = "tuple[str | None, str, float | None, Status]"
+"""Where a row stands in the indexes: owner, workflow, due, status."""
+
+
+class Sorted(Protocol[T]):
+    """The part of sortedcontainers.SortedList that is used here; each costs O(log n)."""
+
+    def add(self, value: T, /) -> None: ...  # noqa: D102
+    def remove(self, value: T, /) -> None: ...  # noqa: D102
+    def irange(  # noqa: D102
+        self, minimum: T | None = None, maximum: T | None = None, inclusive: tuple[bool, bool] = (True, True)
+    ) -> Iterator[T]: ...
+    def __getitem__(self, index: int, /) -> T: ...
+    def __len__(self) -> int: ...
+
+
+def open(url: str, *, durability: str = "none", clock: Callable[[], float] = time.monotonic) -> EventLog:
+    """Open `memory:` (a log of its own) or `memory:NAME` (one that is shared inside the process).
+
+    `clock` gives seconds for leases and never goes back. Raises InvalidUse for another URL or durability.
+    """
+    scheme, colon, name = url.partition(":")
+    if scheme != "memory" or not colon:
+        raise InvalidUse(f"{url!r} is no URL of a memory log; write memory: or memory:NAME")
+    if durability != "none":
+        raise InvalidUse(
+            f"a memory log survives nothing, and durability={durability!r} was asked for; "
+            f"say durability='none', or use file:DIR or sqlite:PATH"
+        )
+    if not name:
+        return MemoryLog(Shelf(), clock)
+    with _named_lock:
+        return MemoryLog(_named.setdefault(name, Shelf()), clock)
+
+
+class Shelf:
+    """What a memory log holds, and the `Tables` that `rows.write` works on. Used under its lock only."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Condition(threading.Lock())
+        self.changes = 0
+        self.rows: list[Row] = []
+        self.by_id: dict[str, Row] = {}
+        self.ids = cast("Sorted[str]", SortedList())
+        self.runs: list[list[list[Record]]] = []
+        self.inboxes: list[dict[int, Message]] = []
+        self.keys: dict[tuple[int, str], int] = {}
+        self.places: list[Place | None] = []
+        self.queues: dict[str | None, dict[str, Sorted[tuple[float, int]]]] = {}
+        self.held: dict[str, set[int]] = {}
+        self.counts: dict[Status, int] = {}
+        self.leases: dict[str, float] = {}
+        self.unleased: set[str] = set()
+        self.robbed: set[str] = set()
+
+    # ------------------------------------------------ Tables
+
+    def find(self, id: str) -> Row | None:
+        """See Tables."""
+        return self.by_id.get(id)
+
+    def insert(self, new: New) -> Row:
+        """See Tables."""
+        row = new_row(len(self.rows), new)
+        self.rows.append(row)
+        self.runs.append([[]])
+        self.inboxes.append({})
+        self.places.append(None)
+        self.by_id[row.id] = row
+        self.ids.add(row.id)
+        if row.owner is not None and row.owner not in self.leases:
+            self.unleased.add(row.owner)
+        return row
+
+    def add_records(self, row: Row, records: Sequence[Record]) -> None:
+        """See Tables."""
+        self.runs[row.key][row.run].extend(records)
+
+    def end_run(self, row: Row) -> None:
+        """See Tables."""
+        self.runs[row.key].append([])
+
+    def number_of(self, row: Row, key: str) -> int | None:
+        """See Tables."""
+        return self.keys.get((row.key, key))
+
+    def add_message(self, row: Row, message: Message) -> None:
+        """See Tables."""
+        self.inboxes[row.key][message.number] = message
+        if message.key is not None:
+            self.keys[row.key, message.key] = message.number
+
+    def missing(self, row: Row, numbers: Collection[int]) -> int | None:
+        """See Tables."""
+        inbox = self.inboxes[row.key]
+        return next((number for number in numbers if number not in inbox), None)
+
+    def consume(self, row: Row, numbers: Collection[int]) -> int:
+        """See Tables."""
+        inbox = self.inboxes[row.key]
+        for number in numbers:
+            del inbox[number]
+        return next(reversed(inbox), 0)
+
+    def changed(self, row: Row) -> None:
+        """Move the row to its place in the indexes; O(log n) when due or owner changed, else O(1)."""
+        place: Place = (row.owner, row.workflow, due(row), row.status)
+        before = self.places[row.key]
+        if place == before:
+            return
+        self.places[row.key] = place
+        if before is not None:
+            self._leave(row.key, before)
+        self._enter(row.key, place)
+
+    def _enter(self, key: int, place: Place) -> None:
+        owner, workflow, when, status = place
+        self.counts[status] = self.counts.get(status, 0) + 1
+        if owner is not None:
+            self.held.setdefault(owner, set()).add(key)
+        if when is not None:
+            queues = self.queues.setdefault(owner, {})
+            if workflow not in queues:
+                queues[workflow] = cast("Sorted[tuple[float, int]]", SortedList())
+            queues[workflow].add((when, key))
+            self.changes += 1
+
+    def _leave(self, key: int, place: Place) -> None:
+        owner, workflow, when, status = place
+        self.counts[status] -= 1
+        if owner is not None:
+            self.held[owner].discard(key)
+        if when is not None:
+            queues = self.queues[owner]
+            queues[workflow].remove((when, key))
+            if not queues[workflow]:
+                del queues[workflow]
+                if not queues:
+                    del self.queues[owner]
+
+    # ------------------------------------------------ claims
+
+    def sweep(self, now: float, but: str) -> None:
+        """Void what is held under leases that have run out; `but` is the worker who asks."""
+        for worker, end in list(self.leases.items()):
+            if end <= now and worker != but:
+                self.rob(worker)
+
+    def rob(self, worker: str) -> None:
+        """Void all that the worker holds, and its lease."""
+        del self.leases[worker]
+        held = self.held.pop(worker, ())
+        if held:
+            self.robbed.add(worker)
+        for key in list(held):
+            row = self.rows[key]
+            void(row)
+            self.changed(row)
+
+    def due_rows(self, worker: str, now: float, limit: int, workflows: Collection[str] | None) -> list[Row]:
+        """Those that are due and free or the worker's own, the longest due first."""
+        queues = [
+            queue.irange(None, (now, len(self.rows)))
+            for owner in (None, worker)
+            for workflow, queue in self.queues.get(owner, {}).items()
+            if workflows is None or workflow in workflows
+        ]
+        return [self.rows[key] for _, key in itertools.islice(heapq.merge(*queues), limit)]
+
+
+_named: dict[str, Shelf] = {}
+_named_lock = threading.Lock()
+
+
+class MemoryLog:
+    """An EventLog on a shelf. Every method takes the shelf's lock for its whole length."""
+
+    level: Level = "none"
+    blocking = False
+
+    def __init__(self, shelf: Shelf, clock: Callable[[], float]) -> None:
+        self._shelf = shelf
+        self._clock = clock
+        self._workers: set[str] = set()
+        self._heard = shelf.changes
+        self._closed = False
+
+    def append(self, batch: Sequence[Write]) -> list[Appended]:
+        """See EventLog. A turn of three records takes a few microseconds."""
+        check(batch)
+        shelf = self._shelf
+        with shelf.lock:
+            self._refuse_if_closed()
+            before = shelf.changes
+            outcomes = [write(shelf, item) for item in batch]
+            while shelf.unleased:
+                self._lease(shelf.unleased.pop(), LEASE_S)
+            if shelf.changes != before:
+                shelf.lock.notify_all()
+        return outcomes
+
+    def summary(self, id: str) -> Summary | None:
+        """See EventLog."""
+        with self._shelf.lock:
+            self._refuse_if_closed()
+            row = self._shelf.by_id.get(id)
+            return None if row is None else summary(row)
+
+    def records(self, id: str, run: int | None = None, start: int = 0) -> list[Record]:
+        """See EventLog."""
+        with self._shelf.lock:
+            self._refuse_if_closed()
+            row = self._shelf.by_id.get(id)
+            if row is None:
+                return []
+            runs = self._shelf.runs[row.key]
+            wanted = row.run if run is None else run
+            return runs[wanted][max(start, 0) :] if 0 <= wanted < len(runs) else []
+
+    def inbox(self, id: str, after: int = 0) -> list[Message]:
+        """See EventLog."""
+        with self._shelf.lock:
+            self._refuse_if_closed()
+            row = self._shelf.by_id.get(id)
+            if row is None:
+                return []
+            return [message for number, message in self._shelf.inboxes[row.key].items() if number > after]
+
+    def claim(
+        self, worker: str, *, now: float, lease_s: float, limit: int, workflows: Collection[str] | None = None
+    ) -> list[Summary]:
+        """See EventLog."""
+        check_name("worker", worker)
+        shelf = self._shelf
+        with shelf.lock:
+            self._refuse_if_closed()
+            before = shelf.changes
+            shelf.sweep(self._clock(), but=worker)
+            self._lease(worker, lease_s)
+            rows = shelf.due_rows(worker, now, limit, workflows) if limit > 0 else []
+            for row in rows:
+                give(row, worker)
+                shelf.changed(row)
+            if shelf.changes != before:
+                shelf.lock.notify_all()
+            self._heard = shelf.changes
+            return [summary(row) for row in rows]
+
+    def acquire(self, worker: str, id: str, *, lease_s: float) -> Summary | None:
+        """See EventLog."""
+        check_name("worker", worker)
+        shelf = self._shelf
+        with shelf.lock:
+            self._refuse_if_closed()
+            row = shelf.by_id.get(id)
+            if row is None or row.status.closed:
+                return None
+            if row.owner not in (None, worker):
+                shelf.sweep(self._clock(), but=worker)
+            if row.owner not in (None, worker):
+                return None
+            self._lease(worker, lease_s)
+            take(row, worker)
+            shelf.changed(row)
+            return summary(row)
+
+    def renew(self, worker: str, *, lease_s: float) -> bool:
+        """See EventLog."""
+        check_name("worker", worker)
+        with self._shelf.lock:
+            self._refuse_if_closed()
+            self._lease(worker, lease_s)
+            robbed = worker in self._shelf.robbed
+            self._shelf.robbed.discard(worker)
+            return not robbed
+
+    def release(self, worker: str, ids: Collection[str] | None = None) -> None:
+        """See EventLog. Works for any worker's claims, so that a test can declare one dead."""
+        shelf = self._shelf
+        with shelf.lock:
+            self._refuse_if_closed()
+            self._release(worker, ids)
+
+    def next_wake(self) -> float | None:
+        """See EventLog. O(workers x workflows), each O(1)."""
+        with self._shelf.lock:
+            self._refuse_if_closed()
+            queues = self._shelf.queues.values()
+            return min((queue[0][0] for named in queues for queue in named.values()), default=None)
+
+    def wait(self, timeout_s: float) -> bool:
+        """See EventLog. What was written since the last claim or wait by this object counts too."""
+        shelf = self._shelf
+        with shelf.lock:
+            since = self._heard
+            woken = shelf.lock.wait_for(lambda: self._closed or shelf.changes != since, max(timeout_s, 0.0))
+            self._refuse_if_closed()
+            self._heard = shelf.changes
+            return woken
+
+    def list(
+        self,
+        *,
+        status: Status | None = None,
+        workflow: str | None = None,
+        id_prefix: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Page[Summary]:
+        """See EventLog. O(log n) and what it passes by: status and workflow are no indexes here."""
+        if limit < 1:
+            raise InvalidUse(f"a page has at least one item, not limit={limit}")
+        with self._shelf.lock:
+            self._refuse_if_closed()
+            items = list(
+                itertools.islice(
+                    (
+                        summary(row)
+                        for row in self._from(id_prefix or "", after)
+                        if (status is None or row.status is status)
+                        and (workflow is None or row.workflow == workflow)
+                    ),
+                    limit + 1,
+                )
+            )
+        if len(items) <= limit:
+            return Page(items, None)
+        return Page(items[:limit], items[limit - 1].id)
+
+    def _from(self, prefix: str, after: str | None) -> Iterator[Row]:
+        passed = after is not None and after >= prefix
+        first = after if passed else prefix
+        for id in self._shelf.ids.irange(first, None, (not passed, True)):
+            if not id.startswith(prefix):
+                return
+            yield self._shelf.by_id[id]
+
+    def stats(self) -> Mapping[Status, int]:
+        """See EventLog. O(1)."""
+        with self._shelf.lock:
+            self._refuse_if_closed()
+            return {status: n for status, n in self._shelf.counts.items() if n}
+
+    def verify(self) -> Mapping[str, int]:
+        """See EventLog. O(n)."""
+        shelf = self._shelf
+        with shelf.lock:
+            self._refuse_if_closed()
+            for row in shelf.rows:
+                _verify(row, shelf.runs[row.key], shelf.inboxes[row.key])
+            return {
+                "executions": len(shelf.rows),
+                "records": sum(len(run) for runs in shelf.runs for run in runs),
+                "messages": sum(len(inbox) for inbox in shelf.inboxes),
+            }
+
+    def close(self) -> None:
+        """See EventLog. What a named log holds stays for the next who opens it."""
+        with self._shelf.lock:
+            if not self._closed:
+                for worker in self._workers:
+                    self._release(worker, None)
+                    self._shelf.leases.pop(worker, None)
+                self._closed = True
+                self._shelf.lock.notify_all()
+
+    def _lease(self, worker: str, lease_s: float) -> None:
+        self._shelf.leases[worker] = self._clock() + lease_s
+        self._workers.add(worker)
+
+    def _release(self, worker: str, ids: Collection[str] | None) -> None:
+        shelf = self._shelf
+        keys = list(shelf.held.get(worker, ()))
+        wanted = None if ids is None else set(ids)
+        before = shelf.changes
+        for key in keys:
+            row = shelf.rows[key]
+            if wanted is None or row.id in wanted:
+                free(row)
+                shelf.changed(row)
+        if shelf.changes != before:
+            shelf.lock.notify_all()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise StoreFailed("the log is closed; open it again")
+
+
+def _verify(row: Row, runs: Sequence[Sequence[Record]], inbox: Mapping[int, Message]) -> None:
+    """Raise LogCorrupt when a row and what belongs to it disagree: somebody changed a record, or a bug."""
+    where = f"execution {row.id!r} in memory"
+    if (row.run + 1, row.position, row.unread) != (len(runs), len(runs[-1]), len(inbox)):
+        raise LogCorrupt(
+            f"{where}: the row and its records disagree",
+            where=where,
+            expected=f"run {row.run}, {row.position} records, {row.unread} messages",
+            found=f"run {len(runs) - 1}, {len(runs[-1])} records, {len(inbox)} messages",
+        )
+    for run in runs:
+        last = -math.inf
+        for position, record in enumerate(run):
+            if record.at < last:
+                raise LogCorrupt(
+                    f"{where}: time goes back at record {position}",
+                    where=where,
+                    expected=f"at least {last!r}",
+                    found=repr(record.at),
+                )
+            last = record.at
