@@ -213,6 +213,14 @@ class NotACommand(Defect):
     """The workflow yielded something that is not a command (R12)."""
 
 
+class Unencodable(Defect):
+    """An argument of a command, or the workflow's result, cannot be written down."""
+
+
+class Parked(Defect):
+    """The workflow asked to be parked for this error, by `park_on=` (R19)."""
+
+
 class UnknownWorkflow(Defect):
     """No workflow of this name is registered."""
 

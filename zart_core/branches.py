@@ -1,0 +1,583 @@
+"""The generators of a run, their queue, and cancellation: the only file that touches a generator.
+
+Rule 1: runnable branches form one queue, first in first out; a branch runs until it waits. `schedule` puts the new
+        branch at the end and goes on. One fact wakes waiters in the order in which they began to wait.
+Rule 2: a branch asks for things by putting a node into `wanted`; only the interpreter takes it out again.
+Rule 3: cancellation strikes innermost branches first, newest first, each once, each owner after its own (R18);
+        nothing that a branch started outlives it (R24).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from types import CodeType, FrameType, GeneratorType
+from typing import Any, TypeAlias
+
+from zart_core import commands as c
+from zart_core.errors import Cancelled, Defect, DuplicateName, InvalidUse, NotACommand
+from zart_core.events import Site
+from zart_core.waiting import Wait
+
+Where: TypeAlias = tuple[CodeType, int, dict[str, Any]]
+"""Where a generator stood: code, instruction, globals. Turned into a Site only when somebody looks."""
+
+OWN_CODE = frozenset(fn.__code__ for fn in (c.Command.__iter__, c.outcome, c.step_or, c.step_or_else))
+PASSES_THROUGH = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, Defect)
+"""What leaves a workflow without ending its run: the process is stopping, or a developer has to act."""
+CLOSE_ATTEMPTS_MAX = 100
+LEFT_BEHIND = Cancelled("nobody waited for it any more")
+
+
+class Progress:
+    """How far a step has come, as its log says."""
+
+    __slots__ = ("attempt", "began", "crashes", "deadline", "handed_over", "retry_at", "taken_over")
+
+    def __init__(self) -> None:
+        self.attempt = 0
+        """The attempt that runs, or is next to run, counted from 0."""
+        self.began = False
+        """Whether that attempt's start is on record."""
+        self.retry_at: float | None = None
+        """When that attempt is due, after a failed one."""
+        self.deadline: float | None = None
+        """The GLOBAL deadline, fixed at the first start (R7)."""
+        self.taken_over = False
+        """Whether the last start on record followed a crash."""
+        self.crashes = 0
+        """Crashes held against the step, as of the last start on record (R5)."""
+        self.handed_over = False
+        """Whether the worker that started it gave it back on purpose."""
+
+
+class Node:
+    """Something that may be waited for: one command, or one branch with its flow."""
+
+    __slots__ = (
+        "branch",
+        "command",
+        "dropping",
+        "error",
+        "kind",
+        "name",
+        "owner",
+        "progress",
+        "seq",
+        "settled",
+        "value",
+        "waiters",
+        "where",
+    )
+
+    def __init__(self, command: Any, kind: str, name: str, owner: Branch | None, where: Where | None) -> None:
+        self.command = command
+        self.kind = kind
+        self.name = name
+        self.owner = owner
+        self.where = where
+        self.seq = -1
+        """The number of its Issued; -1 until that is in the log."""
+        self.settled = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.waiters: list[Branch] = []
+        self.progress: Progress | None = None
+        self.branch: Branch | None = None
+        self.dropping = False
+        """Whether it has been told to end."""
+
+    @property
+    def title(self) -> str:
+        """What it is, for messages."""
+        return f"{self.kind} '{self.name}'" if self.name else self.kind
+
+    @property
+    def shielded(self) -> bool:
+        """Whether cancellation waits for it."""
+        return self.branch is not None and self.branch.shielded
+
+
+class Withdrawal:
+    """A wanted decision: the command is cancelled."""
+
+    __slots__ = ("node", "settled")
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.settled = False
+
+
+class Taking:
+    """A wanted decision: an event wait takes delivery n."""
+
+    __slots__ = ("n", "node", "settled")
+
+    def __init__(self, node: Node, n: int) -> None:
+        self.node = node
+        self.n = n
+        self.settled = False
+
+
+class Branch:
+    """One generator of a run, and what it waits for."""
+
+    __slots__ = ("gen", "live", "node", "owner", "prefix", "resume", "shielded", "strike", "struck", "then", "wait")
+
+    def __init__(self, gen: GeneratorType[Any, Any, Any], node: Node, prefix: str, shielded: bool) -> None:
+        self.gen = gen
+        self.node = node
+        self.owner = node.owner
+        self.prefix = prefix
+        self.shielded = shielded
+        self.live: dict[Node, None] = {}
+        """What it started beside itself and what has not ended, oldest first."""
+        self.wait: Node | Wait | None = None
+        self.then: Ending | tuple[Any, BaseException | None] | None = None
+        """What follows an unwinding: to end, or to resume with this."""
+        self.resume: tuple[Any, BaseException | None] | None = (None, None)
+        """What it will be resumed with; None while it waits."""
+        self.strike: Cancelled | None = None
+        """A cancellation that a shield holds back."""
+        self.struck = False
+
+    def chain(self) -> Iterable[Branch]:
+        """The branch, its owner, and so on up to the root."""
+        branch: Branch | None = self
+        while branch is not None:
+            yield branch
+            branch = branch.owner
+
+
+class Ending:
+    """A branch's outcome, kept until all that it started has unwound."""
+
+    __slots__ = ("error", "value")
+
+    def __init__(self, value: Any, error: BaseException | None) -> None:
+        self.value = value
+        self.error = error
+
+
+class Suspend:
+    """The type of WAITS."""
+
+
+WAITS = Suspend()
+"""What a command's performance gives when its branch has to wait."""
+
+
+class Branches:
+    """All branches of a run. `wanted` is what they ask for, in order; the interpreter empties it."""
+
+    def __init__(self, release: Callable[[Node], None]) -> None:
+        self.queue: deque[Branch] = deque()
+        self.wanted: deque[Node | Withdrawal | Taking | Any] = deque()
+        self.names: dict[str, Where | None] = {}
+        self.numbers: dict[str, int] = {}
+        self.versions: dict[str, int] = {}
+        self.unobserved: dict[Node, None] = {}
+        """What failed while nobody waited for it."""
+        self.open_branches: dict[GeneratorType[Any, Any, Any], Branch] = {}
+        """Branches that have not ended, oldest first."""
+        self.release = release
+        """Called with a leaf that is on record and has to end: the interpreter knows how."""
+        self.root: Branch | None = None
+        self.continued: c.ContinueAsNew | None = None
+
+    # ------------------------------------------------------------ running
+
+    def open_root(self, gen: GeneratorType[Any, Any, Any]) -> Node:
+        """Start the branch that the whole run is about."""
+        node = self.open(gen, None, "", shielded=False)
+        self.root = node.branch
+        return node
+
+    def open(self, gen: GeneratorType[Any, Any, Any], owner: Branch | None, prefix: str, *, shielded: bool) -> Node:
+        """Start a branch at the end of the queue."""
+        if gen in self.open_branches or inspect.getgeneratorstate(gen) != inspect.GEN_CREATED:
+            raise NotACommand("a flow was given twice: call the generator function once for each time it should run")
+        node = Node(None, "flow", gen.__name__, owner, None)
+        node.branch = branch = Branch(gen, node, prefix, shielded)
+        self.open_branches[gen] = branch
+        self.queue.append(branch)
+        return node
+
+    def run(self) -> None:
+        """Run every branch that can, until all wait."""
+        queue = self.queue
+        while queue:
+            branch = queue.popleft()
+            if branch.resume is not None:
+                value, error = branch.resume
+                branch.resume = None
+                self.drive(branch, value, error)
+
+    def drive(self, branch: Branch, value: Any, error: BaseException | None) -> None:
+        """Resume a branch and perform what it yields, until it waits or ends."""
+        gen = branch.gen
+        while True:
+            try:
+                command = gen.send(value) if error is None else gen.throw(error)
+            except StopIteration as stop:
+                return self.end(branch, stop.value, None)
+            except PASSES_THROUGH:
+                raise
+            except BaseException as raised:  # noqa: BLE001  # whatever leaves a flow is its outcome
+                return self.end(branch, None, raised)
+            if branch.strike is not None:
+                strike, branch.strike = branch.strike, None
+                return self.unwind(branch, list(reversed(branch.live)), (None, strike), strike)
+            answer = self.perform(branch, command)
+            if answer is WAITS:
+                return None
+            value, error = answer
+
+    def end(self, branch: Branch, value: Any, error: BaseException | None) -> None:
+        """A branch's generator is through: what it left behind unwinds first (R24)."""
+        self.unwind(branch, list(reversed(branch.live)), Ending(value, error))
+
+    def wake(self, branch: Branch, value: Any, error: BaseException | None) -> None:
+        """Put a branch at the end of the queue."""
+        branch.wait = None
+        branch.resume = (value, error)
+        self.queue.append(branch)
+
+    # ------------------------------------------------------------ performing a command
+
+    def perform(self, branch: Branch, command: Any) -> Any:
+        """Carry out what a branch yielded: WAITS, or (value, error) to go on with at once."""
+        inner, where = position(branch.gen)
+        if type(command) is c.Step and inner is None:  # the most frequent by far
+            return self.wait_for(branch, self.leaf(branch, command, command.name, where))
+        if inner is not None:
+            raise NotACommand(
+                f"`yield from` over a {type(inner).__name__} at {site_of(where)}: it takes one command or flow; "
+                "for several write `yield from zart.wait([...])`"
+            )
+        performance = PERFORMANCES.get(type(command))
+        if performance is None:
+            raise NotACommand(f"{refusal(command)} (yielded at {site_of(where)})")
+        c.mark_used(command)
+        return performance(self, branch, command, where)
+
+    def leaf(self, branch: Branch, command: Any, name: str, where: Where) -> Node:
+        """Want a command of the outside."""
+        if branch.prefix:
+            name = branch.prefix + name
+        if name in self.names:
+            raise self.duplicate(name, where)
+        self.names[name] = where
+        node = Node(command, command.kind, name, branch, where)
+        self.wanted.append(node)
+        return node
+
+    def duplicate(self, name: str, where: Where) -> DuplicateName:
+        """The error that shows both places and proposes a name (R3)."""
+        number = 2
+        while f"{name}-{number}" in self.names:
+            number += 1
+        first = self.names[name]
+        return DuplicateName(
+            f"the name '{name}' is used twice in this run: first at {site_of(first)}, again at {site_of(where)}. "
+            f"A name is what a result is kept under: give the second one a name of its own, such as .named('{name}-{number}'), "
+            "put an argument into the step's name, as in 'fetch-{index}', or wrap the flow in zart.scope(...)"
+        )
+
+    def numbered(self, branch: Branch, base: str) -> str:
+        """The next name of a series: shipment-ready[1], shipment-ready[2] (R2)."""
+        key = branch.prefix + base
+        self.numbers[key] = number = self.numbers.get(key, 0) + 1
+        return f"{base}[{number}]"
+
+    def start(self, branch: Branch, target: Any, where: Where) -> Node:
+        """Start something beside the branch, if it was not started yet."""
+        match target:
+            case c.Task():
+                return target.node
+            case c.Schedule():
+                c.mark_used(target)
+                return self.start(branch, target.target, where)
+            case c.SubFlow() | GeneratorType():
+                node = self.subflow(branch, target)
+            case c.Step() | c.Sleep() | c.WaitForEvent() | c.Child():
+                c.mark_used(target)
+                node = self.leaf(branch, target, self.name_of(branch, target), where)
+            case _:
+                raise NotACommand(
+                    f"only tasks, steps, sleeps, event waits, children and flows can be waited for beside others: "
+                    f"{refusal(target)} (at {site_of(where)})"
+                )
+        branch.live[node] = None
+        return node
+
+    def subflow(self, branch: Branch, target: Any) -> Node:
+        """Start a flow as a branch of its own."""
+        if isinstance(target, c.SubFlow):
+            c.mark_used(target)
+            prefix = f"{branch.prefix}{target.prefix}/" if target.prefix else branch.prefix
+            return self.open(target.flow, branch, prefix, shielded=target.shielded)  # type: ignore[arg-type]  # a Flow is a generator
+        return self.open(target, branch, branch.prefix, shielded=False)
+
+    def name_of(self, branch: Branch, command: Any) -> str:
+        """The name of a leaf, without prefix."""
+        match command:
+            case c.WaitForEvent(name=None):
+                return self.numbered(branch, command.event)
+            case c.Child(name=None) | c.Spawn(name=None):
+                return self.numbered(branch, command.workflow.name)
+            case _:
+                return str(command.name)
+
+    def perform_leaf(self, branch: Branch, command: Any, where: Where) -> Any:
+        """Want one command and wait for it."""
+        return self.wait_for(branch, self.leaf(branch, command, self.name_of(branch, command), where))
+
+    def perform_subflow(self, branch: Branch, command: c.SubFlow[Any], where: Where) -> Any:
+        """Run a flow as a branch and wait for it."""
+        return self.wait_for(branch, self.subflow(branch, command))
+
+    def perform_schedule(self, branch: Branch, command: c.Schedule[Any], where: Where) -> Any:
+        """Start something and go on."""
+        return c.Task[Any](self.start(branch, command.target, where)), None
+
+    def perform_wait(self, branch: Branch, command: c.Wait[Any], where: Where) -> Any:
+        """Start what was not started, and wait as the mode says."""
+        nodes = [self.start(branch, target, where) for target in command.targets]
+        wait = Wait(command.mode, nodes)
+        if wait.begin():
+            return self.conclude(branch, wait)
+        self.suspend(branch, wait, nodes)
+        return WAITS
+
+    def perform_cancel(self, branch: Branch, command: c.CancelTask, where: Where) -> Any:
+        """Cancel a task and wait until it has unwound."""
+        node = command.task.node
+        if node.settled:
+            return False, None
+        if node.branch is not None and node.branch in branch.chain():
+            return None, InvalidUse("a flow cannot cancel itself or what it is part of; return instead")
+        self.unwind(branch, [node], (True, None))
+        return WAITS
+
+    def perform_version(self, branch: Branch, command: c.Version[Any], where: Where) -> Any:
+        """Answer a version marker, or want it on record (R23)."""
+        name = branch.prefix + command.name
+        known = self.versions.get(name)
+        if known is not None:
+            return known, None
+        node = Node(command, "version", name, branch, where)
+        self.wanted.append(node)
+        return self.wait_for(branch, node)
+
+    def perform_continue(self, branch: Branch, command: c.ContinueAsNew, where: Where) -> Any:
+        """End the run; the interpreter opens the next one."""
+        if branch is not self.root:
+            raise NotACommand(f"continue_as_new belongs into the root branch, not into a flow beside it (at {site_of(where)})")
+        self.continued = command
+        self.end(branch, None, None)
+        return WAITS
+
+    # ------------------------------------------------------------ waiting
+
+    def wait_for(self, branch: Branch, node: Node) -> Any:
+        """Suspend a branch until one node settles."""
+        node.waiters.append(branch)
+        branch.wait = node
+        return WAITS
+
+    def suspend(self, branch: Branch, wait: Wait, nodes: Sequence[Node]) -> None:
+        """Suspend a branch on several nodes."""
+        branch.wait = wait
+        for node in dict.fromkeys(nodes):
+            if not node.settled:
+                node.waiters.append(branch)
+
+    def settle(self, node: Node, value: Any, error: BaseException | None) -> None:
+        """A node has ended: wake who waited for it, in the order in which they began to."""
+        node.settled = True
+        node.value = value
+        node.error = error
+        owner = node.owner
+        if owner is not None and owner.live:
+            owner.live.pop(node, None)
+        if error is not None and not node.dropping:
+            self.unobserved[node] = None
+        waiters, node.waiters = node.waiters, []
+        for branch in waiters:
+            wait = branch.wait
+            if wait is node:
+                self.unobserved.pop(node, None)
+                self.wake(branch, value, error)
+            elif isinstance(wait, Wait) and wait.note(node):
+                self.go_on(branch, wait)
+
+    def go_on(self, branch: Branch, wait: Wait) -> None:
+        """What a branch waited for has come: resume it, or let it end, once the losers have unwound."""
+        then = branch.then
+        if wait.mode != "unwind":
+            answer = self.conclude(branch, wait)
+            if answer is not WAITS:
+                self.wake(branch, *answer)
+        elif isinstance(then, Ending):
+            self.close_branch(branch, then)
+        else:
+            assert then is not None
+            branch.then = None
+            self.wake(branch, *then)
+
+    def conclude(self, branch: Branch, wait: Wait) -> Any:
+        """The answer of a wait; WAITS while losers unwind (race, fail_fast)."""
+        answer = wait.answer()
+        for node in wait.nodes:
+            self.unobserved.pop(node, None)  # type: ignore[call-overload]  # every Awaited here is a Node
+        if not wait.cancels():
+            return answer
+        losers = [node for node in reversed(wait.nodes) if not node.settled]
+        self.unwind(branch, losers, answer)  # type: ignore[arg-type]  # as above
+        return WAITS
+
+    # ------------------------------------------------------------ ending and cancelling
+
+    def unwind(
+        self,
+        branch: Branch,
+        nodes: Iterable[Node],
+        then: Ending | tuple[Any, BaseException | None],
+        strike: Cancelled = LEFT_BEHIND,
+    ) -> None:
+        """End these nodes by `strike`, and do `then` when all of them have."""
+        going = list(dict.fromkeys(nodes))
+        branch.wait = None
+        branch.resume = None
+        for node in going:
+            self.drop(node, strike)
+        left = [node for node in going if not node.settled]
+        branch.then = then
+        wait = Wait("unwind", left)
+        if left:
+            self.suspend(branch, wait, left)
+        else:
+            self.go_on(branch, wait)
+
+    def close_branch(self, branch: Branch, ending: Ending) -> None:
+        """A branch has ended and all that it started with it."""
+        branch.wait = None
+        self.open_branches.pop(branch.gen, None)
+        self.settle(branch.node, ending.value, ending.error)
+
+    def drop(self, node: Node, strike: Cancelled) -> None:
+        """Tell a node to end: a flow unwinds, a command is withdrawn, one that was not issued is forgotten (R24)."""
+        if node.settled or node.dropping or node.shielded:
+            return
+        node.dropping = True
+        if node.branch is not None:
+            self.interrupt(node.branch, type(strike)(strike.reason))
+        elif node.seq < 0:
+            self.settle(node, None, Cancelled("it was never issued"))
+        else:
+            self.release(node)
+
+    def withdraw(self, node: Node) -> None:
+        """Want a command's cancellation on record."""
+        self.wanted.append(Withdrawal(node))
+
+    def interrupt(self, branch: Branch, strike: Cancelled) -> None:
+        """Throw into a branch where it waits, once, after all of its own has unwound (R18)."""
+        if branch.struck or isinstance(branch.then, Ending):
+            return
+        branch.struck = True
+        awaited = branch.wait
+        own = list(reversed(branch.live))
+        if isinstance(awaited, Node) and awaited.owner is branch and awaited not in branch.live:
+            if awaited.shielded:
+                branch.strike = strike
+                for node in own:
+                    self.drop(node, strike)
+                return
+            own.insert(0, awaited)
+        self.unwind(branch, own, (None, strike), strike)
+
+    def close(self) -> None:
+        """Close every generator, innermost first; plain `finally` code runs, commands yielded then are ignored."""
+        for gen in reversed(list(self.open_branches)):
+            for _ in range(CLOSE_ATTEMPTS_MAX):
+                try:
+                    gen.close()
+                except RuntimeError:  # it yielded a command while closing
+                    continue
+                except PASSES_THROUGH:
+                    raise
+                except BaseException:  # noqa: BLE001, S110  # an effect-free workflow has nobody to tell
+                    pass
+                break
+        self.open_branches.clear()
+
+
+PERFORMANCES: dict[type[Any], Callable[[Branches, Branch, Any, Where], Any]] = {
+    c.Step: Branches.perform_leaf,
+    c.Sleep: Branches.perform_leaf,
+    c.WaitForEvent: Branches.perform_leaf,
+    c.Capture: Branches.perform_leaf,
+    c.Now: Branches.perform_leaf,
+    c.Child: Branches.perform_leaf,
+    c.Spawn: Branches.perform_leaf,
+    c.Version: Branches.perform_version,
+    c.Schedule: Branches.perform_schedule,
+    c.Wait: Branches.perform_wait,
+    c.SubFlow: Branches.perform_subflow,
+    c.CancelTask: Branches.perform_cancel,
+    c.ContinueAsNew: Branches.perform_continue,
+}
+
+
+# ---------------------------------------------------------------- where, and what instead
+
+
+def position(gen: GeneratorType[Any, Any, Any]) -> tuple[object, Where]:
+    """What the innermost flow delegates to, if that is no command and no flow; and where it stands."""
+    while True:
+        inner = gen.gi_yieldfrom
+        if inner is None:
+            break
+        if type(inner) is not GeneratorType:
+            break
+        if inner.gi_code in OWN_CODE:
+            inner = None
+            break
+        gen = inner
+    frame: FrameType = gen.gi_frame
+    return inner, (frame.f_code, frame.f_lasti, frame.f_globals)
+
+
+def site_of(where: Where | None) -> Site:
+    """A position as something to store and to show."""
+    if where is None:
+        return Site("?", "?", 0)
+    code, instruction, names = where
+    line = next((line for start, end, line in code.co_lines() if start <= instruction < end and line), None)
+    return Site(str(names.get("__name__", "?")), code.co_qualname, (line or code.co_firstlineno) - code.co_firstlineno)
+
+
+def refusal(thing: object) -> str:
+    """What is wrong with a yielded object, and the fix (R12)."""
+    name = type(thing).__name__
+    match thing:
+        case None:
+            return "the workflow yielded None: a bare `yield` gives nothing to do; write `yield from some_step(...)`"
+        case GeneratorType():
+            return f"the workflow yielded the flow {thing.__name__}(); write `yield from {thing.__name__}(...)`"
+        case c.Task():
+            return f"{thing!r} is a task, not a command; wait for it with `yield from zart.wait([task])`"
+        case c.Command():
+            return f"{c.describe(thing)} cannot stand here"
+        case _ if hasattr(thing, "policy") or hasattr(thing, "input_type"):
+            return f"{thing!r} was yielded without being called; write `yield from name(...)`"
+        case _ if hasattr(thing, "cr_code") or hasattr(thing, "ag_code"):
+            return f"the workflow yielded a {name}; flows are plain generators and only steps may be async: decorate the function with @zart.step"
+        case _:
+            return (
+                f"the workflow yielded a {name}, which is no command; `yield from` takes a step, another command "
+                "or a flow, and a plain value needs no yield"
+            )

@@ -1,0 +1,100 @@
+"""Where the running code is: what `zart.context()`, `zart.resource()` and `zart.logger` look at.
+
+Rule 1: hosts set it around a step, the interpreter around a workflow; nobody else does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+import attrs
+
+from zart_core.errors import InvalidUse
+from zart_core.records import record
+
+
+@record
+class Context:
+    """Where the calling code runs. The fields from `step` on are set in a step only."""
+
+    execution_id: str
+    run: int
+    workflow: str
+    now: float
+    """Seconds since the epoch: in a workflow the time of the last event, in a step the start of the attempt."""
+    step: str | None = None
+    attempt: int = 0
+    """0 for the first attempt."""
+    max_retries: int = 0
+    is_retry: bool = False
+    idempotency_key: str = ""
+    """The same for every attempt and after every crash; differs from that of every other step."""
+    deadline: float | None = None
+    """When the step must be through, in seconds since the epoch."""
+
+
+@attrs.define
+class Scene:
+    """What surrounds the running code. In a workflow it also collects what the code says, until the host lets it out."""
+
+    context: Callable[[], Context]
+    resources: Mapping[str, Any]
+    lines: list[logging.LogRecord] | None = None
+    """Log records of the workflow; the host emits them once their turn is durable, and drops those of a replay."""
+    unused: list[str] | None = None
+    """Commands that were built and never yielded (R12)."""
+
+
+SCENE: ContextVar[Scene | None] = ContextVar("zart_scene", default=None)
+
+
+def context() -> Context:
+    """Where the calling code runs: the execution, and in a step also step, attempt, idempotency key and deadline.
+
+    Raises InvalidUse outside of workflows and steps.
+    """
+    scene = SCENE.get()
+    if scene is None:
+        raise InvalidUse("zart.context() is for workflows and steps; nothing of the kind is running here")
+    return scene.context()
+
+
+def resource(name: str) -> Any:
+    """The object that the host was given as `resources={name: ...}`; for steps.
+
+    Raises InvalidUse outside of steps and for a name that the host does not have.
+    """
+    scene = SCENE.get()
+    if scene is None or scene.lines is not None:
+        raise InvalidUse(
+            f"zart.resource({name!r}) is for steps: a workflow has no effects, so it needs no resources; "
+            "use it inside a function decorated with @zart.step"
+        )
+    try:
+        return scene.resources[name]
+    except KeyError:
+        known = ", ".join(sorted(scene.resources)) or "none"
+        raise InvalidUse(f"no resource {name!r}; the host was opened with resources: {known}") from None
+
+
+class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger whose lines from a workflow come out once, when what they speak of is durable."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log as `logging.Logger.log` does; inside a workflow the line waits for its turn to be durable."""
+        scene = SCENE.get()
+        if scene is None or scene.lines is None:
+            super().log(level, msg, *args, **{"stacklevel": 2, **kwargs})
+        elif self.isEnabledFor(level):
+            extra = kwargs.get("extra")
+            place = self.logger.findCaller(False, 3)
+            scene.lines.append(
+                self.logger.makeRecord(self.logger.name, level, *place[:2], msg, args, None, place[2], extra, place[3])
+            )
+
+
+logger = WorkflowLogger(logging.getLogger("zart.workflow"), {})
+"""For workflow code: silent about lines that a replay passes again."""

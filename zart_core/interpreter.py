@@ -1,0 +1,818 @@
+"""The pure core: one workflow, one log, no I/O.
+
+Rule 1: `Execution.apply` is the only thing that changes an execution; `decide` and `pending` only tell.
+Rule 2: a live event and a replayed one enter by the same door; there is no replaying flag.
+Rule 3: the only `now` is the `at` of the last event.
+Rule 4: what is not in TRANSITIONS cannot happen.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timezone
+from types import GeneratorType
+from typing import Any, TypeAlias
+
+from zart_core import commands as c
+from zart_core.branches import Branches, Node, Progress, Taking, Withdrawal, site_of
+from zart_core.codec import Codec
+from zart_core.context import SCENE, Context, Scene
+from zart_core.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    DecodeError,
+    Defect,
+    Diverged,
+    EncodeError,
+    EventRejected,
+    LogCorrupt,
+    Parked,
+    Unencodable,
+)
+from zart_core.events import (
+    CLOSED,
+    Began,
+    Cancellation,
+    Closed,
+    Delivered,
+    Done,
+    Event,
+    Failed,
+    Interrupted,
+    Issued,
+    Noted,
+    Outcome,
+    Resolved,
+    Retried,
+    Site,
+    Started,
+    Status,
+    Taken,
+)
+from zart_core.workflows import Workflow
+
+CODEC = Codec()
+"""The codec of executions that are given none; it never changes."""
+
+GOES_ON: Mapping[type[Any], Status | None] = {
+    Issued: Status.RUNNING,
+    Began: Status.RUNNING,
+    Retried: Status.RUNNING,
+    Resolved: Status.RUNNING,
+    Delivered: Status.RUNNING,
+    Interrupted: Status.RUNNING,
+    Noted: Status.RUNNING,
+    Closed: None,
+}
+TRANSITIONS: Mapping[Status, Mapping[type[Any], Status | None]] = {
+    Status.SCHEDULED: {Started: Status.RUNNING},
+    Status.RUNNING: GOES_ON,
+    **{status: {} for status in CLOSED},
+}
+"""Status and event to status. None: the event says which. WAITING, PAUSED and PARKED are the host's words for RUNNING."""
+
+
+class Closing:
+    """A wanted decision: the run ends."""
+
+    __slots__ = ("error", "settled", "status", "value")
+
+    def __init__(self, status: Status, value: Any = None, error: BaseException | None = None) -> None:
+        self.status = status
+        self.value = value
+        self.error = error
+        self.settled = False
+
+
+Want: TypeAlias = Node | Withdrawal | Taking | Closing
+
+
+class Execution:
+    """One run of a workflow: a cache of a pure function of its log. Dropping it and replaying is always legal.
+
+    Args:
+        workflow: the code, decorated with @workflow.
+        codec: how values become bytes; a plain one by default.
+        strict: judge arguments too when a recorded command is compared with a yielded one (R21).
+    """
+
+    def __init__(self, workflow: Workflow[Any, Any], *, codec: Codec | None = None, strict: bool = False) -> None:
+        self.workflow = workflow
+        self.codec = codec or CODEC
+        self.strict = strict
+        self.status = Status.SCHEDULED
+        self.position = 0
+        """How many events have been applied."""
+        self.now = 0.0
+        """The time of the last event, in seconds since the epoch."""
+        self.started: Started | None = None
+        self.closed: Closed | None = None
+        self.interrupted: Interrupted | None = None
+        self.cancelling: dict[int, float] = {}
+        """Pending commands that were told to end, and until when each may take to do so (R18)."""
+        self.ignored = 0
+        """Facts that came too late to matter."""
+        self.broken: BaseException | None = None
+        """Why nothing can be applied any more; the log is untouched."""
+        self.next_seq = 0
+        self.next_delivery = 0
+        self._allowed = TRANSITIONS[self.status]
+        self._pending: dict[int, Issued] = {}
+        self._nodes: dict[int, Node] = {}
+        self._branches = Branches(self._release)
+        self._wanted: deque[Want] = self._branches.wanted
+        self._root: Node | None = None
+        self._input: Any = None
+        self._handling: BaseException | None = None
+        self._listeners: dict[str, deque[Node]] = {}
+        self._buffers: dict[str, deque[int]] = {}
+        self._payloads: dict[int, bytes] = {}
+        self._backlog: deque[Delivered | Resolved | Interrupted] = deque()
+        self._unanswered = True
+        self._scene = Scene(self._context, {}, [], [])
+
+    # ------------------------------------------------------------ the two verbs, and the question
+
+    def apply(self, event: Event) -> None:
+        """Take in what happened: the only thing that changes an execution. Costs O(1), and what the workflow runs.
+
+        Raises a Defect when code and log disagree or the code is wrong; the execution is then of no more use.
+        """
+        if self.broken is not None:
+            raise self.broken
+        try:
+            if type(event) not in self._allowed:
+                raise LogCorrupt(
+                    f"{self._title()}: event {self.position} is {type(event).__name__}, "
+                    f"which cannot follow while the run is {self.status}",
+                    where=f"event {self.position}",
+                    expected=" or ".join(sorted(kind.__name__ for kind in self._allowed)) or "nothing more",
+                    found=type(event).__name__,
+                )
+            self.now = event.at
+            HANDLERS[type(event)](self, event)
+            self.position += 1
+        except BaseException as error:
+            self.broken = error
+            raise
+
+    def decide(self) -> list[Event]:
+        """What should be appended next, up to and including the first event that resumes the workflow.
+
+        Asking changes nothing. Raises Unencodable when an argument or the result cannot be written down.
+        """
+        decisions: list[Event] = []
+        seq = self.next_seq
+        for want in self._wanted:
+            if want.settled:
+                continue
+            if type(want) is Node:
+                decisions.append(self._issue(want, seq))
+                seq += 1
+                if want.kind in ("now", "version"):
+                    break
+            else:
+                decisions.append(self._decision(want))
+                break
+        return decisions
+
+    @property
+    def pending(self) -> Mapping[int, Issued]:
+        """What a host has to carry out: issued and not yet resolved, by seq. What is in `cancelling` has to end."""
+        return self._pending
+
+    # ------------------------------------------------------------ what hosts look at
+
+    def command(self, seq: int) -> Any:
+        """The command behind a pending Issued: function, policy and types come from the code."""
+        return self._nodes[seq].command
+
+    def progress(self, seq: int) -> Progress:
+        """How far a pending step has come."""
+        return self._nodes[seq].progress or Progress()
+
+    @property
+    def deadline(self) -> float | None:
+        """When the run has to be interrupted; None without one, and during compensation and on_failure (R16)."""
+        if self.started is None or self.interrupted is not None or self._handling is not None:
+            return None
+        return self.started.deadline
+
+    def listens(self, event: str) -> bool:
+        """Whether a wait for this event is pending that no delivery was taken for."""
+        return bool(self._listeners.get(event))
+
+    def untaken(self) -> list[tuple[str, bytes]]:
+        """Deliveries that no wait has taken: event and payload, in the order in which they came."""
+        waiting = sorted((n, event) for event, buffer in self._buffers.items() for n in buffer)
+        backlog = [(fact.event, fact.payload) for fact in self._backlog if isinstance(fact, Delivered)]
+        return [(event, self._payloads[n]) for n, event in waiting] + backlog
+
+    def unobserved(self) -> list[str]:
+        """Errors of branches that nobody waited for, and commands that were built and never yielded."""
+        errors = [f"{node.title}: {type(node.error).__name__}: {node.error}" for node in self._branches.unobserved]
+        return errors + list(self._scene.unused or ())
+
+    def take_lines(self) -> list[logging.LogRecord]:
+        """What the workflow logged since the last call: emit it when the turn is durable, drop it after a replay."""
+        lines, self._scene.lines = self._scene.lines or [], []
+        return lines
+
+    def result(self) -> Any:
+        """The result of a completed run, decoded. Raises DecodeError, and LogCorrupt while there is none."""
+        if self.closed is None or self.closed.status is not Status.COMPLETED:
+            raise LogCorrupt(f"{self._title()} has no result: it is {self.status}")
+        return self.codec.decode(self.closed.payload, self.workflow.result_type)
+
+    def site(self, seq: int) -> Site:
+        """Where a pending command stands in the code at hand."""
+        return site_of(self._nodes[seq].where)
+
+    def check_answered(self) -> None:
+        """At the end of a complete log: raises Diverged if the code wants more than the log holds (P6, R21)."""
+        head = self._head()
+        if head is not None and not self._unanswered and not is_marker(head):
+            raise self._diverged(None, head)
+
+    def close(self) -> None:
+        """Close every branch; nothing is recorded. Plain `finally` code of the workflow runs."""
+        token = SCENE.set(self._scene)
+        try:
+            self._branches.close()
+        finally:
+            SCENE.reset(token)
+        self.broken = self.broken or Defect(f"{self._title()} was closed")
+
+    # ------------------------------------------------------------ facts
+
+    def _on_started(self, event: Started) -> None:
+        self.started = event
+        self._become(Status.RUNNING)
+        try:
+            self._input = self.codec.decode(event.payload, self.workflow.input_type)
+        except DecodeError as error:
+            raise self._unreadable(event, "the input", self.workflow.input_type, error) from error
+        gen = self.workflow.fn(self._input) if self.workflow.takes_input else self.workflow.fn()
+        self._root = self._branches.open_root(gen)  # type: ignore[arg-type]  # a Flow is a generator
+        self._unanswered = True
+        self._run()
+
+    def _on_began(self, event: Began) -> None:
+        progress = self._progress_of(event)
+        progress.attempt = event.attempt
+        progress.began = True
+        progress.handed_over = False
+        progress.taken_over = event.takeover is not None
+        progress.crashes = event.takeover or 0
+        progress.deadline = event.deadline
+
+    def _on_retried(self, event: Retried) -> None:
+        progress = self._progress_of(event)
+        progress.attempt = event.attempt + 1
+        progress.began = False
+        progress.handed_over = False
+        progress.retry_at = event.retry_at
+
+    def _on_resolved(self, event: Resolved) -> None:
+        outcome = event.outcome
+        head = self._head()
+        if head is not None:
+            if self._is_decided(head, event.seq, outcome):
+                self._wanted.popleft()
+                head.settled = True
+                return self._resolve(event.seq, outcome)
+            if not self._admit(event):
+                return None
+        elif isinstance(outcome, Taken) or (isinstance(outcome, Cancellation) and event.seq not in self.cancelling):
+            raise self._diverged(event, None)
+        self._unanswered = event.held
+        return self._resolve(event.seq, outcome)
+
+    def _on_delivered(self, event: Delivered) -> None:
+        if event.n != self.next_delivery:
+            raise LogCorrupt(f"{self._title()}: delivery {event.n} follows {self.next_delivery - 1}")
+        self.next_delivery += 1
+        if self._admit(event):
+            self._unanswered = event.held
+            self._deliver(event)
+
+    def _on_interrupted(self, event: Interrupted) -> None:
+        if self._admit(event):
+            self._unanswered = event.held
+            self._interrupt(event)
+
+    def _on_closed(self, event: Closed) -> None:
+        head = self._head()
+        while head is not None and event.status is not Status.TERMINATED and is_marker(head):
+            self._answer_marker()
+            head = self._head()
+        if event.status is not Status.TERMINATED:
+            if not isinstance(head, Closing) or head.status is not event.status:
+                raise self._diverged(event, head)
+            self._wanted.popleft()
+        self.closed = event
+        self._become(event.status)
+
+    def _on_noted(self, event: Noted) -> None:
+        if event.what == HANDED_OVER:
+            for node in self._nodes.values():
+                if node.progress is not None:
+                    node.progress.handed_over = True
+
+    def _progress_of(self, event: Began | Retried) -> Progress:
+        node = self._nodes.get(event.seq)
+        if node is None or node.kind != "step":
+            raise self._not_pending(event.seq, type(event).__name__)
+        if node.progress is None:
+            node.progress = Progress()
+        return node.progress
+
+    def _admit(self, fact: Delivered | Resolved | Interrupted) -> bool:
+        """Whether a fact may take effect now. Something wanted bars it: held facts wait, others diverge (P6, R20)."""
+        head = self._head()
+        while head is not None:
+            if fact.held or self._backlog:
+                self._backlog.append(fact)
+                self._unanswered = True
+                return False
+            if not is_marker(head):
+                raise self._diverged(fact, head)
+            self._answer_marker()
+            head = self._head()
+        return True
+
+    def _drain(self) -> None:
+        """Let facts that were held back take effect, one at a time, once nothing is wanted."""
+        while self._backlog and self._head() is None and self.status is Status.RUNNING:
+            fact = self._backlog.popleft()
+            match fact:
+                case Delivered():
+                    self._deliver(fact)
+                case Interrupted():
+                    self._interrupt(fact)
+                case Resolved() if fact.seq in self._nodes:
+                    self._resolve(fact.seq, fact.outcome)
+                case _:
+                    self.ignored += 1
+
+    def _deliver(self, event: Delivered) -> None:
+        self._payloads[event.n] = event.payload
+        listeners = self._listeners.get(event.event)
+        if listeners:
+            self._wanted.append(Taking(listeners.popleft(), event.n))
+        else:
+            self._buffers.setdefault(event.event, deque()).append(event.n)
+
+    def _interrupt(self, event: Interrupted) -> None:
+        root = self._root
+        if self.interrupted is not None or root is None or root.branch is None:
+            self.ignored += 1
+            return
+        self.interrupted = event
+        strike = DeadlineExceeded if event.by == "deadline" else Cancelled
+        self._branches.interrupt(root.branch, strike(event.reason))
+        self._run()
+
+    # ------------------------------------------------------------ decisions coming true
+
+    def _on_issued(self, event: Issued) -> None:
+        head = self._head()
+        while type(head) is not Node or head.name != event.name or head.kind != event.kind:
+            if event.kind == "version":  # the code does not ask for it here, or no longer (R23)
+                self._branches.versions.setdefault(event.name, version_of(event))
+                self.next_seq += 1
+                return
+            if head is None or not is_marker(head):
+                raise self._diverged(event, head)
+            self._answer_marker()
+            head = self._head()
+        if event.seq != self.next_seq:
+            raise LogCorrupt(f"{self._title()}: command {event.seq} follows {self.next_seq - 1}")
+        if self.strict:
+            self._compare_arguments(event, head)
+        self._wanted.popleft()
+        self.next_seq += 1
+        self._unanswered = False
+        head.seq = event.seq
+        match event.kind:
+            case "now":
+                self._settle(head, datetime.fromtimestamp(event.at, timezone.utc), None)
+            case "version":
+                number = version_of(event)
+                self._branches.versions[event.name] = number
+                self._settle(head, number, None)
+            case "event":
+                self._keep(head, event)
+                self._listen(head, event.of)
+            case _:
+                self._keep(head, event)
+        if self._backlog:
+            self._drain()
+
+    def _keep(self, node: Node, event: Issued) -> None:
+        self._pending[event.seq] = event
+        self._nodes[event.seq] = node
+
+    def _listen(self, node: Node, event: str) -> None:
+        """Take the oldest delivery at hand, or wait in line for the next one (R14)."""
+        buffer = self._buffers.get(event)
+        if buffer:
+            self._wanted.append(Taking(node, buffer.popleft()))
+        else:
+            self._listeners.setdefault(event, deque()).append(node)
+
+    def _resolve(self, seq: int, outcome: Outcome) -> None:
+        """A command has its outcome, by whomever: give it to who waits for it."""
+        node = self._nodes.pop(seq, None)
+        if node is None:
+            raise self._not_pending(seq, "Resolved")
+        issued = self._pending.pop(seq)
+        self.cancelling.pop(seq, None)
+        match outcome:
+            case Done():
+                value, error = self._value(node, issued, outcome.payload), None
+            case Failed():
+                value, error = None, self._error(node, issued, outcome)
+            case Taken():
+                value, error = self._take(node, issued, outcome.n)
+            case Cancellation():
+                value, error = None, Cancelled(outcome.reason)
+        if node.kind == "event":
+            self._forget_listener(node, issued.of)
+        self._settle(node, value, error)
+        if self._backlog:
+            self._drain()
+
+    def _settle(self, node: Node, value: Any, error: BaseException | None) -> None:
+        self._branches.settle(node, value, error)
+        self._run()
+
+    def _value(self, node: Node, issued: Issued, payload: bytes) -> Any:
+        command = node.command
+        match node.kind:
+            case "step":
+                declared = command.function.result_type
+            case "child":
+                declared = command.workflow.result_type
+            case "sleep":
+                return None
+            case "capture":
+                declared = capture_type(command)
+            case _:
+                declared = str
+        try:
+            return self.codec.decoder(declared)(payload)
+        except DecodeError as error:
+            raise self._unreadable(issued, f"the result of {node.title}", declared, error) from error
+
+    def _error(self, node: Node, issued: Issued, outcome: Failed) -> BaseException:
+        command = node.command
+        raises = command.function.policy.raises if node.kind == "step" else ()
+        subject = issued.of if node.kind == "event" else issued.child if issued.child is not None else node.name
+        return self.codec.error_of(outcome.failure, raises, step=subject)
+
+    def _take(self, node: Node, issued: Issued, n: int) -> tuple[Any, BaseException | None]:
+        payload = self._payloads.pop(n)
+        try:
+            return self.codec.decoder(node.command.type)(payload), None
+        except DecodeError as error:
+            return None, EventRejected(issued.of, str(error))
+
+    def _forget_listener(self, node: Node, event: str) -> None:
+        listeners = self._listeners.get(event)
+        if listeners is not None and node in listeners:
+            listeners.remove(node)
+
+    def _release(self, node: Node) -> None:
+        """A pending command has to end: at once, or when what runs has had its time (R18)."""
+        match node.kind:
+            case "child" | "spawn":
+                self.cancelling[node.seq] = float("inf")
+            case "step" if self._is_running(node):
+                self.cancelling[node.seq] = self.now + node.command.function.policy.cancel_grace_s
+            case "event":
+                self._give_back(node)
+                self._branches.withdraw(node)
+            case _:
+                self._branches.withdraw(node)
+
+    def _is_running(self, node: Node) -> bool:
+        progress = node.progress
+        if progress is None or progress.handed_over:
+            return False
+        return progress.began or (progress.retry_at is not None and progress.retry_at <= self.now)
+
+    def _give_back(self, node: Node) -> None:
+        """A wait that was about to take a delivery is cancelled: the delivery is the first in line again."""
+        event = self._pending[node.seq].of
+        self._forget_listener(node, event)
+        for want in self._wanted:
+            if isinstance(want, Taking) and want.node is node and not want.settled:
+                want.settled = True
+                self._buffers.setdefault(event, deque()).appendleft(want.n)
+
+    def _is_decided(self, head: Want, seq: int, outcome: Outcome) -> bool:
+        match head:
+            case Withdrawal():
+                return head.node.seq == seq and isinstance(outcome, Cancellation)
+            case Taking():
+                return head.node.seq == seq and isinstance(outcome, Taken) and outcome.n == head.n
+            case _:
+                return False
+
+    def _answer_marker(self) -> None:
+        """The log is older than the marker at the head: it is 1, and what follows takes its place (R23)."""
+        marker = self._wanted.popleft()
+        assert isinstance(marker, Node)
+        later = list(self._wanted)
+        self._wanted.clear()
+        self._branches.versions[marker.name] = 1
+        self._settle(marker, 1, None)
+        self._wanted.extend(later)
+
+    def _head(self) -> Want | None:
+        wanted = self._wanted
+        while wanted:
+            if not wanted[0].settled:
+                return wanted[0]
+            wanted.popleft()
+        return None
+
+    # ------------------------------------------------------------ running and ending
+
+    def _run(self) -> None:
+        """Run the branches, and end the run when its root has."""
+        if not self._branches.queue:
+            return
+        token = SCENE.set(self._scene)
+        try:
+            self._branches.run()
+            while self._root is not None and self._root.settled and self.status is Status.RUNNING:
+                root, self._root = self._root, None
+                self._branches.unobserved.pop(root, None)
+                self._finish(root)
+                self._branches.run()
+        finally:
+            SCENE.reset(token)
+
+    def _finish(self, root: Node) -> None:
+        """The root branch has ended, and all it started: handle the failure, or want the run closed."""
+        error = root.error
+        continued = self._branches.continued
+        if continued is not None:
+            self._wanted.append(Closing(Status.CONTINUED, continued))
+        elif error is None:
+            self._wanted.append(Closing(Status.COMPLETED, root.value))
+        else:
+            status = self._status_of(error)
+            if status is not Status.CANCELLED and self.workflow.on_failure is not None and self._handling is None:
+                self._handle(error)
+            elif isinstance(error, self.workflow.park_on):
+                raise Parked(
+                    f"{self._title()} is parked by park_on: {type(error).__name__}: {error}"
+                ) from error
+            else:
+                self._wanted.append(Closing(status, None, error))
+
+    def _status_of(self, error: BaseException) -> Status:
+        if self.interrupted is not None and (self._handling is not None or isinstance(error, Cancelled)):
+            return Status.TIMED_OUT if self.interrupted.by == "deadline" else Status.CANCELLED
+        return Status.FAILED
+
+    def _handle(self, error: BaseException) -> None:
+        """Call on_failure with the input and the error; a flow becomes the run's new root (R17)."""
+        self._handling = error
+        assert self.workflow.on_failure is not None
+        try:
+            answer = self.workflow.on_failure(self._input, error)
+        except (Defect, MemoryError):
+            raise
+        except Exception as raised:  # noqa: BLE001  # what it raises fails the run
+            self._wanted.append(Closing(self._status_of(raised), None, raised))
+            return
+        if isinstance(answer, GeneratorType):
+            self._root = self._branches.open_root(answer)
+        else:
+            self._wanted.append(Closing(Status.COMPLETED, answer))
+
+    def _become(self, status: Status) -> None:
+        self.status = status
+        self._allowed = TRANSITIONS[status]
+
+    def _context(self) -> Context:
+        assert self.started is not None
+        return Context(self.started.id, self.started.run, self.workflow.name, self.now)
+
+    # ------------------------------------------------------------ building decisions
+
+    def _issue(self, node: Node, seq: int) -> Issued:
+        command, at, site = node.command, self.now, site_of(node.where)
+        try:
+            match node.kind:
+                case "step":
+                    payload = arguments_of(self.codec, command)
+                    return Issued(seq, "step", node.name, at, command.function.id, payload, site=site)
+                case "sleep":
+                    until = command.until if command.duration_s is None else at + command.duration_s
+                    return Issued(seq, "sleep", node.name, at, until=until, site=site)
+                case "event":
+                    until = None if command.timeout_s is None else at + command.timeout_s
+                    return Issued(seq, "event", node.name, at, command.event, until=until, site=site)
+                case "child" | "spawn":
+                    assert self.started is not None
+                    id = command.id or f"{self.started.id}.{self.started.run}.{seq}"
+                    payload, _ = self.codec.through(command.input, command.workflow.input_type)
+                    return Issued(seq, command.kind, node.name, at, command.workflow.name, payload, child=id, site=site)
+                case "version":
+                    return Issued(seq, "version", node.name, at, payload=str(command.current).encode(), site=site)
+                case _:
+                    return Issued(seq, command.kind, node.name, at, site=site)
+        except EncodeError as error:
+            raise Unencodable(f"{self._title()}: {node.title} at {site} cannot be written down: {error}") from error
+
+    def _decision(self, want: Withdrawal | Taking | Closing) -> Event:
+        match want:
+            case Withdrawal():
+                return Resolved(want.node.seq, Cancellation(), self.now)
+            case Taking():
+                return Resolved(want.node.seq, Taken(want.n), self.now)
+            case Closing():
+                return self._closed(want)
+
+    def _closed(self, want: Closing) -> Closed:
+        try:
+            match want.status:
+                case Status.COMPLETED:
+                    payload, _ = self.codec.through(want.value, self.workflow.result_type)
+                    return Closed(want.status, self.now, payload)
+                case Status.CONTINUED:
+                    payload, _ = self.codec.through(want.value.input, want.value.workflow.input_type)
+                    return Closed(want.status, self.now, payload)
+                case _:
+                    assert want.error is not None
+                    return Closed(want.status, self.now, failure=self.codec.failure_of(want.error, ()))
+        except EncodeError as error:
+            raise Unencodable(f"{self._title()}: its result cannot be written down: {error}") from error
+
+    # ------------------------------------------------------------ disagreeing
+
+    def _title(self) -> str:
+        if self.started is None:
+            return f"workflow '{self.workflow.name}'"
+        return f"execution '{self.started.id}' (run {self.started.run}) of workflow '{self.workflow.name}'"
+
+    def _compare_arguments(self, event: Issued, head: Node) -> None:
+        asked = self._issue(head, event.seq)
+        if asked.payload != event.payload or asked.of != event.of:
+            raise self._diverged(event, head, "the arguments differ")
+
+    def _diverged(self, event: Event | None, head: Want | None, why: str = "") -> Diverged:
+        """Both sides, both places, and the remedy (R21)."""
+        recorded_site = event.site if isinstance(event, Issued) else None
+        yielded_site = self._site_of_want(head)
+        recorded = "nothing more: the log ends here" if event is None else described(event)
+        yielded = self._described_want(head)
+        message = (
+            f"{self._title()} diverged at event {self.position}{': ' + why if why else ''}\n"
+            f"  recorded: {recorded}{at_site(recorded_site)}\n"
+            f"  yielded:  {yielded}{at_site(yielded_site)}\n"
+            f"  {REMEDY}"
+        )
+        return Diverged(
+            message,
+            position=self.position,
+            recorded=recorded,
+            yielded=yielded,
+            recorded_site=recorded_site,
+            yielded_site=yielded_site,
+            remedy=REMEDY,
+        )
+
+    def _unreadable(self, event: Started | Issued, what: str, declared: Any, error: DecodeError) -> Diverged:
+        """A recorded payload no longer decodes to the declared type."""
+        recorded, yielded = f"{what} as it was: {error}", f"{what} as {declared}"
+        remedy = "keep the old type readable: give new fields a default, or decode to a union of old and new"
+        site = event.site if isinstance(event, Issued) else None
+        return Diverged(
+            f"{self._title()} diverged at event {self.position}: {what} no longer decodes to {declared}: {error}\n  {remedy}",
+            position=self.position,
+            recorded=recorded,
+            yielded=yielded,
+            recorded_site=site,
+            remedy=remedy,
+        )
+
+    def _described_want(self, head: Want | None) -> str:
+        match head:
+            case None if self._nodes:
+                names = ", ".join(node.title for node in list(self._nodes.values())[:3])
+                return f"nothing: it waits for {names}"
+            case None:
+                return "nothing"
+            case Node():
+                return head.title
+            case Withdrawal():
+                return f"the cancellation of {head.node.title}"
+            case Taking():
+                return f"{head.node.title} taking delivery {head.n}"
+            case Closing():
+                return f"the end of the run ({head.status})"
+
+    def _site_of_want(self, head: Want | None) -> Site | None:
+        match head:
+            case Node():
+                return site_of(head.where)
+            case Withdrawal() | Taking():
+                return site_of(head.node.where)
+            case _:
+                return None
+
+    def _not_pending(self, seq: int, kind: str) -> LogCorrupt:
+        return LogCorrupt(
+            f"{self._title()}: event {self.position} is {kind} for command {seq}, which is not pending",
+            where=f"event {self.position}",
+            expected="a pending command",
+            found=f"command {seq}",
+        )
+
+
+HANDED_OVER = "handed-over"
+"""The Noted that a worker leaves when it gives an execution back with steps in flight (R5)."""
+
+REMEDY = (
+    "Nothing was written; the execution is parked and goes on by itself once code that fits is registered. "
+    "Put the recorded command back, or guard what is new with `zart.version(...)`."
+)
+
+HANDLERS: Mapping[type[Any], Callable[[Execution, Any], None]] = {
+    Started: Execution._on_started,
+    Issued: Execution._on_issued,
+    Began: Execution._on_began,
+    Retried: Execution._on_retried,
+    Resolved: Execution._on_resolved,
+    Delivered: Execution._on_delivered,
+    Interrupted: Execution._on_interrupted,
+    Closed: Execution._on_closed,
+    Noted: Execution._on_noted,
+}
+
+
+def is_marker(want: Want) -> bool:
+    """Whether it is a version marker that waits for its answer."""
+    return type(want) is Node and want.kind == "version"
+
+
+def version_of(event: Issued) -> int:
+    """The number that a version marker recorded; raises LogCorrupt."""
+    try:
+        return int(event.payload)
+    except ValueError:
+        raise LogCorrupt(f"version marker '{event.name}' holds {event.payload!r}, not a number") from None
+
+
+def capture_type(command: c.Capture[Any]) -> Any:
+    """The declared type of a captured value."""
+    if command.type is not None:
+        return command.type
+    return getattr(command.fn, "__annotations__", {}).get("return", Any)
+
+
+def arguments_of(codec: Codec, command: c.Step[Any]) -> bytes:
+    """The arguments of a step as they are written down."""
+    function = command.function
+    encode, _ = codec.args_codec(function.parameter_types)
+    return encode(function.bound(command))
+
+
+def described(event: Event) -> str:
+    """A recorded event, for messages: never its payload."""
+    match event:
+        case Issued():
+            return f"{event.kind} '{event.name}'"
+        case Resolved():
+            return f"the outcome of command {event.seq} ({type(event.outcome).__name__})"
+        case Delivered():
+            return f"delivery {event.n} of event '{event.event}'"
+        case Interrupted():
+            return f"an interruption ({event.by})"
+        case Closed():
+            return f"the end of the run ({event.status})"
+        case _:
+            return type(event).__name__
+
+
+def at_site(site: Site | None) -> str:
+    """A place in the source as the tail of a line."""
+    return f"   at {site}" if site is not None else ""
+
+
+def replay(
+    workflow: Workflow[Any, Any], events: Iterable[Event], *, codec: Codec | None = None, strict: bool = False
+) -> Execution:
+    """The execution that these events lead to. Raises a Defect where code and log disagree (R20)."""
+    execution = Execution(workflow, codec=codec, strict=strict)
+    for event in events:
+        execution.apply(event)
+    return execution

@@ -1,0 +1,286 @@
+"""@step: a plain or async function that becomes a durable step.
+
+Rule 1: the name is the identity (R2): static, a template over the arguments, or given by `.named()`.
+Rule 2: calling a step function builds a command and does nothing; `my_step.fn` is the plain function.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import string
+import typing
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from typing_extensions import deprecated
+
+from zart_core.commands import Step, checked_name
+from zart_core.errors import InvalidUse
+from zart_core.policies import Duration, ErrorTypes, Retry, TimeoutScope, error_types, seconds
+from zart_core.records import record
+
+P = ParamSpec("P")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@record
+class StepPolicy:
+    """What a host has to know to run a step; all of it comes from the code, never from the log."""
+
+    retry: Retry
+    timeout_s: float | None
+    timeout_scope: TimeoutScope
+    raises: ErrorTypes
+    at_most_once: bool
+    max_crashes: int
+    cancel_grace_s: float
+
+
+class StepFunction(Generic[P, T_co]):
+    """A function decorated with @step. Calling it in a workflow builds the command to yield."""
+
+    def __init__(self, fn: Callable[..., Any], id: str, policy: StepPolicy, origin: StepFunction[..., Any] | None = None) -> None:
+        functools.update_wrapper(self, fn)
+        self.fn = fn
+        """The plain function, to call directly in a unit test."""
+        self.id = id
+        """The step's own id: the name or the template it was declared with."""
+        self.policy = policy
+        self.origin: StepFunction[..., Any] = origin or self
+        """The step as it was decorated; differs from this one for a bound method."""
+        self.signature = inspect.signature(fn)
+        self.is_async = inspect.iscoroutinefunction(fn)
+        self.arity = positional_arity(self.signature)
+        self.formatter = compiled_template(id, self.signature)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Step[T_co]:
+        """Build the command. Raises TypeError when the arguments do not fit the function."""
+        if kwargs or len(args) != self.arity:
+            self.signature.bind(*args, **kwargs)
+        formatter = self.formatter
+        return Step(self, args, kwargs, self.id if formatter is None else formatter(args, kwargs))
+
+    def __get__(self, instance: object, owner: type | None = None) -> StepFunction[..., T_co]:
+        """Bind a step that was declared in a class, as a method is bound."""
+        if instance is None:
+            return self
+        return StepFunction(self.fn.__get__(instance, owner), self.id, self.policy, self.origin)
+
+    def __repr__(self) -> str:
+        return f"<step '{self.id}'>"
+
+    @functools.cached_property
+    def parameter_types(self) -> tuple[Any, ...]:
+        """The declared type of each parameter, in order; Any where there is no annotation. Raises InvalidUse."""
+        hints = annotations_of(self.fn)
+        return tuple(parameter_type(parameter, hints) for parameter in self.signature.parameters.values())
+
+    @functools.cached_property
+    def result_type(self) -> Any:
+        """The declared type of the result; Any where there is no annotation. Raises InvalidUse."""
+        return annotations_of(self.fn).get("return", Any)
+
+    def bound(self, command: Step[Any]) -> list[Any]:
+        """The arguments of a command, one for each parameter in order, defaults filled in."""
+        bound = self.signature.bind(*command.args, **command.kwargs)
+        bound.apply_defaults()
+        return list(bound.arguments.values())
+
+    def call(self, values: list[Any]) -> Any:
+        """Call the function with one value for each parameter, as `bound` gives them."""
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        for parameter, value in zip(self.signature.parameters.values(), values, strict=True):
+            match parameter.kind:
+                case inspect.Parameter.VAR_POSITIONAL:
+                    args.extend(value)
+                case inspect.Parameter.VAR_KEYWORD:
+                    kwargs.update(value)
+                case inspect.Parameter.KEYWORD_ONLY:
+                    kwargs[parameter.name] = value
+                case _:
+                    args.append(value)
+        return self.fn(*args, **kwargs)
+
+
+def positional_arity(signature: inspect.Signature) -> int:
+    """How many positional arguments a call must have to be plainly right; -1 when it takes a closer look."""
+    kinds = [parameter.kind for parameter in signature.parameters.values()]
+    plain = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return len(kinds) if all(kind in plain for kind in kinds) else -1
+
+
+def parameter_type(parameter: inspect.Parameter, hints: dict[str, Any]) -> Any:
+    """The declared type of a parameter, with *args as a tuple and **kwargs as a dict."""
+    declared = hints.get(parameter.name, Any)
+    match parameter.kind:
+        case inspect.Parameter.VAR_POSITIONAL:
+            return tuple[declared, ...]
+        case inspect.Parameter.VAR_KEYWORD:
+            return dict[str, declared]
+        case _:
+            return declared
+
+
+def annotations_of(fn: Callable[..., Any]) -> dict[str, Any]:
+    """A function's resolved annotations; raises InvalidUse when one cannot be resolved."""
+    try:
+        return typing.get_type_hints(fn, include_extras=True)
+    except (NameError, TypeError, SyntaxError) as error:
+        raise InvalidUse(
+            f"the annotations of {fn.__qualname__} cannot be resolved ({error}); "
+            "import the types it names at module level, not only under TYPE_CHECKING"
+        ) from error
+
+
+# ---------------------------------------------------------------- templates
+
+
+class NameOf(Protocol):
+    """A compiled template: the name for a call's arguments."""
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Give the name."""
+        ...
+
+
+def compiled_template(template: str, signature: inspect.Signature) -> NameOf | None:
+    """The name as a function of the arguments; None when it is static. Raises InvalidUse at the decorator."""
+    try:
+        fields = [field for _, field, _, _ in string.Formatter().parse(template) if field is not None]
+    except ValueError as error:
+        raise InvalidUse(f"the step name {template!r} is no valid template: {error}") from error
+    if not fields:
+        if "{" in template or "}" in template:
+            raise InvalidUse(f"the step name {template!r} has an escaped brace; leave braces out of static names")
+        return None
+    parameters = list(signature.parameters)
+    for field in fields:
+        root = field.split(".")[0].split("[")[0]
+        if root not in parameters:
+            raise InvalidUse(
+                f"the step name {template!r} names no parameter with {{{field}}}; "
+                f"the function takes: {', '.join(parameters) or 'nothing'}"
+            )
+    if fields == [field for field in fields if field in parameters] and positional_arity(signature) >= 0:
+        return positional_template(template, parameters, signature)
+    return bound_template(template, signature)
+
+
+def positional_template(template: str, parameters: list[str], signature: inspect.Signature) -> NameOf:
+    """The quick way for plain fields over plain arguments: one format call."""
+    numbered = template
+    for index, name in enumerate(parameters):
+        for end in "}", ":", "!":
+            numbered = numbered.replace("{" + name + end, "{" + str(index) + end)
+    form, slow, arity = numbered.format, bound_template(template, signature), len(parameters)
+
+    def name_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        return form(*args) if len(args) == arity else slow(args, kwargs)
+
+    return name_of
+
+
+def bound_template(template: str, signature: inspect.Signature) -> NameOf:
+    """The general way: bind the arguments, then format."""
+
+    def name_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return template.format(**bound.arguments)
+
+    return name_of
+
+
+# ---------------------------------------------------------------- the decorator
+
+
+class StepDecorator(Protocol):
+    """What `@step(...)` applies to a function."""
+
+    @overload
+    @deprecated("a step is a plain or async function; a generator function is a flow: call it with `yield from`")
+    def __call__(self, fn: Callable[P, Generator[Any, Any, T]], /) -> StepFunction[P, T]: ...
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, T]], /) -> StepFunction[P, T]: ...
+    @overload
+    def __call__(self, fn: Callable[P, T], /) -> StepFunction[P, T]: ...
+
+
+def step(
+    name: str | None = None,
+    *,
+    retry: Retry | None = None,
+    timeout: Duration | None = None,
+    timeout_scope: TimeoutScope = TimeoutScope.GLOBAL,
+    raises: tuple[type[Exception], ...] | list[type[Exception]] | type[Exception] = (),
+    at_most_once: bool = False,
+    max_crashes: int = 3,
+    cancel_grace: Duration = 10.0,
+) -> StepDecorator:
+    """Make a durable step of a plain or async function.
+
+    Args:
+        name: its identity in a run: static, or a template over the arguments, such as "reserve-{sku}" or
+            "page-{page.number}". By default the function's name with dashes.
+        retry: how often and how fast a failed attempt is tried again (R4). Default: never.
+        timeout: how long it may take (R7), over all attempts or for each, as `timeout_scope` says.
+        timeout_scope: GLOBAL (default) or PER_ATTEMPT.
+        raises: errors that are answers: they come back as their own type, and are not retried (R8).
+        at_most_once: never run it again when its worker died while it may have been running (R10).
+        max_crashes: how often it may bring down its worker before it resolves as StepLost (R5).
+        cancel_grace: how long a running attempt gets to end when it is cancelled (R18).
+
+    Raises InvalidUse for a definition that cannot work.
+    """
+
+    def decorate(fn: Callable[..., Any]) -> StepFunction[..., Any]:
+        id = checked_name(getattr(fn, "__name__", "step").replace("_", "-") if name is None else name, "step name")
+        refuse_wrong_function(fn, id)
+        policy = StepPolicy(
+            retry=checked_retry(retry, id),
+            timeout_s=None if timeout is None else positive(seconds(timeout, f"timeout of step '{id}'"), id),
+            timeout_scope=TimeoutScope(timeout_scope),
+            raises=error_types(raises, "raises"),
+            at_most_once=at_most_once,
+            max_crashes=max_crashes,
+            cancel_grace_s=seconds(cancel_grace, f"cancel_grace of step '{id}'"),
+        )
+        if max_crashes < 1:
+            raise InvalidUse(f"max_crashes of step '{id}' is {max_crashes}; it must be 1 or more")
+        return StepFunction(fn, id, policy)
+
+    if callable(name):
+        raise InvalidUse("write @zart.step() with parentheses, or @zart.step('a-name')")
+    return decorate  # type: ignore[return-value]  # the overloads above say more than one signature can
+
+
+def checked_retry(retry: Retry | None, id: str) -> Retry:
+    """The policy; raises InvalidUse for a number or the like."""
+    if retry is None:
+        return Retry.none()
+    if not isinstance(retry, Retry):
+        raise InvalidUse(f"retry of step '{id}' is {retry!r}; write zart.Retry.fixed(3, '1s') or the like")
+    return retry
+
+
+def positive(value: float, id: str) -> float:
+    """The value; raises InvalidUse for zero."""
+    if value <= 0:
+        raise InvalidUse(f"timeout of step '{id}' is 0; give a positive duration, or none")
+    return value
+
+
+def refuse_wrong_function(fn: Callable[..., Any], id: str) -> None:
+    """Raise InvalidUse for what cannot be a step."""
+    if not callable(fn) or isinstance(fn, type | StepFunction | staticmethod | classmethod):
+        raise InvalidUse(f"@zart.step('{id}') takes a function; put it below @staticmethod or @classmethod, once")
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise InvalidUse(
+            f"step '{id}' is a generator function; a step is a plain or async function. "
+            "A generator of commands is a flow: leave @zart.step out and call it with `yield from`"
+        )
+
+

@@ -1,0 +1,196 @@
+"""@workflow and the registry: the code that runs are replayed against.
+
+Rule 1: nothing is registered by being imported; a host is given its workflows.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Generator, Iterable, Iterator
+from difflib import get_close_matches
+from types import ModuleType
+from typing import Any, Generic, Never, Protocol, TypeAlias, TypeVar, get_args, get_origin, overload
+
+from zart_core.commands import Command, ContinueAsNew, Flow, checked_name
+from zart_core.errors import InvalidUse, UnknownWorkflow
+from zart_core.policies import Duration, ErrorTypes, error_types, seconds
+from zart_core.steps import annotations_of
+
+I = TypeVar("I")  # noqa: E741  # the input
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+
+
+class Workflow(Generic[I, R_co]):
+    """A function decorated with @workflow. Give it to a host; call it to get the plain generator."""
+
+    def __init__(
+        self,
+        fn: Callable[..., Flow[R_co]],
+        name: str,
+        *,
+        timeout_s: float | None = None,
+        on_failure: Callable[[Any, BaseException], Any] | None = None,
+        park_on: ErrorTypes = (),
+    ) -> None:
+        functools.update_wrapper(self, fn)
+        self.fn = fn
+        """The generator function itself."""
+        self.name = name
+        self.timeout_s = timeout_s
+        """Seconds from a run's start to its deadline (R16); None for none."""
+        self.on_failure = on_failure
+        self.park_on = park_on
+        self.takes_input = bool(inspect.signature(fn).parameters)
+
+    def __call__(self, *input: I) -> Flow[R_co]:
+        """The plain generator, as `fn` gives it."""
+        return self.fn(*input)
+
+    def __repr__(self) -> str:
+        return f"<workflow '{self.name}'>"
+
+    @functools.cached_property
+    def input_type(self) -> Any:
+        """The declared type of the input; None without one, Any without an annotation. Raises InvalidUse."""
+        if not self.takes_input:
+            return type(None)
+        first = next(iter(inspect.signature(self.fn).parameters))
+        return annotations_of(self.fn).get(first, Any)
+
+    @functools.cached_property
+    def result_type(self) -> Any:
+        """The declared type of the result, read out of Flow[...] or Generator[...]; Any without one. Raises InvalidUse."""
+        declared = annotations_of(self.fn).get("return", Any)
+        arguments = get_args(declared)
+        if isinstance(get_origin(declared), type) and len(arguments) == 3:
+            return arguments[2]
+        return Any
+
+    def continue_as_new(self, input: I = None) -> Never:  # type: ignore[assignment]  # for workflows without input
+        """End this run and begin the next one: `yield from my_workflow.continue_as_new(input)`, in the root branch only.
+
+        The new run has an empty history and the same id; undelivered events move along, in the same commit.
+        """
+        return ContinueAsNew(self, input)  # type: ignore[return-value]  # Never tells the checkers that nothing follows
+
+
+class WorkflowDecorator(Protocol):
+    """What `@workflow(...)` applies to a generator function."""
+
+    @overload
+    def __call__(self, fn: Callable[[I], Generator[Command[Any], object, R]], /) -> Workflow[I, R]: ...
+    @overload
+    def __call__(self, fn: Callable[[], Generator[Command[Any], object, R]], /) -> Workflow[None, R]: ...
+
+
+def workflow(
+    name: str | None = None,
+    *,
+    timeout: Duration | None = None,
+    on_failure: Callable[[Any, Any], Any] | None = None,
+    park_on: tuple[type[Exception], ...] | type[Exception] = (),
+) -> WorkflowDecorator:
+    """Make a workflow of a generator function with one input, or none.
+
+    Args:
+        name: its identity in the log. By default the function's name with dashes.
+        timeout: from a run's start to its deadline, enforced while it waits (R16).
+        on_failure: a function of (input, failure), or a flow of them: what it returns completes the run (R17).
+        park_on: errors that park the run instead of failing it (R19).
+
+    Raises InvalidUse for a definition that cannot work.
+    """
+
+    def decorate(fn: Callable[..., Any]) -> Workflow[Any, Any]:
+        id = checked_name(getattr(fn, "__name__", "workflow").replace("_", "-") if name is None else name, "workflow name")
+        refuse_wrong_function(fn, id)
+        return Workflow(
+            fn,
+            id,
+            timeout_s=None if timeout is None else seconds(timeout, f"timeout of workflow '{id}'"),
+            on_failure=on_failure,
+            park_on=error_types(park_on, "park_on"),
+        )
+
+    if callable(name):
+        raise InvalidUse("write @zart.workflow() with parentheses, or @zart.workflow('a-name')")
+    return decorate  # type: ignore[return-value]  # the overloads above say more than one signature can
+
+
+def refuse_wrong_function(fn: Callable[..., Any], id: str) -> None:
+    """Raise InvalidUse for what cannot be a workflow."""
+    if inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn):
+        raise InvalidUse(
+            f"workflow '{id}' is an `async def`; a workflow is a plain generator: write `def` and `yield from`. "
+            "Only steps may be async"
+        )
+    if not inspect.isgeneratorfunction(fn):
+        raise InvalidUse(
+            f"workflow '{id}' is no generator function; it must `yield from` its steps. One without any step is none"
+        )
+    parameters = inspect.signature(fn).parameters.values()
+    needed = [parameter for parameter in parameters if parameter.default is parameter.empty]
+    if len(parameters) > 1 and len(needed) != 1:
+        raise InvalidUse(f"workflow '{id}' takes {len(parameters)} parameters; give it one input, such as an attrs class")
+
+
+WorkflowSource: TypeAlias = "Workflow[Any, Any] | ModuleType | Registry"
+
+
+class Registry:
+    """The workflows that a host knows, by name."""
+
+    def __init__(self, *sources: WorkflowSource | Iterable[WorkflowSource]) -> None:
+        self.by_name: dict[str, Workflow[Any, Any]] = {}
+        for source in sources:
+            self.add(source)
+
+    def add(self, source: WorkflowSource | Iterable[WorkflowSource]) -> None:
+        """Register a workflow, all workflows of a module, another registry, or several of these.
+
+        Raises InvalidUse when two workflows have one name, or for anything else.
+        """
+        match source:
+            case Workflow():
+                known = self.by_name.setdefault(source.name, source)
+                if known is not source:
+                    raise InvalidUse(
+                        f"two workflows are named '{source.name}': {known.fn.__module__}.{known.fn.__qualname__} "
+                        f"and {source.fn.__module__}.{source.fn.__qualname__}; rename one"
+                    )
+            case Registry():
+                self.add(source.by_name.values())
+            case ModuleType():
+                self.add([value for value in vars(source).values() if isinstance(value, Workflow)])
+            case _ if isinstance(source, Iterable) and not isinstance(source, str | bytes):
+                for item in source:
+                    self.add(item)
+            case _:
+                raise InvalidUse(
+                    f"{source!r} is no workflow; give functions decorated with @zart.workflow, modules or a Registry"
+                )
+
+    def __getitem__(self, name: str) -> Workflow[Any, Any]:
+        """The workflow of this name; raises UnknownWorkflow."""
+        try:
+            return self.by_name[name]
+        except KeyError:
+            near = get_close_matches(name, self.by_name, 1)
+            hint = f"; did you mean '{near[0]}'?" if near else ""
+            known = ", ".join(sorted(self.by_name)) or "none"
+            raise UnknownWorkflow(
+                f"workflow '{name}' is not registered (registered: {known}){hint} "
+                "Pass it to zart.open(url, [...]), and its runs go on"
+            ) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.by_name
+
+    def __iter__(self) -> Iterator[Workflow[Any, Any]]:
+        return iter(self.by_name.values())
+
+    def __len__(self) -> int:
+        return len(self.by_name)
