@@ -1,0 +1,386 @@
+"""Events as records, and back: what stands in a log, byte for byte (F21, F26).
+
+Rule 1: a record is one line of JSON, then, when there is a payload, a newline and the payload as it is.
+Rule 2: payloads are never looked into.
+Rule 3: whatever the bytes, decoding gives an event, `LogCorrupt` or `FormatTooNew`, in linear time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from sys import intern
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from zart_core.errors import FormatTooNew, LogCorrupt
+from zart_core.events import (
+    SEMANTICS,
+    Began,
+    Cancellation,
+    Closed,
+    CommandKind,
+    Delivered,
+    Done,
+    Event,
+    Failed,
+    Failure,
+    FailureKind,
+    Interrupted,
+    Issued,
+    Noted,
+    Parent,
+    Resolved,
+    Retried,
+    Site,
+    Started,
+    Status,
+    Taken,
+)
+from zart_core.log import Record
+
+
+class Seal(Protocol):
+    """Encryption of what a log holds, with a key that the log does not have (RELIABILITY 5).
+
+    `associated` names the record's place, so that no record can be moved to another one.
+    """
+
+    def seal(self, data: bytes, associated: bytes) -> bytes:
+        """Encrypt and authenticate."""
+        ...
+
+    def open(self, data: bytes, associated: bytes) -> bytes:
+        """The inverse. Raises anything when the data or its place is not what was sealed."""
+        ...
+
+
+# ---------------------------------------------------------------- the line of JSON, per event
+
+
+class Head(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """An event's fields without its time and payload. Defaults are left out, so they must never change."""
+
+
+class FailureHead(Head):
+    """A failure, with its causes."""
+
+    kind: FailureKind
+    type: str
+    message: str
+    traceback: str = ""
+    fields: str | None = None
+    attempts: int = 0
+    cause: FailureHead | None = None
+
+
+class StartedHead(Head):
+    """Of `Started`; the parent is [id, run, seq]."""
+
+    id: str
+    run: int
+    workflow: str
+    deadline: float | None = None
+    parent: tuple[str, int, int] | None = None
+    semantics: int = 1
+
+
+class IssuedHead(Head):
+    """Of `Issued`; the site is [module, qualname, line]."""
+
+    seq: int
+    kind: CommandKind
+    name: str
+    of: str = ""
+    until: float | None = None
+    child: str | None = None
+    site: tuple[str, str, int] | None = None
+
+
+class BeganHead(Head):
+    """Of `Began`."""
+
+    seq: int
+    attempt: int
+    takeover: int | None = None
+    deadline: float | None = None
+
+
+class RetriedHead(Head):
+    """Of `Retried`."""
+
+    seq: int
+    attempt: int
+    failure: FailureHead
+    retry_at: float
+
+
+class ResolvedHead(Head):
+    """Of `Resolved`: one of failed, taken and cancelled is there; or none, and the payload is the value."""
+
+    seq: int
+    failed: FailureHead | None = None
+    taken: int | None = None
+    cancelled: str | None = None
+    held: bool = False
+
+
+class DeliveredHead(Head):
+    """Of `Delivered`."""
+
+    n: int
+    event: str
+    key: str | None = None
+    held: bool = False
+
+
+class InterruptedHead(Head):
+    """Of `Interrupted`."""
+
+    by: Literal["cancel", "deadline"]
+    reason: str = ""
+    held: bool = False
+
+
+class ClosedHead(Head):
+    """Of `Closed`."""
+
+    status: Status
+    failure: FailureHead | None = None
+
+
+class NotedHead(Head):
+    """Of `Noted`."""
+
+    what: str
+    who: str = ""
+    why: str = ""
+
+
+# ---------------------------------------------------------------- to records
+
+
+def _failure_head(f: Failure) -> FailureHead:
+    cause = f.cause and _failure_head(f.cause)
+    return FailureHead(f.kind, f.type, f.message, f.traceback, f.fields, f.attempts, cause)
+
+
+def _started_head(e: Started) -> tuple[Head, bytes | None]:
+    parent = e.parent and (e.parent.id, e.parent.run, e.parent.seq)
+    return StartedHead(e.id, e.run, e.workflow, e.deadline, parent, e.semantics), e.payload
+
+
+def _issued_head(e: Issued) -> tuple[Head, bytes | None]:
+    site = e.site and (e.site.module, e.site.qualname, e.site.line)
+    return IssuedHead(e.seq, e.kind, e.name, e.of, e.until, e.child, site), e.payload or None
+
+
+def _began_head(e: Began) -> tuple[Head, bytes | None]:
+    return BeganHead(e.seq, e.attempt, e.takeover, e.deadline), None
+
+
+def _retried_head(e: Retried) -> tuple[Head, bytes | None]:
+    return RetriedHead(e.seq, e.attempt, _failure_head(e.failure), e.retry_at), None
+
+
+def _resolved_head(e: Resolved) -> tuple[Head, bytes | None]:
+    match e.outcome:
+        case Done(payload):
+            return ResolvedHead(e.seq, held=e.held), payload
+        case Failed(failure):
+            return ResolvedHead(e.seq, _failure_head(failure), held=e.held), None
+        case Taken(n):
+            return ResolvedHead(e.seq, taken=n, held=e.held), None
+        case Cancellation(reason):
+            return ResolvedHead(e.seq, cancelled=reason, held=e.held), None
+
+
+def _delivered_head(e: Delivered) -> tuple[Head, bytes | None]:
+    return DeliveredHead(e.n, e.event, e.key, e.held), e.payload
+
+
+def _interrupted_head(e: Interrupted) -> tuple[Head, bytes | None]:
+    return InterruptedHead(e.by, e.reason, e.held), None
+
+
+def _closed_head(e: Closed) -> tuple[Head, bytes | None]:
+    return ClosedHead(e.status, e.failure and _failure_head(e.failure)), e.payload or None
+
+
+def _noted_head(e: Noted) -> tuple[Head, bytes | None]:
+    return NotedHead(e.what, e.who, e.why), None
+
+
+_HEADS: dict[type, Callable[[Any], tuple[Head, bytes | None]]] = {
+    Started: _started_head,
+    Issued: _issued_head,
+    Began: _began_head,
+    Retried: _retried_head,
+    Resolved: _resolved_head,
+    Delivered: _delivered_head,
+    Interrupted: _interrupted_head,
+    Closed: _closed_head,
+    Noted: _noted_head,
+}
+
+_dump = msgspec.json.Encoder().encode
+
+
+def encode_event(event: Event) -> Record:
+    """The record of an event."""
+    cls = type(event)
+    head, payload = _HEADS[cls](event)
+    line = _dump(head)
+    return Record(cls.__name__, event.at, line if payload is None else line + b"\n" + payload)
+
+
+def encode_events(events: Sequence[Event]) -> list[Record]:
+    """The records of a turn."""
+    return [encode_event(event) for event in events]
+
+
+# ---------------------------------------------------------------- from records
+
+
+def _failure(h: FailureHead) -> Failure:
+    cause = h.cause and _failure(h.cause)
+    return Failure(h.kind, h.type, h.message, h.traceback, h.fields, h.attempts, cause)
+
+
+def _started(h: StartedHead, at: float, payload: bytes) -> Started:
+    if h.semantics > SEMANTICS:
+        raise FormatTooNew(f"written with semantics {h.semantics}; this version knows {SEMANTICS}")
+    return Started(
+        h.id, h.run, h.workflow, payload, at, h.deadline, h.parent and Parent(*h.parent), h.semantics
+    )
+
+
+def _issued(h: IssuedHead, at: float, payload: bytes) -> Issued:
+    site = h.site and Site(*h.site)
+    return Issued(h.seq, h.kind, h.name, at, intern(h.of), payload, h.until, h.child, site)
+
+
+def _began(h: BeganHead, at: float) -> Began:
+    return Began(h.seq, h.attempt, at, h.takeover, h.deadline)
+
+
+def _retried(h: RetriedHead, at: float) -> Retried:
+    return Retried(h.seq, h.attempt, _failure(h.failure), h.retry_at, at)
+
+
+def _resolved(h: ResolvedHead, at: float, payload: bytes | None) -> Resolved:
+    if payload is not None and h.failed is h.taken is h.cancelled is None:
+        return Resolved(h.seq, Done(payload), at, h.held)
+    match payload, h.failed, h.taken, h.cancelled:
+        case None, FailureHead() as failed, None, None:
+            return Resolved(h.seq, Failed(_failure(failed)), at, h.held)
+        case None, None, int(n), None:
+            return Resolved(h.seq, Taken(n), at, h.held)
+        case None, None, None, str(reason):
+            return Resolved(h.seq, Cancellation(reason), at, h.held)
+        case _:
+            raise LogCorrupt("not exactly one outcome")
+
+
+def _delivered(h: DeliveredHead, at: float, payload: bytes) -> Delivered:
+    return Delivered(h.n, h.event, payload, at, h.key, h.held)
+
+
+def _interrupted(h: InterruptedHead, at: float) -> Interrupted:
+    return Interrupted(h.by, at, h.reason, h.held)
+
+
+def _closed(h: ClosedHead, at: float, payload: bytes) -> Closed:
+    return Closed(h.status, at, payload, h.failure and _failure(h.failure))
+
+
+def _noted(h: NotedHead, at: float) -> Noted:
+    return Noted(h.what, at, h.who, h.why)
+
+
+def _reader(
+    head: type[Head], make: Callable[..., Event], payload: Literal["none", "may", "must", "own"]
+) -> Any:
+    load = msgspec.json.Decoder(head).decode
+
+    def read(at: float, data: bytes) -> Event:
+        line, newline, rest = data.partition(b"\n")
+        if payload == "own":
+            return make(load(line), at, rest if newline else None)
+        if newline and payload == "none":
+            raise LogCorrupt("a payload where there is none")
+        if not newline and payload == "must":
+            raise LogCorrupt("the payload is missing")
+        return make(load(line), at) if payload == "none" else make(load(line), at, rest)
+
+    return read
+
+
+_READERS: dict[str, Callable[[float, bytes], Event]] = {
+    "Started": _reader(StartedHead, _started, "must"),
+    "Issued": _reader(IssuedHead, _issued, "may"),
+    "Began": _reader(BeganHead, _began, "none"),
+    "Retried": _reader(RetriedHead, _retried, "none"),
+    "Resolved": _reader(ResolvedHead, _resolved, "own"),
+    "Delivered": _reader(DeliveredHead, _delivered, "must"),
+    "Interrupted": _reader(InterruptedHead, _interrupted, "none"),
+    "Closed": _reader(ClosedHead, _closed, "may"),
+    "Noted": _reader(NotedHead, _noted, "none"),
+}
+
+
+_TROUBLE = (msgspec.MsgspecError, LogCorrupt, KeyError, ValueError, TypeError, AttributeError, RecursionError)
+
+
+def decode_events(records: Sequence[Record], id: str = "", run: int = 0, start: int = 0) -> list[Event]:
+    """The events of records, the first of which stands at position `start`. Raises LogCorrupt or FormatTooNew."""
+    events: list[Event] = []
+    try:
+        for record in records:
+            events.append(_READERS[record.kind](record.at, record.data))
+    except _TROUBLE as error:
+        raise _corrupt(records[len(events)], place(id, run, start + len(events)), error) from None
+    return events
+
+
+def decode_event(record: Record, id: str = "", run: int = 0, position: int = 0) -> Event:
+    """The event of one record. Raises LogCorrupt or FormatTooNew."""
+    return decode_events([record], id, run, position)[0]
+
+
+def place(id: str, run: int, position: int) -> str:
+    """Where a record stands, for people."""
+    return f"event {position} of run {run} of '{id}'"
+
+
+def _corrupt(record: Record, where: str, error: Exception) -> LogCorrupt:
+    kind, data = str(record.kind)[:40], record.data
+    family, text = LogCorrupt, str(error) or type(error).__name__
+    if isinstance(error, KeyError):
+        family, text = FormatTooNew, f"this version knows no {kind!r}"
+    elif isinstance(error, FormatTooNew) or "unknown field" in text:
+        family = FormatTooNew
+    found = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__
+    return family(f"{where} cannot be read: {text}", where=where, expected=kind, found=found)
+
+
+# ---------------------------------------------------------------- sealed
+
+
+def _associated(id: str, run: int, position: int, kind: str) -> bytes:
+    return f"{run}:{position}:{kind}:{id}".encode("utf-8", "surrogatepass")
+
+
+def sealed(record: Record, seal: Seal, id: str, run: int, position: int) -> Record:
+    """The record with its data encrypted for its place; kind and time stay readable."""
+    return Record(record.kind, record.at, seal.seal(record.data, _associated(id, run, position, record.kind)))
+
+
+def opened(record: Record, seal: Seal, id: str, run: int, position: int) -> Record:
+    """The inverse. Raises LogCorrupt when the seal is broken."""
+    try:
+        data = seal.open(record.data, _associated(id, run, position, str(record.kind)))
+    except Exception as error:
+        where = place(id, run, position)
+        raise LogCorrupt(f"the seal of {where} is broken: {type(error).__name__}", where=where) from error
+    return Record(record.kind, record.at, data)
