@@ -62,16 +62,54 @@ def open(url: str, *, durability: str = "none", clock: Callable[[], float] = tim
         return MemoryLog(_named.setdefault(name, Shelf()), clock)
 
 
+class Runs(Protocol):
+    """Where a shelf keeps records. The file log keeps its own in its file, and the rest of a shelf in memory."""
+
+    def begin(self, row: Row) -> None:
+        """Make room for the row's first run, or its next one."""
+        ...
+
+    def add(self, row: Row, records: Sequence[Record]) -> None:
+        """Keep records of the row's run, from its position on."""
+        ...
+
+    def read(self, row: Row, run: int, start: int) -> list[Record]:
+        """Give the records of a run from position `start` on; none of a run that is not there."""
+        ...
+
+
+class Lists:
+    """Records as the objects they are, a list for each run."""
+
+    def __init__(self) -> None:
+        self._runs: list[list[list[Record]]] = []
+
+    def begin(self, row: Row) -> None:
+        """See Runs."""
+        if row.key == len(self._runs):
+            self._runs.append([])
+        self._runs[row.key].append([])
+
+    def add(self, row: Row, records: Sequence[Record]) -> None:
+        """See Runs."""
+        self._runs[row.key][row.run].extend(records)
+
+    def read(self, row: Row, run: int, start: int) -> list[Record]:
+        """See Runs."""
+        runs = self._runs[row.key]
+        return runs[run][max(start, 0) :] if 0 <= run < len(runs) else []
+
+
 class Shelf:
     """What a memory log holds, and the `Tables` that `rows.write` works on. Used under its lock only."""
 
-    def __init__(self) -> None:
+    def __init__(self, runs: Runs | None = None) -> None:
         self.lock = threading.Condition(threading.Lock())
         self.changes = 0
         self.rows: list[Row] = []
         self.by_id: dict[str, Row] = {}
         self.ids = cast("Sorted[str]", SortedList())
-        self.runs: list[list[list[Record]]] = []
+        self.runs: Runs = Lists() if runs is None else runs
         self.inboxes: list[dict[int, Message]] = []
         self.keys: dict[tuple[int, str], int] = {}
         self.places: list[Place | None] = []
@@ -92,7 +130,7 @@ class Shelf:
         """See Tables."""
         row = new_row(len(self.rows), new)
         self.rows.append(row)
-        self.runs.append([[]])
+        self.runs.begin(row)
         self.inboxes.append({})
         self.places.append(None)
         self.by_id[row.id] = row
@@ -103,11 +141,11 @@ class Shelf:
 
     def add_records(self, row: Row, records: Sequence[Record]) -> None:
         """See Tables."""
-        self.runs[row.key][row.run].extend(records)
+        self.runs.add(row, records)
 
     def end_run(self, row: Row) -> None:
         """See Tables."""
-        self.runs[row.key].append([])
+        self.runs.begin(row)
 
     def number_of(self, row: Row, key: str) -> int | None:
         """See Tables."""
@@ -242,9 +280,7 @@ class MemoryLog:
             row = self._shelf.by_id.get(id)
             if row is None:
                 return []
-            runs = self._shelf.runs[row.key]
-            wanted = row.run if run is None else run
-            return runs[wanted][max(start, 0) :] if 0 <= wanted < len(runs) else []
+            return self._shelf.runs.read(row, row.run if run is None else run, start)
 
     def inbox(self, id: str, after: int = 0) -> list[Message]:
         """See EventLog."""
@@ -375,11 +411,14 @@ class MemoryLog:
         shelf = self._shelf
         with shelf.lock:
             self._refuse_if_closed()
+            records = 0
             for row in shelf.rows:
-                _verify(row, shelf.runs[row.key], shelf.inboxes[row.key])
+                runs = [shelf.runs.read(row, run, 0) for run in range(row.run + 1)]
+                _verify(row, runs, shelf.inboxes[row.key])
+                records += sum(len(run) for run in runs)
             return {
                 "executions": len(shelf.rows),
-                "records": sum(len(run) for runs in shelf.runs for run in runs),
+                "records": records,
                 "messages": sum(len(inbox) for inbox in shelf.inboxes),
             }
 
@@ -418,12 +457,12 @@ class MemoryLog:
 def _verify(row: Row, runs: Sequence[Sequence[Record]], inbox: Mapping[int, Message]) -> None:
     """Raise LogCorrupt when a row and what belongs to it disagree: somebody changed a record, or a bug."""
     where = f"execution {row.id!r} in memory"
-    if (row.run + 1, row.position, row.unread) != (len(runs), len(runs[-1]), len(inbox)):
+    if (row.position, row.unread) != (len(runs[-1]), len(inbox)):
         raise LogCorrupt(
             f"{where}: the row and its records disagree",
             where=where,
             expected=f"run {row.run}, {row.position} records, {row.unread} messages",
-            found=f"run {len(runs) - 1}, {len(runs[-1])} records, {len(inbox)} messages",
+            found=f"{len(runs[-1])} records, {len(inbox)} messages",
         )
     for run in runs:
         last = -math.inf
