@@ -63,7 +63,7 @@ def open(url: str, *, durability: str = "none", clock: Callable[[], float] = tim
 
 
 class Runs(Protocol):
-    """Where a shelf keeps records. The file log keeps its own in its file, and the rest of a shelf in memory."""
+    """Where a shelf keeps records: here, or in the segments of a file log, which has the rest of a shelf here."""
 
     def begin(self, row: Row) -> None:
         """Make room for the row's first run, or its next one."""

@@ -5,7 +5,8 @@ The same for every store, so that the same script gives the same history on each
 Rule 1: no I/O and no lock; a store loads rows, calls `write`, and saves what changed in one commit.
 Rule 2: whatever can refuse a write is asked before anything of that write is changed; so a refused one leaves
         nothing behind and hinders no other of its batch (L6).
-Rule 3: `due` is derived: nothing but the row says when an execution needs attention (L10).
+Rule 3: times are kept as floats without a negative zero (`+ 0.0`), as every database gives them back.
+Rule 4: `due` is derived: nothing but the row says when an execution needs attention (L10).
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ def _turn(tables: Tables, row: Row | None, turn: Turn) -> Appended:
         tables.add_records(row, turn.opens)
         row.position = len(turn.opens)
     _answer(row, _status_after(turn), turn.wake, turn.seen, turn.releases)
-    row.updated_at = turn.at
+    row.updated_at = turn.at + 0.0
     tables.changed(row)
     if not turn.creates and not turn.posts:
         return _DONE
@@ -187,9 +188,9 @@ def _answer(row: Row, status: Status, wake: float | None, seen: int, releases: b
     if status is not row.status:
         row.status = status
         row.reason = row.build = ""
-    row.seen = seen
+    row.seen = min(max(seen, 0), row.posted)
     row.given = False
-    row.wake = wake
+    row.wake = None if wake is None else wake + 0.0
     if status in CLOSED:
         row.owner = row.wake = None
     elif releases or row.owner is None:
@@ -265,14 +266,14 @@ def new_row(key: int, new: New) -> Row:
         id=new.id,
         workflow=new.workflow,
         digest=new.digest,
-        created_at=new.at,
+        created_at=new.at + 0.0,
         status=new.status,
         owner=new.owner,
-        wake=new.wake,
+        wake=None if new.wake is None else new.wake + 0.0,
         run=0,
         position=0,
         fence=1 if owned else 0,
-        updated_at=new.at,
+        updated_at=new.at + 0.0,
         given=owned and new.wake is not None and new.wake <= new.at,
         seen=0,
         posted=0,

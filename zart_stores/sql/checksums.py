@@ -1,0 +1,61 @@
+"""What the rows of an SQL log are checked by: CRC-32 over everything that matters in them (L12).
+
+Rule 1: a checksum covers where a row belongs (execution, run, position) beside what it says, so that a row in the
+        wrong place does not verify.
+Rule 2: times are summed as the floats that the database gives back.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from zart_core.log import Message
+from zart_stores.rows import Row
+
+_HEAD = struct.Struct("<qqd")
+
+
+def of_id(id: str) -> int:
+    """Start the checksums of an execution's records and messages."""
+    return zlib.crc32(id.encode())
+
+
+def of_record(start: int, run: int, position: int, kind: str, at: float, data: bytes) -> int:
+    """Sum up one record; `start` is `of_id`."""
+    return zlib.crc32(data, zlib.crc32(_HEAD.pack(run, position, at) + kind.encode() + b"\0", start))
+
+
+def of_message(start: int, message: Message) -> int:
+    """Sum up one message; `start` is `of_id`."""
+    head = repr((message.number, message.kind, message.name, message.at + 0.0, message.key))
+    return zlib.crc32(message.payload, zlib.crc32(head.encode(), start))
+
+
+def of_row(row: Row) -> int:
+    """Sum up an execution."""
+    return zlib.crc32(
+        repr(
+            (
+                row.key,
+                row.id,
+                row.workflow,
+                row.digest,
+                row.created_at,
+                row.status.value,
+                row.owner,
+                row.wake,
+                row.run,
+                row.position,
+                row.fence,
+                row.updated_at,
+                row.given,
+                row.seen,
+                row.posted,
+                row.top,
+                row.unread,
+                row.reason,
+                row.build,
+            )
+        ).encode()
+    )

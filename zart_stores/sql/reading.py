@@ -1,0 +1,90 @@
+"""Rows of an SQL log on their way out: checked, then made into records, messages and summaries.
+
+Rule 1: what does not verify, is missing or is too much raises LogCorrupt with its place; it is never skipped (L12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from zart_core.errors import LogCorrupt
+from zart_core.events import Status
+from zart_core.log import Message, Record
+from zart_stores.rows import Row
+from zart_stores.sql import checksums
+
+COLUMNS = (
+    "key, id, workflow, digest, created_at, status, owner, wake, run, position, fence, updated_at, given, seen, "
+    "posted, top, unread, reason, build, due, crc"
+)
+"""The columns of an execution, in the order of Row's fields, then what is derived."""
+DUE = 19
+"""Where `due` is among them."""
+
+RECORD_COLUMNS = "position, kind, at, data, crc"
+MESSAGE_COLUMNS = "number, kind, name, payload, at, key, crc"
+
+_STATUSES = {status.value: status for status in Status}
+
+
+def row_of(values: Sequence[Any], path: str) -> Row:
+    """Make a row of COLUMNS."""
+    *fields, _, crc = values
+    where = f"{path}, execution {fields[1]!a}"
+    status = _STATUSES.get(fields[5])
+    if status is None:
+        raise damage(f"{where}: its row is damaged", where, "a status", repr(fields[5]))
+    fields[5] = status
+    fields[12] = bool(fields[12])
+    row = Row(*fields)
+    if (found := checksums.of_row(row)) != crc:
+        raise damage(f"{where}: its row is damaged", where, f"checksum {crc}", f"checksum {found}")
+    return row
+
+
+def records_of(
+    found: Sequence[Sequence[Any]], id: str, run: int, start: int, end: int, path: str
+) -> list[Record]:
+    """Make records of RECORD_COLUMNS, which are those from position `start` to `end` of a run."""
+    records: list[Record] = []
+    crc_start = checksums.of_id(id)
+    expected = start
+    for position, kind, at, data, crc in found:
+        if position != expected:
+            break
+        if checksums.of_record(crc_start, run, position, kind, at, data) != crc:
+            where = f"{path}, execution {id!a}, run {run}, record {position}"
+            raise damage(f"{where}: damaged", where, f"checksum {crc}", "another")
+        records.append(Record(kind, at, data))
+        expected += 1
+    if expected != end or len(found) != len(records):
+        where = f"{path}, execution {id!a}, run {run}, record {expected}"
+        there = [values[0] for values in found[len(records) :][:1]]
+        raise damage(f"{where}: missing or too many", where, f"{end} records", f"next {there or 'nothing'}")
+    return records
+
+
+def messages_of(found: Sequence[Sequence[Any]], row: Row, path: str, *, whole: bool) -> list[Message]:
+    """Make messages of MESSAGE_COLUMNS; `whole` when they should be all that are unread."""
+    messages: list[Message] = []
+    crc_start = checksums.of_id(row.id)
+    for *fields, crc in found:
+        message = Message(*fields)
+        if checksums.of_message(crc_start, message) != crc:
+            where = f"{path}, execution {row.id!a}, message {message.number}"
+            raise damage(f"{where}: damaged", where, f"checksum {crc}", "another")
+        messages.append(message)
+    if whole and len(messages) != row.unread:
+        where = f"{path}, inbox of execution {row.id!a}"
+        raise damage(
+            f"{where}: messages are missing or too many", where, f"{row.unread} messages", f"{len(messages)}"
+        )
+    return messages
+
+
+def damage(message: str, where: str, expected: str, found: str) -> LogCorrupt:
+    """Make the error that reports damage."""
+    return LogCorrupt(
+        f"{message} (expected {expected}, found {found})", where=where, expected=expected, found=found
+    )

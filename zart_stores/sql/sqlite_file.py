@@ -1,0 +1,287 @@
+"""The SQLite database file of a log: its tables, how it is made, opened and refused.
+
+Rule 1: journal_mode=WAL and synchronous are set and read back; what cannot be had is refused (L4).
+Rule 2: nothing is done to a file that is not ours: application_id and user_version are read first (F26).
+Rule 3: the file of an open database is never opened and closed by hand: that would give up SQLite's own locks.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from zart_core.errors import FormatTooNew, InvalidUse, LogCorrupt, StoreUnavailable, ZartError
+
+T = TypeVar("T")
+
+APPLICATION_ID = 0x5A617274  # "Zart"
+FORMAT = 1
+"""The version of the tables below, kept in PRAGMA user_version."""
+
+FULL, NORMAL = 2, 1
+"""PRAGMA synchronous: FULL waits for the disk at each commit, NORMAL at checkpoints only."""
+
+SCHEMA = (
+    """
+    CREATE TABLE executions (
+        key INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        workflow TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        status TEXT NOT NULL,
+        owner TEXT,
+        wake REAL,
+        run INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        fence INTEGER NOT NULL,
+        updated_at REAL NOT NULL,
+        given INTEGER NOT NULL,
+        seen INTEGER NOT NULL,
+        posted INTEGER NOT NULL,
+        top INTEGER NOT NULL,
+        unread INTEGER NOT NULL,
+        reason TEXT NOT NULL,
+        build TEXT NOT NULL,
+        due REAL,
+        crc INTEGER NOT NULL
+    )
+    """,
+    "CREATE INDEX executions_by_status ON executions (status, id)",
+    "CREATE INDEX executions_by_workflow ON executions (workflow, id)",
+    "CREATE INDEX executions_due ON executions (workflow, due) WHERE owner IS NULL AND due IS NOT NULL",
+    "CREATE INDEX executions_held ON executions (owner, workflow, due) WHERE owner IS NOT NULL",
+    """
+    CREATE TABLE records (
+        execution INTEGER NOT NULL,
+        run INTEGER NOT NULL,
+        position INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        at REAL NOT NULL,
+        data BLOB NOT NULL,
+        crc INTEGER NOT NULL,
+        PRIMARY KEY (execution, run, position)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE ended_runs (
+        execution INTEGER NOT NULL,
+        run INTEGER NOT NULL,
+        records INTEGER NOT NULL,
+        PRIMARY KEY (execution, run)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE messages (
+        execution INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        kind TEXT NOT NULL,
+        name TEXT NOT NULL,
+        at REAL NOT NULL,
+        key TEXT,
+        payload BLOB NOT NULL,
+        crc INTEGER NOT NULL,
+        PRIMARY KEY (execution, number)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE message_keys (
+        execution INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        PRIMARY KEY (execution, key)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE workers (
+        worker TEXT PRIMARY KEY,
+        lock TEXT NOT NULL,
+        lease REAL NOT NULL,
+        robbed INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID
+    """,
+    "CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+    "INSERT INTO counters VALUES ('changes', 0)",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {FORMAT}",
+)
+
+
+def prepare(path: str, busy_s: float) -> None:
+    """Make the database if it is not there, and refuse what is not one of ours."""
+    _create_file(path)
+    db = connect(path)
+    try:
+        patiently(lambda: _check_format(db, path), busy_s, path)
+        _set_wal(db, path, busy_s)
+        patiently(lambda: _create_tables(db), busy_s, path)
+    except sqlite3.Error as error:
+        raise weather(error, path) from error
+    finally:
+        db.close()
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """Open a connection that waits for nobody by itself and begins no transaction by itself."""
+    return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+
+
+def open_connection(path: str, synchronous: int, busy_s: float, *, reads: bool = False) -> sqlite3.Connection:
+    """Open a connection with its settings read back. Raises StoreUnavailable, LogCorrupt or FormatTooNew."""
+    if not Path(path).exists():  # sqlite3 would make an empty one
+        raise StoreUnavailable(f"the database {path!r} is gone")
+    db = connect(path)
+    try:
+        patiently(lambda: _check_format(db, path), busy_s, path)
+        for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "fullfsync=ON", "checkpoint_fullfsync=ON"):
+            db.execute(f"PRAGMA {pragma}")
+        db.execute(f"PRAGMA synchronous={synchronous}")
+        if reads:
+            db.execute("PRAGMA query_only=ON")
+        found = (_one(db, "PRAGMA journal_mode"), _one(db, "PRAGMA synchronous"))
+        if found != ("wal", synchronous):
+            raise StoreUnavailable(
+                f"{path!r} cannot be had as durable as asked: journal_mode and synchronous "
+                f"should be ('wal', {synchronous}) and read {found}"
+            )
+    except sqlite3.Error as error:
+        db.close()
+        raise weather(error, path) from error
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def patiently(action: Callable[[], T], busy_s: float, path: str) -> T:
+    """Do it again, after a random pause, while another process has the database locked (F17).
+
+    Raises StoreUnavailable when it still has after `busy_s` seconds.
+    """
+    end = time.monotonic() + busy_s
+    pause_s = 0.001
+    while True:
+        try:
+            return action()
+        except sqlite3.OperationalError as error:
+            if not is_busy(error):
+                raise
+            if time.monotonic() >= end:
+                raise StoreUnavailable(f"{path!r} was locked by others for {busy_s:g} s") from error
+        time.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  # no secret
+        pause_s = min(pause_s * 2, 0.05)
+
+
+def code(error: sqlite3.Error) -> int:
+    """Give SQLite's primary result code, 0 when there is none."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Tell whether another connection was in the way."""
+    return code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def weather(error: sqlite3.Error, path: str) -> ZartError:
+    """Say in our words what SQLite reports: LogCorrupt for damage, StoreUnavailable for the rest."""
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    what = f"{name}: {error}"
+    if code(error) == sqlite3.SQLITE_NOTADB:
+        return LogCorrupt(
+            f"{path!r} is not an SQLite database: give the path of a log, or of a file that does not exist yet",
+            where=path,
+            expected="an SQLite database",
+            found=what,
+        )
+    if is_damage(error):
+        return LogCorrupt(
+            f"{path!r} is damaged ({what})", where=path, expected="a whole database", found=what
+        )
+    return StoreUnavailable(f"{path!r}: {what}")
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Tell whether the database is not what was written: bad pages, missing tables, rows that cannot be."""
+    return code(error) in (
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+    )
+
+
+def _create_file(path: str) -> None:
+    """Make an empty file of mode 0600 whose name is durable, if there is none (F4)."""
+    file = Path(path)
+    if file.is_symlink():
+        raise InvalidUse(f"{path!r} is a symbolic link; give the path of the database itself")
+    if file.exists():
+        if not file.is_file():
+            raise InvalidUse(f"{path!r} is not a file; give the path of a database")
+        return
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileExistsError:
+        return  # another process was faster
+    except FileNotFoundError:
+        raise InvalidUse(f"the directory {str(file.parent)!r} does not exist; make it first") from None
+    except OSError as error:
+        raise StoreUnavailable(f"{path!r} cannot be made: {os.strerror(error.errno or 0)}") from error
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _check_format(db: sqlite3.Connection, path: str) -> None:
+    """Refuse what is neither a log of this format nor an empty database."""
+    application, version = _one(db, "PRAGMA application_id"), _one(db, "PRAGMA user_version")
+    if application == APPLICATION_ID:
+        if version > FORMAT:
+            raise FormatTooNew(
+                f"{path!r} has format {version}; this version of zart reads formats up to {FORMAT}: upgrade zart",
+                where=path,
+                expected=str(FORMAT),
+                found=str(version),
+            )
+        return
+    tables = _one(db, "SELECT count(*) FROM sqlite_master")
+    if application or version or tables:
+        raise InvalidUse(
+            f"{path!r} is an SQLite database of something else (application_id {application}, "
+            f"user_version {version}, {tables} tables and indexes); give the log a file of its own"
+        )
+
+
+def _set_wal(db: sqlite3.Connection, path: str, busy_s: float) -> None:
+    mode = patiently(lambda: _one(db, "PRAGMA journal_mode=WAL"), busy_s, path)
+    if mode != "wal":
+        raise StoreUnavailable(
+            f"{path!r} cannot have journal_mode=WAL, it reads {mode!r}; use another file system"
+        )
+
+
+def _create_tables(db: sqlite3.Connection) -> None:
+    """Make the tables in one transaction, unless they are there."""
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if not _one(db, "PRAGMA application_id"):
+            for statement in SCHEMA:
+                db.execute(statement)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _one(db: sqlite3.Connection, query: str) -> Any:
+    return db.execute(query).fetchone()[0]

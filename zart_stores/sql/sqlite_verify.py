@@ -1,0 +1,99 @@
+"""Read a whole SQLite log and check everything that can be checked (L12, I2).
+
+Rule 1: one snapshot, and one pass over each table in the order of its key.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from zart_core.log import Record
+from zart_stores.rows import Row, due
+from zart_stores.sql.reading import (
+    COLUMNS,
+    DUE,
+    MESSAGE_COLUMNS,
+    RECORD_COLUMNS,
+    damage,
+    messages_of,
+    records_of,
+    row_of,
+)
+
+
+def verify(db: sqlite3.Connection, path: str) -> Mapping[str, int]:
+    """Count what was read and found whole. Raises LogCorrupt at the first damage."""
+    db.execute("BEGIN")
+    try:
+        (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+        if found != "ok":
+            raise damage(f"{path}: the database is damaged", path, "ok", found)
+        counts = {"executions": 0, "records": 0, "messages": 0}
+        for values in db.execute(f"SELECT {COLUMNS} FROM executions ORDER BY key"):  # noqa: S608  # no data in it
+            row = row_of(values, path)
+            _check_due(row, values[DUE], path)
+            counts["executions"] += 1
+            counts["records"] += _check_runs(db, row, path)
+            counts["messages"] += _check_inbox(db, row, path)
+        _check_orphans(db, counts, path)
+        return counts
+    finally:
+        db.execute("ROLLBACK")
+
+
+def _check_due(row: Row, stored: float | None, path: str) -> None:
+    if stored != due(row):
+        where = f"{path}, execution {row.id!a}"
+        raise damage(f"{where}: it is due at another time", where, repr(due(row)), repr(stored))
+
+
+def _check_runs(db: sqlite3.Connection, row: Row, path: str) -> int:
+    query = "SELECT run, records FROM ended_runs WHERE execution = ? ORDER BY run"
+    ended = dict(db.execute(query, (row.key,)).fetchall())
+    if list(ended) != list(range(row.run)):
+        where = f"{path}, execution {row.id!a}"
+        raise damage(f"{where}: its runs are not whole", where, f"{row.run} ended runs", f"{len(ended)}")
+    count = 0
+    for run, length in (*ended.items(), (row.run, row.position)):
+        query = f"SELECT {RECORD_COLUMNS} FROM records WHERE execution = ? AND run = ? ORDER BY position"  # noqa: S608
+        found = db.execute(query, (row.key, run)).fetchall()
+        records = records_of(found, row.id, run, 0, length, path)
+        _check_times(records, f"{path}, execution {row.id!a}, run {run}")
+        count += len(records)
+    return count
+
+
+def _check_times(records: Sequence[Record], where: str) -> None:
+    last = -math.inf
+    for position, record in enumerate(records):
+        if record.at < last:
+            raise damage(
+                f"{where}: time goes back",
+                f"{where}, record {position}",
+                f"at least {last!r}",
+                repr(record.at),
+            )
+        last = record.at
+
+
+def _check_inbox(db: sqlite3.Connection, row: Row, path: str) -> int:
+    query = f"SELECT {MESSAGE_COLUMNS} FROM messages WHERE execution = ? ORDER BY number"  # noqa: S608
+    messages = messages_of(db.execute(query, (row.key,)).fetchall(), row, path, whole=True)
+    top = messages[-1].number if messages else 0
+    where = f"{path}, inbox of execution {row.id!a}"
+    if top != row.top:
+        raise damage(f"{where}: it ends elsewhere", where, f"message {row.top}", f"message {top}")
+    keys = dict(db.execute("SELECT key, number FROM message_keys WHERE execution = ?", (row.key,)).fetchall())
+    for message in messages:
+        if message.key is not None and keys.get(message.key) != message.number:
+            raise damage(f"{where}: a key is missing", where, f"{message.key!a}", "nothing")
+    return len(messages)
+
+
+def _check_orphans(db: sqlite3.Connection, counts: Mapping[str, int], path: str) -> None:
+    for table in ("records", "messages"):
+        (n,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
+        if n != counts[table]:
+            raise damage(f"{path}: {table} of no execution", path, f"{counts[table]} {table}", f"{n}")
