@@ -63,7 +63,7 @@ def open(url: str, *, durability: str = "none", clock: Callable[[], float] = tim
 
 
 class Runs(Protocol):
-    """Where a shelf keeps records: here, or in the segments of a file log, which has the rest of a shelf here."""
+    """Where a shelf keeps records. A file log keeps them in its segments, and the rest on a shelf."""
 
     def begin(self, row: Row) -> None:
         """Make room for the row's first run, or its next one."""
@@ -255,6 +255,10 @@ class MemoryLog:
     def append(self, batch: Sequence[Write]) -> list[Appended]:
         """See EventLog. A turn of three records takes a few microseconds."""
         check(batch)
+        return self.carry_out(batch)
+
+    def carry_out(self, batch: Sequence[Write]) -> list[Appended]:
+        """Do what `append` does, for writes that were checked before."""
         shelf = self._shelf
         with shelf.lock:
             self._refuse_if_closed()
