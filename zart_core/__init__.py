@@ -90,6 +90,7 @@ from zart_core.events import (
     Status,
     Taken,
 )
+from zart_core.hosts.inline import Stuck, run_inline
 from zart_core.interpreter import Execution, replay
 from zart_core.log import EventLog, Page, Summary
 from zart_core.policies import Retry, TimeoutScope

@@ -181,6 +181,7 @@ class Diverged(Defect):
         recorded_site: Site | None = None,
         yielded_site: Site | None = None,
         remedy: str = "",
+        nearest: str = "",
     ) -> None:
         super().__init__(message)
         self.position = position
@@ -189,6 +190,8 @@ class Diverged(Defect):
         self.recorded_site = recorded_site
         self.yielded_site = yielded_site
         self.remedy = remedy
+        self.nearest = nearest
+        """The smallest change after which code and log fit again, where one was found."""
 
 
 class LogCorrupt(Defect):

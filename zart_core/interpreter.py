@@ -668,6 +668,23 @@ class Execution:
         if asked.payload != event.payload or asked.of != event.of:
             raise self._diverged(event, head, "the arguments differ")
 
+    def wanted_names(self) -> list[str]:
+        """The names of the commands that the code asks for and the log does not hold, in order."""
+        return [want.name for want in self._wanted if isinstance(want, Node) and not want.settled]
+
+    def suppose_first_wanted(self) -> list[str]:
+        """What the code would ask for next, were the first wanted command answered with None; spoils the execution.
+
+        For explanations only: the answer is made up, so an empty list may mean that the workflow could not use it.
+        """
+        head = self._head()
+        if not isinstance(head, Node):
+            return []
+        self._wanted.popleft()
+        self.broken = Defect(f"{self._title()} was used to explain a divergence")
+        self._settle(head, None, None)
+        return self.wanted_names()
+
     def _diverged(self, event: Event | None, head: Want | None, why: str = "") -> Diverged:
         """Both sides, both places, and the remedy (R21)."""
         recorded_site = event.site if isinstance(event, Issued) else None

@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""Shells around the pure core: inline (synchronous) and engine (concurrent)."""

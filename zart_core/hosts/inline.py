@@ -1,0 +1,302 @@
+"""The inline host: synchronous, one thread, one step at a time. The example of how to embed the core.
+
+Rule 1: it does nothing but claim, build a turn, append it, and carry out its effects.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, overload
+
+from zart_core import log as stored
+from zart_core.codec import Codec
+from zart_core.context import Scene
+from zart_core.errors import ExecutionConflict, StoreUnavailable, ZartError
+from zart_core.events import Closed, Failure, Ok, Status
+from zart_core.hosts.ports import Clock, DirectRunner, StepCall, StepRunner, SystemClock, new_id, open_log
+from zart_core.hosts.turns import Effects, Run, new_execution
+from zart_core.interpreter import CODEC
+from zart_core.workflows import Registry, Workflow
+
+I = TypeVar("I")  # noqa: E741  # the input
+R = TypeVar("R")
+
+LEASE_S = 30.0
+CLAIMS_MAX = 1000
+TRIES_MAX = 8
+POLL_S = 1.0
+
+
+class Stuck(ZartError):
+    """The execution waits for something that nobody can bring in this host: an event, with nobody to send it."""
+
+
+class Inline:
+    """Drives executions of a log, one step at a time, until one of them has ended.
+
+    Args:
+        log: where executions are kept.
+        registry: the workflows it knows; children add theirs.
+        clock, runner: the outside; real ones by default.
+        resources: objects for steps, by name.
+        rest: what to do while nothing is due: called with the time until which nothing will be (None for never).
+    """
+
+    def __init__(
+        self,
+        log: stored.EventLog,
+        registry: Registry,
+        *,
+        clock: Clock | None = None,
+        runner: StepRunner | None = None,
+        resources: Mapping[str, Any] | None = None,
+        codec: Codec | None = None,
+        rest: Callable[[float | None], None] | None = None,
+    ) -> None:
+        self.log = log
+        self.registry = registry
+        self.clock = clock or SystemClock()
+        self.runner = runner or DirectRunner()
+        self.resources = dict(resources or {})
+        self.codec = codec or CODEC
+        self.rest = rest or self.wait_for_log
+        self.worker = new_id(self.clock.now())
+        self.runs: dict[str, Run] = {}
+
+    def start(self, workflow: Workflow[Any, Any], input: Any, id: str) -> bool:
+        """Create an execution; False when this very one was there already. Raises ExecutionConflict and EncodeError."""
+        self.registry.add(workflow)
+        payload, _ = encoded_input(self.codec, workflow, input)
+        (outcome,) = self.log.append([new_execution(self.codec, workflow, id, payload, self.clock.now())])
+        match outcome:
+            case Ok(receipt):
+                return receipt.created
+            case stored.Rejected(reason) if reason.startswith("conflict"):
+                raise conflict(id)
+            case _:
+                raise StoreUnavailable(f"execution '{id}' was not created: {outcome.reason}")
+
+    def drive(self, id: str) -> Closed:
+        """Work until the execution has ended, and say how. Raises its defect when it is parked."""
+        while True:
+            closed = closed_event(self.log, self.codec, id)
+            if closed is not None:
+                return closed
+            if not self.work():
+                run = self.runs.get(id)
+                if run is not None and run.defect is not None:
+                    raise run.defect
+                self.rest(self.next_wake())
+
+    def work(self) -> bool:
+        """Take up all that is due now and bring it as far as it goes; False when there was nothing."""
+        claims = self.log.claim(
+            self.worker,
+            now=self.clock.now(),
+            lease_s=LEASE_S,
+            limit=CLAIMS_MAX,
+            workflows=[workflow.name for workflow in self.registry],
+        )
+        runs = [self.take_up(summary) for summary in claims]
+        suspects = sum(len(run.suspects) for run in runs)
+        for run in runs:
+            for seq in list(run.suspects):
+                run.try_suspect(seq, alone=suspects == 1, now=self.clock.now())
+        for run in runs:
+            self.advance(run)
+        return bool(runs)
+
+    def next_wake(self) -> float | None:
+        """When something is due next."""
+        return self.log.next_wake()
+
+    def take_up(self, summary: stored.Summary) -> Run:
+        """The run behind a claim: the one at hand with its new messages, or one that is replayed."""
+        run = self.runs.get(summary.id)
+        if run is None or run.fence != summary.fence or run.run != summary.run:
+            self.runs[summary.id] = run = Run(summary, self.codec)
+            self.revive(run)
+        else:
+            run.receive(self.log.inbox(run.id, run.seen))
+        return run
+
+    def revive(self, run: Run) -> None:
+        """Read a run back and replay it."""
+        run.inbox.clear()
+        run.seen = 0
+        run.receive(self.log.inbox(run.id))
+        run.revive(self.log.records(run.id, run.run), self.registry)
+        children = run.children()
+        for seq, outcome in zip(children, self.log.append(list(children.values())), strict=True):
+            run.created(seq, isinstance(outcome, Ok), self.clock.now())
+
+    def advance(self, run: Run) -> None:
+        """Bring a run as far as it goes without waiting."""
+        tries = 0
+        while True:
+            now = self.clock.now()
+            run.build(now)
+            run.begin(1, now)
+            writes = run.compose(now)
+            if not writes and not run.pending_calls:
+                self.log.append([run.mark()])
+                return
+            outcomes = self.log.append(writes)
+            if all(isinstance(outcome, Ok) for outcome in outcomes):
+                tries = 0
+                if self.carry_out(run, run.committed(now, conflicts_of(outcomes))):
+                    return
+            elif self.is_lost(outcomes):
+                self.runs.pop(run.id).drop()
+                return
+            else:
+                tries += 1
+                if tries == TRIES_MAX:
+                    raise StoreUnavailable(f"execution '{run.id}' cannot be written: {outcomes[0]}")
+                self.clock.sleep(0.01 * 2**tries)
+                self.revive(run)
+
+    def carry_out(self, run: Run, effects: Effects) -> bool:
+        """Do what a durable turn asks for; True when the run is over or has nothing more to do now."""
+        for line in effects.lines:
+            emit(line)
+        if run.closed is not None:
+            self.runs.pop(run.id).drop()
+            return True
+        for call in effects.calls:
+            self.call(run, call)
+        return run.defect is not None and not run.outcomes
+
+    def call(self, run: Run, call: StepCall) -> None:
+        """Run one attempt, and tell the run how it ended."""
+        scene = Scene(lambda: call.context, self.resources)
+        try:
+            value = self.runner.run(call, scene)
+        except TimeoutError as error:
+            if call.context.deadline is not None and self.clock.now() >= call.context.deadline:
+                run.timed_out(call, self.clock.now())
+            else:
+                run.raised(call, error, self.clock.now())
+        except Exception as error:  # noqa: BLE001  # the attempt's outcome, whatever it is
+            run.raised(call, error, self.clock.now())
+        else:
+            run.returned(call, value, self.clock.now())
+
+    @staticmethod
+    def is_lost(outcomes: list[stored.Appended]) -> bool:
+        """Whether somebody else has the execution now."""
+        first = outcomes[0]
+        return isinstance(first, stored.Rejected) and first.reason.startswith(("stale", "closed", "unknown"))
+
+    def wait_for_log(self, until: float | None) -> None:
+        """Wait until something is due, or somebody writes to the log."""
+        self.log.wait(min(POLL_S, max(0.0, until - self.clock.now())) if until is not None else POLL_S)
+
+
+# ---------------------------------------------------------------- shared with the engine
+
+
+def encoded_input(codec: Codec, workflow: Workflow[Any, Any], input: Any) -> tuple[bytes, Any]:
+    """The input as it is written down, and as it comes back. Raises EncodeError that names workflow and field."""
+    return codec.through(input, workflow.input_type, f"the input of workflow '{workflow.name}'")
+
+
+def conflict(id: str) -> ExecutionConflict:
+    """The id is taken (R15)."""
+    return ExecutionConflict(
+        id,
+        f"the id '{id}' is taken by another workflow, or by this one with another input; "
+        "use another id, or the same input to attach to it",
+    )
+
+
+def conflicts_of(outcomes: list[stored.Appended]) -> tuple[str, ...]:
+    """Ids that a turn wanted to create and that were taken."""
+    return tuple(id for outcome in outcomes if isinstance(outcome, Ok) for id in outcome.value.conflicts)
+
+
+def emit(line: logging.LogRecord) -> None:
+    """Let a log line out that waited for its turn to be durable."""
+    logging.getLogger(line.name).handle(line)
+
+
+def closed_event(log: stored.EventLog, codec: Codec, id: str) -> Closed | None:
+    """How an execution ended; None while it goes on."""
+    summary = log.summary(id)
+    if summary is None or not summary.status.closed:
+        return None
+    records = log.records(id, summary.run, max(0, summary.position - 1))
+    event = codec.decode_event(records[-1], id, summary.run, summary.position - 1)
+    assert isinstance(event, Closed)
+    return event
+
+
+def result_of(codec: Codec, workflow: Workflow[Any, Any] | None, id: str, closed: Closed) -> Any:
+    """The result of a run that has ended; raises how it ended (R19)."""
+    if closed.status is not Status.COMPLETED:
+        raise ended_badly(codec, id, closed)
+    return codec.decode(closed.payload, Any if workflow is None else workflow.result_type)
+
+
+def ended_badly(codec: Codec, id: str, closed: Closed) -> BaseException:
+    """The error for an execution that ended without a result."""
+    failure = Failure("child", str(closed.status), closed.failure.message if closed.failure else "", cause=closed.failure)
+    return codec.error_of(failure, (), step=id)
+
+
+@overload
+def run_inline(
+    workflow: Workflow[None, R],
+    input: None = None,
+    *,
+    log: stored.EventLog | None = None,
+    id: str | None = None,
+    resources: Mapping[str, Any] | None = None,
+) -> R: ...
+@overload
+def run_inline(
+    workflow: Workflow[I, R],
+    input: I,
+    *,
+    log: stored.EventLog | None = None,
+    id: str | None = None,
+    resources: Mapping[str, Any] | None = None,
+) -> R: ...
+def run_inline(
+    workflow: Any,
+    input: Any = None,
+    *,
+    log: stored.EventLog | None = None,
+    id: str | None = None,
+    resources: Mapping[str, Any] | None = None,
+) -> Any:
+    """Run a workflow to its end in this thread, one step at a time, and give its result.
+
+    With a `log` and an `id` it takes up what was begun before. Without a log everything is in memory.
+
+    Raises ExecutionFailed and its kin, the defect that parks it, and Stuck when it waits for an event in a log of its own.
+    """
+    private = log is None
+    where = open_log("memory:") if log is None else log
+    host = Inline(where, Registry(workflow), resources=resources)
+    if private:
+        host.rest = lambda until: rest_alone(host, until)
+    name = id or new_id(host.clock.now())
+    try:
+        host.start(workflow, input, name)
+        return result_of(host.codec, workflow, name, host.drive(name))
+    finally:
+        for run in host.runs.values():
+            run.drop()
+        where.release(host.worker)
+        if private:
+            where.close()
+
+
+def rest_alone(host: Inline, until: float | None) -> None:
+    """Let time pass where nobody else writes to the log."""
+    if until is None or math.isinf(until):
+        raise Stuck("the execution waits for an event, and nobody can send one: give run_inline a log= that others write to")
+    host.clock.sleep(max(0.0, until - host.clock.now()))

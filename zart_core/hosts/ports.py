@@ -1,0 +1,115 @@
+"""What a host is written against, beside `Execution` and `EventLog`: a clock, and something that runs steps.
+
+Rule 1: every outside thing has a simulated twin of the same shape in `zart_core.testing`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from zart_core.context import SCENE, Context, Scene
+from zart_core.errors import InvalidUse, UnknownStore
+from zart_core.log import EventLog
+from zart_core.records import record
+from zart_core.steps import StepFunction
+
+
+class Clock(Protocol):
+    """The time of day, and a way to let some pass."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    def sleep(self, duration_s: float) -> None:
+        """Let so many seconds pass."""
+        ...
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called whenever time is moved by hand; a real clock never calls it."""
+        ...
+
+
+class SystemClock:
+    """The clock of the machine."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def sleep(self, duration_s: float) -> None:
+        """Sleep."""
+        time.sleep(duration_s)
+
+    def watch(self, callback: Callable[[], None]) -> None:
+        """Nobody moves this clock by hand."""
+
+
+@record
+class StepCall:
+    """One attempt of a step: everything that is needed to run it."""
+
+    seq: int
+    function: StepFunction[..., Any]
+    values: list[Any]
+    """One for each parameter of the function, decoded from the log."""
+    context: Context
+
+
+class StepRunner(Protocol):
+    """Carries out attempts of steps, one after the other, for a synchronous host."""
+
+    def run(self, call: StepCall, scene: Scene) -> Any:
+        """Give the function's result or raise its error, with `scene` around it."""
+        ...
+
+
+class DirectRunner:
+    """Calls the function here and now; an async one on an event loop of its own."""
+
+    def run(self, call: StepCall, scene: Scene) -> Any:
+        """Give the function's result or raise its error. A timeout of an async step raises TimeoutError."""
+        token = SCENE.set(scene)
+        try:
+            if not call.function.is_async:
+                return call.function.call(call.values)
+            return asyncio.run(self.awaited(call))
+        finally:
+            SCENE.reset(token)
+
+    async def awaited(self, call: StepCall) -> Any:
+        """The result of an async step, within its deadline."""
+        deadline = call.context.deadline
+        async with asyncio.timeout(None if deadline is None else max(0.0, deadline - call.context.now)):
+            return await call.function.call(call.values)
+
+
+def open_log(url: str, durability: str = "power") -> EventLog:
+    """The store of a URL, found by its scheme through the entry point group `zart.stores`.
+
+    `durability` other than the default is handed to the store. Raises UnknownStore, and what the store raises.
+    """
+    scheme, colon, _ = url.partition(":")
+    if not colon:
+        raise UnknownStore(f"{url!r} is no store URL; write memory:, file:DIR, sqlite:PATH or the like")
+    points = {point.name: point for point in importlib.metadata.entry_points(group="zart.stores")}
+    if scheme not in points:
+        raise UnknownStore(
+            f"no installed package offers a store for '{scheme}:'; known schemes: {', '.join(sorted(points))}. "
+            "A package adds one through the entry point group 'zart.stores'"
+        )
+    opener = points[scheme].load()
+    log = opener(url) if durability == "power" else opener(url, durability=durability)
+    if not isinstance(log, EventLog):
+        raise InvalidUse(f"the store of '{scheme}:' gave a {type(log).__name__}, which is no EventLog")
+    return log
+
+
+def new_id(now: float) -> str:
+    """A unique id that sorts by time: 48 bits of milliseconds, then 80 random bits, in hexadecimal."""
+    return f"{int(now * 1000) & 0xFFFFFFFFFFFF:012x}{secrets.token_hex(10)}"

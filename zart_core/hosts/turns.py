@@ -1,0 +1,770 @@
+"""One run under a host's care: the live execution, its place in the log, and the turn that is being built.
+
+Rule 1: a turn is one atomic append, built ahead of its commit: fact, decisions, next fact, decisions, and so on.
+Rule 2: nothing leaves the process before the append is Ok; what is to happen then is in `Run.effects`.
+Rule 3: when an append is not Ok the execution is dropped; outcomes are kept and offered again, decisions never.
+Rule 4: a turn whose answer is a defect is its facts alone, and the run is parked (R20).
+
+Every host is built on this file: it has no thread, no loop, no clock and no store. A host does, for each run:
+build, begin, compose, append, and then either committed and effects, or revive.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import random
+from collections import deque
+from collections.abc import Collection, Sequence
+from typing import Any, Literal, TypeAlias
+
+import attrs
+
+from zart_core import log as stored
+from zart_core.codec import Codec
+from zart_core.context import Context
+from zart_core.divergence import replay_explained
+from zart_core.errors import DecodeError, Defect, Diverged, EncodeError, LogCorrupt
+from zart_core.events import (
+    Began,
+    Cancellation,
+    Closed,
+    Delivered,
+    Done,
+    Event,
+    Failed,
+    Failure,
+    Interrupted,
+    Issued,
+    Noted,
+    Outcome,
+    Parent,
+    Resolved,
+    Retried,
+    Started,
+    Status,
+)
+from zart_core.hosts.ports import StepCall
+from zart_core.interpreter import HANDED_OVER, Execution, capture_type
+from zart_core.policies import TimeoutScope
+from zart_core.records import record
+from zart_core.steps import StepFunction
+from zart_core.workflows import Registry, Workflow
+
+EVENTS_MAX = 50_000
+"""Events of one run before it is parked with the advice to continue as new (F19)."""
+MESSAGES_PER_TURN_MAX = 256
+"""Messages taken into one turn, so that a turn stays small."""
+
+TimerKind: TypeAlias = Literal["run", "sleep", "event", "step", "retry", "grace"]
+Timer: TypeAlias = tuple[float, int, int, TimerKind]
+"""When, tie-breaker (a run's deadline comes first), seq, and what it is about."""
+
+
+@record
+class Effects:
+    """What may happen now that the turn is durable."""
+
+    calls: Sequence[StepCall]
+    """Attempts to run."""
+    stops: Sequence[int]
+    """Running attempts, by seq, that were told to end and whose outcome still counts."""
+    dropped: Sequence[int]
+    """Running attempts, by seq, whose outcome nobody wants any more."""
+    lines: Sequence[logging.LogRecord]
+    """What the workflow logged."""
+    created: Sequence[str]
+    """Ids of executions that are there now."""
+
+
+class Run:
+    """One run of an execution, as a host holds it. `execution` is None while it is parked."""
+
+    def __init__(self, summary: stored.Summary, codec: Codec) -> None:
+        self.id = summary.id
+        self.run = summary.run
+        self.fence = summary.fence
+        self.workflow_name = summary.workflow
+        self.position = summary.position
+        self.codec = codec
+        self.registry = Registry()
+        self.execution: Execution | None = None
+        self.defect: Defect | None = None
+        self.started: Started | None = None
+        self.closed: Closed | None = None
+        self.opened: list[stored.Record] | None = None
+        """The first records of the next run, when this one continued as new."""
+        self.inbox: dict[int, stored.Message] = {}
+        """Messages that are not consumed, by number."""
+        self.seen = 0
+        """The greatest message number read."""
+        self.outcomes: list[Resolved | Retried] = []
+        """Outcomes that the host has earned and that are not in a turn yet."""
+        self.running: set[int] = set()
+        """Attempts that this host runs, by seq; they outlive the execution."""
+        self.ready: deque[int] = deque()
+        """Steps whose next attempt may begin."""
+        self.suspects: dict[int, int] = {}
+        """Steps that were running when their worker died: seq, and crashes held against them so far (R5)."""
+        self.dropped = 0
+        """Outcomes that came too late to matter."""
+        self._takeovers: dict[int, int] = {}
+        self._timers: list[Timer] = []
+        self._busy: set[int] = set()
+        self._captures: deque[int] = deque()
+        self._told: set[int] = set()
+        self._interruption_held = False
+        self._clear()
+
+    def _clear(self) -> None:
+        """Begin a new turn."""
+        self.events: list[Event] = []
+        self._offered: list[Resolved | Retried] = []
+        self._used: list[int] = []
+        self._posts: list[stored.Post] = []
+        self._creates: dict[int, stored.New] = {}
+        self._calls: list[StepCall] = []
+        self._stops: list[int] = []
+        self._ended: list[int] = []
+
+    # ------------------------------------------------------------ taking up a run
+
+    def revive(self, records: Sequence[stored.Record], registry: Registry) -> None:
+        """Replay what the log holds; parks the run when code and log disagree. Costs O(n) in its events."""
+        self.drop()
+        self.position = len(records)
+        self.defect = None
+        self.registry = registry
+        try:
+            events = self.codec.decode_events(records, self.id, self.run)
+            self.started = self._first(events)
+            self._interruption_held = any(isinstance(event, Interrupted) for event in events)
+            self.closed = events[-1] if isinstance(events[-1], Closed) else None
+            execution = replay_explained(registry[self.started.workflow], events, self.codec)
+            execution.take_lines()
+            self._adopt(execution)
+        except Defect as defect:
+            self.park(defect)
+
+    def _first(self, events: Sequence[Event]) -> Started:
+        if not events or not isinstance(events[0], Started):
+            raise LogCorrupt(f"run {self.run} of execution '{self.id}' does not begin with Started")
+        return events[0]
+
+    def _adopt(self, execution: Execution) -> None:
+        """Find out what is left to do: issued minus resolved."""
+        self.execution = execution
+        assert self.started is not None
+        if self.started.deadline is not None:
+            heapq.heappush(self._timers, (self.started.deadline, 0, -1, "run"))
+        for seq, issued in execution.pending.items():
+            self._track_issued(issued)
+            if issued.kind == "step":
+                self._adopt_step(execution, seq)
+        self._track_cancelling(execution)
+
+    def _adopt_step(self, execution: Execution, seq: int) -> None:
+        progress = execution.progress(seq)
+        if progress.deadline is not None:
+            heapq.heappush(self._timers, (progress.deadline, 1, seq, "step"))
+        if seq in self.running:
+            return
+        due = progress.retry_at is not None and not progress.began and progress.retry_at <= execution.now
+        if progress.began or due:
+            if progress.handed_over and not self._policy(seq).at_most_once:
+                self.ready.append(seq)
+            else:
+                self.suspects[seq] = progress.crashes
+        elif progress.retry_at is not None:
+            self._busy.discard(seq)
+            heapq.heappush(self._timers, (progress.retry_at, 1, seq, "retry"))
+        else:
+            self.ready.append(seq)
+
+    def drop(self) -> None:
+        """Forget the execution and the turn that was being built; outcomes and what runs are kept."""
+        if self.execution is not None:
+            self.execution.close()
+            self.execution = None
+        self.outcomes = self._offered + self.outcomes
+        for call in self._calls:
+            self.running.discard(call.seq)
+        self.ready.clear()
+        self.suspects.clear()
+        self._takeovers.clear()
+        self._timers.clear()
+        self._busy.clear()
+        self._captures.clear()
+        self._told.clear()
+        self._clear()
+
+    def park(self, defect: Defect) -> None:
+        """Code and log disagree, or the code is wrong: no execution until that is mended (R20)."""
+        self.drop()
+        self.defect = defect
+        if self.started is not None and self.started.deadline is not None and not self._interruption_held:
+            heapq.heappush(self._timers, (self.started.deadline, 0, -1, "run"))
+
+    # ------------------------------------------------------------ what is going on
+
+    @property
+    def status(self) -> Status:
+        """How a list shows the run once the turn is durable."""
+        if self.closed is not None:
+            return self.closed.status
+        if self.defect is not None:
+            return Status.PARKED
+        return Status.RUNNING if self._busy else Status.WAITING
+
+    @property
+    def wake(self) -> float | None:
+        """When it is next due by time, in seconds since the epoch."""
+        return self._timers[0][0] if self._timers and self.closed is None else None
+
+    @property
+    def reason(self) -> str:
+        """Why it is parked."""
+        return "" if self.defect is None else f"{type(self.defect).__name__}: {self.defect}"
+
+    @property
+    def idle(self) -> bool:
+        """Whether it may be evicted: nothing runs, nothing is ready, nothing waits to be written."""
+        return not (self.running or self.ready or self.suspects or self.outcomes or self.events)
+
+    @property
+    def pending_calls(self) -> bool:
+        """Whether the turn begins attempts; it may have nothing to write all the same (retries)."""
+        return bool(self._calls)
+
+    def receive(self, messages: Sequence[stored.Message]) -> None:
+        """Take in messages that were read from the inbox."""
+        for message in messages:
+            if message.number > self.seen:
+                self.inbox[message.number] = message
+                self.seen = message.number
+
+    # ------------------------------------------------------------ building a turn
+
+    def build(self, now: float) -> None:
+        """Take in what has happened up to `now`: timers, messages, outcomes. Parks the run on a defect, raises none."""
+        self._offered, self.outcomes = self.outcomes, []
+        try:
+            if self.execution is not None:
+                self._take_in(self.execution, max(now, self.execution.now))
+        except Defect as defect:
+            self._park_mid_turn(defect)
+        if self.defect is not None:
+            self._build_parked(now)
+
+    def _park_mid_turn(self, defect: Defect) -> None:
+        """Keep the outcomes of the turn, and forget all it led to."""
+        self.closed = None
+        self.opened = None
+        self.park(defect)
+        self._offered, self.outcomes = self.outcomes, []
+
+    def _take_in(self, execution: Execution, now: float) -> None:
+        """Apply facts in the order of time, each followed at once by everything it leads to."""
+        self._answer(execution, now)
+        while self.closed is None and (fact := self._next_early(execution, now)) is not None:
+            self._apply(execution, fact)
+            self._answer(execution, now)
+        for outcome in self._offered:
+            if self.closed is not None or outcome.seq not in execution.pending:
+                self.dropped += 1
+                continue
+            self._apply(execution, attrs.evolve(outcome, at=max(outcome.at, execution.now)))
+            self._answer(execution, now)
+            while self.closed is None and (fact := self._next_early(execution, now)) is not None:
+                self._apply(execution, fact)
+                self._answer(execution, now)
+        self._check_size()
+
+    def _apply(self, execution: Execution, event: Event) -> None:
+        execution.apply(event)
+        self.events.append(event)
+        match event:
+            case Issued():
+                self._track_issued(event)
+                if event.kind == "step":
+                    self.ready.append(event.seq)
+                elif event.child is not None:
+                    self._creates[event.seq] = self._new_child(event)
+            case Resolved():
+                self._busy.discard(event.seq)
+                self.suspects.pop(event.seq, None)
+                if event.seq in self.running:
+                    self._ended.append(event.seq)
+            case Retried():
+                self._busy.discard(event.seq)
+                heapq.heappush(self._timers, (event.retry_at, 1, event.seq, "retry"))
+            case Closed():
+                self._close(execution, event)
+            case _:
+                pass
+        if execution.cancelling:
+            self._track_cancelling(execution)
+
+    def _answer(self, execution: Execution, now: float) -> None:
+        """Apply decisions until there are none, and evaluate what is captured on the way."""
+        while self.closed is None:
+            decisions = execution.decide()
+            for decision in decisions:
+                if isinstance(decision, Closed):
+                    self._note_unobserved(execution)
+                self._apply(execution, decision)
+            if not decisions:
+                if not self._captures:
+                    return
+                seq = self._captures.popleft()
+                self._apply(execution, Resolved(seq, self._captured(execution, seq), now))
+
+    def _captured(self, execution: Execution, seq: int) -> Outcome:
+        command = execution.command(seq)
+        try:
+            payload, _ = self.codec.through(command.fn(), capture_type(command))
+            return Done(payload)
+        except Exception as error:  # noqa: BLE001  # the outcome of the capture, whatever it is
+            return Failed(self.codec.failure_of(error, ()))
+
+    def _note_unobserved(self, execution: Execution) -> None:
+        """Leave a note of errors that nobody waited for, and of commands that were never yielded (R12, R24)."""
+        for text in execution.unobserved():
+            self._apply(execution, Noted("unobserved", execution.now, why=text))
+
+    def _check_size(self) -> None:
+        if self.position + len(self.events) > EVENTS_MAX and self.closed is None:
+            raise TooManyEvents(
+                f"run {self.run} of execution '{self.id}' would have more than {EVENTS_MAX} events; "
+                "end it with `yield from my_workflow.continue_as_new(...)` before it grows so long"
+            )
+
+    # ------------------------------------------------------------ timers and messages
+
+    def _next_early(self, execution: Execution, now: float) -> Event | None:
+        """The earliest timer or message that leads to an event; the one that came first wins."""
+        while True:
+            timer = self._timers[0] if self._timers and self._timers[0][0] <= now else None
+            message = self._next_message(execution)
+            if timer is not None and (message is None or timer[0] <= message.at):
+                heapq.heappop(self._timers)
+                fact = self._fired(execution, timer, now)
+            elif message is not None:
+                self._used.append(message.number)
+                del self.inbox[message.number]
+                fact = self._received(execution, message, now)
+            else:
+                return None
+            if fact is not None:
+                return fact
+
+    def _next_message(self, execution: Execution) -> stored.Message | None:
+        """The oldest message that is wanted now. Events nobody waits for stay in the inbox (R14)."""
+        if len(self._used) >= MESSAGES_PER_TURN_MAX:
+            return None
+        for message in self.inbox.values():
+            if message.kind != "event" or execution.listens(message.name):
+                return message
+        return None
+
+    def _fired(self, execution: Execution, timer: Timer, now: float) -> Event | None:
+        """What a timer leads to, if it still matters."""
+        when, _, seq, kind = timer
+        if kind == "run":
+            return Interrupted("deadline", now, "its deadline has passed") if execution.deadline is not None else None
+        issued = execution.pending.get(seq)
+        if issued is None:
+            return None
+        match kind:
+            case "sleep":
+                return Resolved(seq, Done(b"null"), now)
+            case "event":
+                return Resolved(seq, Failed(Failure("event_timed_out", issued.of, f"no event '{issued.of}' came in time")), now)
+            case "step":
+                return Resolved(seq, Failed(Failure("timed_out", issued.name, f"step '{issued.name}' timed out")), now)
+            case "grace":
+                return Resolved(seq, Cancellation("its time to end was over"), now)
+            case "retry":
+                if execution.progress(seq).retry_at == when and seq not in self.running and seq not in execution.cancelling:
+                    self._busy.add(seq)
+                    self.ready.append(seq)
+                return None
+
+    def _received(self, execution: Execution, message: stored.Message, now: float) -> Event | None:
+        """What a message leads to, if it still matters."""
+        match message.kind:
+            case "event":
+                return Delivered(execution.next_delivery, message.name, message.payload, now, message.key)
+            case "cancel":
+                reason = message.payload.decode(errors="replace")
+                return None if execution.interrupted is not None else Interrupted("cancel", now, reason)
+            case "terminate":
+                return self._terminated(message, now)
+            case "child":
+                return self._from_child(execution, message, now)
+
+    def _terminated(self, message: stored.Message, now: float) -> Closed:
+        reason = message.payload.decode(errors="replace")
+        return Closed(Status.TERMINATED, now, failure=Failure("cancelled", "terminated", reason or "terminated"))
+
+    def _from_child(self, execution: Execution, message: stored.Message, now: float) -> Resolved | None:
+        fact = self.codec.decode_event(stored.Record("Resolved", now, message.payload), self.id, self.run)
+        meant = isinstance(fact, Resolved) and message.name == str(self.run) and fact.seq in execution.pending
+        return fact if meant and isinstance(fact, Resolved) else None
+
+    def _track_issued(self, issued: Issued) -> None:
+        if issued.until is not None:
+            kind: TimerKind = "sleep" if issued.kind == "sleep" else "event"
+            heapq.heappush(self._timers, (issued.until, 1, issued.seq, kind))
+        elif issued.kind in ("step", "spawn"):
+            self._busy.add(issued.seq)
+        elif issued.kind == "capture":
+            self._captures.append(issued.seq)
+
+    def _track_cancelling(self, execution: Execution) -> None:
+        """Tell what has to end, once each: a child by a message, a running attempt by its host (R18)."""
+        for seq, until in execution.cancelling.items():
+            if seq in self._told:
+                continue
+            self._told.add(seq)
+            child = execution.pending[seq].child
+            if child is not None:
+                key = f"cancel:{self.id}:{self.run}:{seq}"
+                self._posts.append(stored.Post(child, "cancel", "", b"its parent cancelled it", execution.now, key))
+            elif seq in self.running:
+                self._stops.append(seq)
+                heapq.heappush(self._timers, (until, 1, seq, "grace"))
+            else:
+                heapq.heappush(self._timers, (execution.now, 1, seq, "grace"))
+
+    # ------------------------------------------------------------ ending
+
+    def _close(self, execution: Execution, closed: Closed) -> None:
+        """The run has ended: tell the parent, or open the next run; take its children along."""
+        self.closed = closed
+        self._ended.extend(seq for seq in self.running if seq in execution.pending)
+        if closed.status is Status.CONTINUED:
+            self.opened = self._next_run(execution, closed)
+        elif execution.started is not None and execution.started.parent is not None:
+            self._posts.append(self._report(execution.started.parent, closed))
+        self._posts.extend(
+            stored.Post(issued.child, "terminate", "", b"its parent was terminated", closed.at)
+            for issued in execution.pending.values()
+            if issued.kind == "child" and issued.child is not None
+        )
+
+    def _next_run(self, execution: Execution, closed: Closed) -> list[stored.Record]:
+        """The first records of the next run: the new input, and deliveries that no wait has taken (R14)."""
+        workflow = execution.workflow
+        assert self.started is not None
+        started = attrs.evolve(
+            self.started,
+            run=self.run + 1,
+            payload=closed.payload,
+            at=closed.at,
+            deadline=None if workflow.timeout_s is None else closed.at + workflow.timeout_s,
+        )
+        moved = [Delivered(n, name, payload, closed.at, held=True) for n, (name, payload) in enumerate(execution.untaken())]
+        return list(self.codec.encode_events([started, *moved], self.id, self.run + 1, 0))
+
+    def _report(self, parent: Parent, closed: Closed) -> stored.Post:
+        """The message that tells a parent how its child ended."""
+        outcome: Outcome
+        if closed.status is Status.COMPLETED:
+            outcome = Done(closed.payload)
+        else:
+            message = closed.failure.message if closed.failure is not None else ""
+            outcome = Failed(Failure("child", str(closed.status), message, cause=closed.failure))
+        told = self.codec.encode_event(Resolved(parent.seq, outcome, closed.at), parent.id, parent.run)
+        return stored.Post(parent.id, "child", str(parent.run), told.data, closed.at, f"child:{self.id}")
+
+    def _new_child(self, issued: Issued) -> stored.New:
+        """The execution that a child or spawn command asks for; the same command always asks for the same one."""
+        assert issued.child is not None and self.execution is not None
+        command = self.execution.command(issued.seq)
+        self.registry.add(command.workflow)
+        parent = Parent(self.id, self.run, issued.seq) if issued.kind == "child" else None
+        return new_execution(self.codec, command.workflow, issued.child, issued.payload, issued.at, parent=parent)
+
+    def children(self) -> dict[int, stored.New]:
+        """The executions behind pending commands, by seq, to be created again after a takeover: each is made once (L9)."""
+        if self.execution is None:
+            return {}
+        pending = self.execution.pending.values()
+        return {issued.seq: self._new_child(issued) for issued in pending if issued.child is not None}
+
+    def created(self, seq: int, created: bool, now: float) -> None:
+        """Whether the execution that a child or spawn command asked for is there; its id may be taken."""
+        assert self.execution is not None
+        issued = self.execution.pending[seq]
+        if not created:
+            message = f"the id '{issued.child}' is taken by another execution"
+            self.outcomes.append(Resolved(seq, Failed(Failure("conflict", "ExecutionConflict", message)), now))
+        elif issued.kind == "spawn":
+            self.outcomes.append(Resolved(seq, Done(self.codec.encode(issued.child, str)), now))
+
+    # ------------------------------------------------------------ beginning attempts
+
+    def begin(self, slots: int, now: float) -> int:
+        """Begin up to `slots` attempts that are ready, on record where a rule asks for it; gives how many."""
+        execution = self.execution
+        if execution is None or self.closed is not None:
+            return 0
+        count = 0
+        try:
+            while self.ready and count < slots:
+                seq = self.ready.popleft()
+                if seq in execution.pending and seq not in execution.cancelling and seq not in self.running:
+                    self._begin(execution, seq, max(now, execution.now))
+                    count += 1
+        except Defect as defect:
+            self._park_mid_turn(defect)
+            self._build_parked(now)
+            return 0
+        return count
+
+    def _begin(self, execution: Execution, seq: int, now: float) -> None:
+        """Begin one attempt: the first is always on record, one after a takeover too, a retry where R10 asks for it."""
+        progress, policy = execution.progress(seq), self._policy(seq)
+        takeover = self._takeovers.pop(seq, None)
+        first = not progress.began and progress.retry_at is None
+        call = self._call(execution, seq, now)
+        if first or takeover is not None or policy.at_most_once or progress.began:
+            deadline = progress.deadline if not first else self._global_deadline(execution, seq, now)
+            execution.apply(began := Began(seq, progress.attempt, now, takeover, deadline))
+            self.events.append(began)
+            if first and deadline is not None:
+                heapq.heappush(self._timers, (deadline, 1, seq, "step"))
+            call = attrs.evolve(call, context=attrs.evolve(call.context, deadline=self._attempt_deadline(execution, seq, now)))
+        self._busy.add(seq)
+        self.running.add(seq)
+        self._calls.append(call)
+
+    def _global_deadline(self, execution: Execution, seq: int, now: float) -> float | None:
+        policy = self._policy(seq)
+        if policy.timeout_s is None or policy.timeout_scope is not TimeoutScope.GLOBAL:
+            return None
+        return at_most(now + policy.timeout_s, execution.deadline)
+
+    def _attempt_deadline(self, execution: Execution, seq: int, now: float) -> float | None:
+        """When this attempt must be through: its own countdown, the step's and the run's deadline (R7)."""
+        policy = self._policy(seq)
+        own = now + policy.timeout_s if policy.timeout_s is not None and policy.timeout_scope is TimeoutScope.PER_ATTEMPT else None
+        return at_most(at_most(own, execution.progress(seq).deadline), execution.deadline)
+
+    def _call(self, execution: Execution, seq: int, now: float) -> StepCall:
+        issued, progress = execution.pending[seq], execution.progress(seq)
+        function: StepFunction[..., Any] = execution.command(seq).function
+        _, decode = self.codec.args_codec(function.parameter_types)
+        try:
+            values = decode(issued.payload)
+        except DecodeError as error:
+            raise Diverged(
+                f"execution '{self.id}': the recorded arguments of step '{issued.name}' no longer fit its function: {error}",
+                position=self.position,
+                recorded=f"step '{issued.name}'",
+                yielded=f"step '{issued.name}'",
+                recorded_site=issued.site,
+            ) from error
+        context = Context(
+            execution_id=self.id,
+            run=self.run,
+            workflow=self.workflow_name,
+            now=now,
+            step=issued.name,
+            attempt=progress.attempt,
+            max_retries=function.policy.retry.retries_max,
+            is_retry=progress.attempt > 0,
+            idempotency_key=f"{self.id}/{self.run}/{issued.name}",
+            deadline=self._attempt_deadline(execution, seq, now),
+        )
+        return StepCall(seq, function, values, context)
+
+    def _policy(self, seq: int) -> Any:
+        assert self.execution is not None
+        return self.execution.command(seq).function.policy
+
+    def try_suspect(self, seq: int, *, alone: bool, now: float) -> None:
+        """Decide about a step that was running when its worker died: lost, or ready to be started again (R5, R10).
+
+        `alone` says whether it was the only one; only then is the crash held against it.
+        """
+        crashes = self.suspects.pop(seq, 0) + (1 if alone else 0)
+        policy = self._policy(seq)
+        assert self.execution is not None
+        name = self.execution.pending[seq].name
+        if policy.at_most_once:
+            why = f"step '{name}' may run at most once, and its worker died while it may have been running"
+        elif crashes >= policy.max_crashes:
+            why = f"step '{name}' brought down its worker {crashes} times"
+        else:
+            self._takeovers[seq] = crashes
+            self.ready.append(seq)
+            return
+        self.outcomes.append(Resolved(seq, Failed(Failure("lost", name, why, attempts=crashes)), now))
+
+    # ------------------------------------------------------------ outcomes of attempts
+
+    def returned(self, call: StepCall, value: Any, now: float) -> None:
+        """An attempt gave a value."""
+        try:
+            payload, _ = self.codec.through(value, call.function.result_type)
+            outcome: Outcome = Done(payload)
+        except EncodeError as error:
+            outcome = Failed(Failure("unencodable", call.context.step or "", str(error)))
+        self._earn(Resolved(call.seq, outcome, now))
+
+    def raised(self, call: StepCall, error: BaseException, now: float) -> None:
+        """An attempt raised an error: it is retried, or becomes the step's outcome (R4, R6)."""
+        policy = call.function.policy
+        failure = self.codec.failure_of(error, policy.raises)
+        self._fail(call, failure, now, retried=policy.retry.retries(error, policy.raises))
+
+    def timed_out(self, call: StepCall, now: float) -> None:
+        """An attempt took longer than PER_ATTEMPT allows (R5, R7)."""
+        failure = Failure("timed_out", call.context.step or "", f"step '{call.context.step}' timed out")
+        self._fail(call, failure, now, retried=call.function.policy.retry.on_timeout)
+
+    def cancelled(self, call: StepCall, now: float) -> None:
+        """A running attempt was told to end and did."""
+        self._earn(Resolved(call.seq, Cancellation("it was cancelled while it ran"), now))
+
+    def _fail(self, call: StepCall, failure: Failure, now: float, *, retried: bool) -> None:
+        retry, attempt = call.function.policy.retry, call.context.attempt
+        if not retried or retry.retries_max == 0 or self._is_cancelling(call.seq):
+            self._earn(Resolved(call.seq, Failed(failure), now))
+        elif attempt < retry.retries_max:
+            self._earn(Retried(call.seq, attempt, failure, now + retry.delay_s(attempt + 1, random.random()), now))  # noqa: S311  # jitter
+        else:
+            count = attempt + 1
+            message = f"step '{call.context.step}' failed at all {count} attempts"
+            exhausted = Failure("exhausted", failure.type, message, attempts=count, cause=failure)
+            self._earn(Resolved(call.seq, Failed(exhausted), now))
+
+    def _is_cancelling(self, seq: int) -> bool:
+        return self.execution is not None and seq in self.execution.cancelling
+
+    def _earn(self, outcome: Resolved | Retried) -> None:
+        self.running.discard(outcome.seq)
+        self.outcomes.append(outcome)
+
+    # ------------------------------------------------------------ parked
+
+    def _build_parked(self, now: float) -> None:
+        """Facts alone: outcomes of what still ran, the deadline, or the end by termination (R16, R18, R20)."""
+        for outcome in self._offered:
+            held = attrs.evolve(outcome, held=True) if isinstance(outcome, Resolved) else outcome
+            self.events.append(held)
+        for message in [message for message in self.inbox.values() if message.kind == "terminate"]:
+            self._used.append(message.number)
+            del self.inbox[message.number]
+            if self.closed is None:
+                self._close_parked(self._terminated(message, now))
+        if self.closed is None and self._timers and self._timers[0][0] <= now:
+            heapq.heappop(self._timers)
+            self._interruption_held = True
+            self.events.append(Interrupted("deadline", now, "its deadline has passed", held=True))
+
+    def _close_parked(self, closed: Closed) -> None:
+        self.events.append(closed)
+        self.closed = closed
+        if self.started is not None and self.started.parent is not None:
+            self._posts.append(self._report(self.started.parent, closed))
+
+    def hand_over(self, now: float) -> None:
+        """Put a note into the turn that what runs is given back on purpose: no crash counts (R5)."""
+        note = Noted(HANDED_OVER, now)
+        if self.execution is not None:
+            self._apply(self.execution, note)
+        else:
+            self.events.append(note)
+
+    # ------------------------------------------------------------ writing and afterwards
+
+    def compose(self, now: float, *, build: str = "", releases: bool = False) -> list[stored.Write]:
+        """The writes that make the turn durable, all in one commit; empty when there is nothing to write."""
+        writes: list[stored.Write] = []
+        opens = self.opened
+        if self.events or self._used:
+            writes.append(
+                stored.Turn(
+                    id=self.id,
+                    run=self.run,
+                    position=self.position,
+                    fence=self.fence,
+                    records=list(self.codec.encode_events(self.events, self.id, self.run, self.position)),
+                    at=max(now, self.events[-1].at if self.events else now),
+                    status=Status.RUNNING if opens is not None else self.status,
+                    wake=self.wake,
+                    seen=self.seen,
+                    consumes=tuple(self._used),
+                    opens=opens,
+                    creates=tuple(self._creates.values()),
+                    posts=tuple(self._posts),
+                    releases=releases,
+                )
+            )
+        if self.defect is not None and self.closed is None:
+            writes.append(self.mark(build, releases=releases))
+        return writes
+
+    def mark(self, build: str = "", *, releases: bool = False) -> stored.Mark:
+        """What stands beside the log when there is nothing to append: it was looked at (L13)."""
+        return stored.Mark(
+            self.id, self.status, self.reason, build, self.wake, self.seen, self.fence, releases=releases
+        )
+
+    def committed(self, now: float, conflicts: Collection[str] = ()) -> Effects:
+        """The turn is durable: its effects, and room for the next turn. `conflicts` are ids that were taken."""
+        self.position += len(self.events)
+        for seq, new in self._creates.items():
+            if self.execution is not None and seq in self.execution.pending:
+                self.created(seq, new.id not in conflicts, now)
+        effects = Effects(
+            calls=self._calls,
+            stops=[seq for seq in self._stops if seq in self.running],
+            dropped=[seq for seq in self._ended if seq in self.running],
+            lines=self.execution.take_lines() if self.execution is not None else (),
+            created=[new.id for new in self._creates.values()],
+        )
+        self.running.difference_update(effects.dropped)
+        self._clear()
+        return effects
+
+
+class TooManyEvents(Defect):
+    """A run has more events than the limit (F19): `continue_as_new` keeps histories short."""
+
+
+def at_most(first: float | None, second: float | None) -> float | None:
+    """The earlier of two instants; None is never."""
+    if first is None or second is None:
+        return first if second is None else second
+    return min(first, second)
+
+
+def new_execution(
+    codec: Codec,
+    workflow: Workflow[Any, Any],
+    id: str,
+    payload: bytes,
+    at: float,
+    *,
+    parent: Parent | None = None,
+    timeout_s: float | None = None,
+    wake: float | None = None,
+) -> stored.New:
+    """An execution to create: its first record is `Started`; its digest is what makes a second start the same (R15)."""
+    limit = workflow.timeout_s if timeout_s is None else timeout_s
+    begins = max(at, wake or 0.0)
+    started = Started(id, 0, workflow.name, payload, at, None if limit is None else begins + limit, parent)
+    asked = payload if parent is None else payload + f"\n{parent.id}\n{parent.run}\n{parent.seq}".encode()
+    return stored.New(
+        id=id,
+        workflow=workflow.name,
+        digest=codec.digest(workflow.name, asked),
+        records=(codec.encode_event(started, id, 0, 0),),
+        at=at,
+        status=Status.SCHEDULED,
+        wake=wake or 0.0,
+    )
