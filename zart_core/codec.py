@@ -1,15 +1,17 @@
 """Values, arguments and exceptions as bytes, and back (R8, R9).
 
 Rule 1: what a workflow sees is decode(encode(value)), on the first run too; `through` is both at once (R9).
-Rule 2: nothing is imported, evaluated or called because bytes say so: they decode to what is declared or registered.
-Rule 3: encode raises EncodeError only, decode raises DecodeError only, whatever the value or the bytes (F20, F22).
+Rule 2: nothing is imported or evaluated because bytes say so: they decode to what is declared or registered.
+Rule 3: whatever the value, encode raises EncodeError only; whatever the bytes, decode raises DecodeError only
+        (F20, F22).
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from types import GenericAlias
+from typing import Any, TypeAlias, TypeVar, cast
 
 import msgspec
 from cattrs.preconf.msgspec import MsgspecJsonConverter, make_converter
@@ -17,13 +19,18 @@ from cattrs.preconf.msgspec import MsgspecJsonConverter, make_converter
 from zart_core import failures, wire
 from zart_core.errors import DecodeError, EncodeError
 from zart_core.events import Event, Failure
-from zart_core.forms import Form, Unfit, type_name
 from zart_core.log import PAYLOAD_BYTES_MAX, Record
-from zart_core.shapes import DEPTH_MAX, Shapes
+from zart_core.values.forms import Form, Unfit, expect, type_name
+from zart_core.values.shapes import DEPTH_MAX, Shapes
 from zart_core.wire import Seal
 
-Encode = Callable[[Any], bytes]
-Decode = Callable[[bytes], Any]
+T = TypeVar("T")
+Encode: TypeAlias = Callable[[Any], bytes]
+Decode: TypeAlias = Callable[[bytes], Any]
+ArgsEncode: TypeAlias = Callable[[Sequence[Any]], bytes]
+ArgsDecode: TypeAlias = Callable[[bytes], list[Any]]
+
+TOO_DEEP = f"nested deeper than {DEPTH_MAX} levels, or it contains itself"
 
 _dump = msgspec.json.Encoder().encode
 _load: Callable[[bytes], Any] = msgspec.json.Decoder().decode
@@ -32,8 +39,8 @@ _load: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 class Codec:
     """Encodes by declared type. Safe to use from several threads; types are compiled once.
 
-    `errors` come back as their own type from every step; `types` may stand where no type is declared; hooks for
-    types that are neither standard nor attrs or dataclasses are registered with `converter`, before their first use.
+    `errors` come back as their own type from every step; `types` may stand where none is declared; hooks for
+    what is no standard type, attrs class or dataclass are registered with its `converter`.
     """
 
     def __init__(
@@ -50,59 +57,51 @@ class Codec:
         self.shapes = Shapes(self.converter, types)
         self._encoders: dict[Any, Encode] = {}
         self._decoders: dict[Any, Decode] = {}
-        self._arguments: dict[Any, tuple[Encode, Decode]] = {}
+        self._arguments: dict[Any, tuple[ArgsEncode, ArgsDecode]] = {}
 
     def encode(self, value: Any, type: Any, what: str = "result") -> bytes:
-        """A value as compact JSON. `what` is the root of the path in an error.
+        """A value as compact JSON; `what` is the root of the path in an error.
 
-        Raises EncodeError, which names the field, what was found and what to do; InvalidUse for a type that no
-        value can have.
+        Raises EncodeError, which names the place, what was found there and what to do; InvalidUse for a type
+        that no value can be decoded to.
         """
-        return _encoder(self.shapes.of(type), what)(value)
+        return self.encoder(type, what)(value)
 
-    def decode(self, data: bytes, type: Any) -> Any:
-        """The value of JSON bytes. Raises DecodeError, which names the field; linear in the bytes."""
-        return self.decoder(type)(data)
+    def decode(self, data: bytes, type: Any, what: str = "value") -> Any:
+        """The value of JSON bytes, in time linear in them. Raises DecodeError, which names the place."""
+        return self.decoder(type, what)(data)
 
-    def encoder(self, type: Any) -> Encode:
-        """`encode` for one type, compiled once."""
-        return _cached(self._encoders, type, lambda: _encoder(self.shapes.of(type), "result"))
-
-    def decoder(self, type: Any) -> Decode:
-        """`decode` for one type, compiled once."""
-        return _cached(self._decoders, type, lambda: _decoder(self.shapes.of(type)))
-
-    def through(self, value: Any, type: Any) -> tuple[bytes, Any]:
-        """The value's bytes, and the value as a replay will see it (R9). Raises EncodeError when either fails."""
-        data = self.encoder(type)(value)
+    def through(self, value: Any, type: Any, what: str = "result") -> tuple[bytes, Any]:
+        """The value's bytes, and the value as a replay will see it (R9). Raises EncodeError."""
+        data = self.encoder(type, what)(value)
         try:
-            return data, self.decoder(type)(data)
+            return data, self.decoder(type, what)(data)
         except DecodeError as error:
-            raise EncodeError(
-                f"the value does not come back from its JSON: {error}", path=error.path
-            ) from error
+            raise EncodeError(f"it does not come back from its JSON: {error}", path=error.path) from error
 
-    def args_codec(self, types: Sequence[Any], names: Sequence[str] = ()) -> tuple[Encode, Decode]:
-        """Encode and decode a call's bound arguments, in the order of the parameters, as one JSON array.
+    def encoder(self, type: Any, what: str = "result") -> Encode:
+        """`encode` for one type, compiled once."""
+        return _once(self._encoders, (type, what), lambda: _encoder(self.shapes.of(type), what))
 
-        Decoding gives a list. Annotate *args as tuple[T, ...] and **kwargs as dict[str, T]. `names` are for errors.
+    def decoder(self, type: Any, what: str = "value") -> Decode:
+        """`decode` for one type, compiled once."""
+        return _once(self._decoders, (type, what), lambda: _decoder(self.shapes.of(type), what))
+
+    def args_codec(self, types: Sequence[Any], names: Sequence[str] = ()) -> tuple[ArgsEncode, ArgsDecode]:
+        """Encode and decode a call's bound arguments, in the order of its parameters, as one JSON array.
+
+        Annotate *args as tuple[T, ...] and **kwargs as dict[str, T]. `names` begin the path in an error.
         """
-        return _cached(self._arguments, (tuple(types), tuple(names)), lambda: self._args_codec(types, names))
-
-    def _args_codec(self, types: Sequence[Any], names: Sequence[str]) -> tuple[Encode, Decode]:
-        form = _arguments_form(
-            [self.shapes.of(t) for t in types], names or [f"[{n}]" for n in range(len(types))]
-        )
-        return _encoder(form, ""), _decoder(form)
+        key = (tuple(types), tuple(names))
+        return _once(self._arguments, key, lambda: _args_codec([self.shapes.of(t) for t in types], names))
 
     def encode_args(self, types: Sequence[Any], values: Sequence[Any], names: Sequence[str] = ()) -> bytes:
-        """The bytes of a call's bound arguments. Raises EncodeError; its path begins with the parameter's name."""
+        """The bytes of a call's bound arguments. Raises EncodeError."""
         return self.args_codec(types, names)[0](values)
 
     def decode_args(self, data: bytes, types: Sequence[Any], names: Sequence[str] = ()) -> list[Any]:
         """The arguments of a call. Raises DecodeError."""
-        values: list[Any] = self.args_codec(types, names)[1](data)
-        return values
+        return self.args_codec(types, names)[1](data)
 
     def digest(self, workflow: str, payload: bytes) -> str:
         """By what a start with the same id is compared (R15)."""
@@ -117,7 +116,7 @@ class Codec:
     def error_of(
         self, failure: Failure, declared: Sequence[type[Exception]] = (), *, step: str
     ) -> BaseException:
-        """The exception that a failure stands for (R8). `step` names the step, the event, or the child's id."""
+        """The exception that a failure stands for (R8). `step` is the step, the event or the child's id."""
         return failures.error_of(failure, (*declared, *self.errors), self.shapes, step)
 
     def encode_event(self, event: Event, id: str = "", run: int = 0, position: int = 0) -> Record:
@@ -138,20 +137,20 @@ class Codec:
     def decode_events(
         self, records: Sequence[Record], id: str = "", run: int = 0, start: int = 0
     ) -> list[Event]:
-        """The events of records, the first of which stands at position `start`. Raises LogCorrupt or FormatTooNew."""
+        """The events of records, the first of which stands at `start`. Raises LogCorrupt or FormatTooNew."""
         if self.seal:
             records = [wire.opened(r, self.seal, id, run, start + n) for n, r in enumerate(records)]
         return wire.decode_events(records, id, run, start)
 
 
-def _cached(table: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
+def _once(table: dict[Any, T], key: Any, make: Callable[[], T]) -> T:
     try:
-        found = table.get(key)
-    except TypeError:  # a type with something unhashable in it
+        made = table.get(key)
+    except TypeError:  # a type with something in it that is not hashable
         return make()
-    if found is None:
-        found = table[key] = make()
-    return found
+    if made is None:
+        made = table[key] = make()
+    return made
 
 
 # ---------------------------------------------------------------- plain JSON data and bytes
@@ -161,22 +160,25 @@ def _encoder(form: Form, what: str) -> Encode:
     def encode(value: Any) -> bytes:
         try:
             plain = form.write(value)
-            data = _dump(plain)
-            if data.count(b"[") + data.count(b"{") > DEPTH_MAX:
-                _check_depth(plain)
         except Unfit as unfit:
             raise _encode_error(unfit, what) from unfit.__cause__
         except RecursionError:
-            deep = Unfit(f"nested deeper than {DEPTH_MAX} levels, or contains itself")
-            raise _encode_error(deep, what) from None
-        except ValueError:  # a lone surrogate, or an int of thousands of digits
+            raise _encode_error(Unfit(TOO_DEEP, "flatten it"), what) from None
+        except Exception as error:  # a property or a hook of the user may raise anything
+            raise _encode_error(Unfit(f"{type_name(type(error))} while it was read"), what) from error
+        try:
+            data = _dump(plain)
+        except RecursionError:
+            raise _encode_error(Unfit(TOO_DEEP, "flatten it"), what) from None
+        except ValueError:
             raise _encode_error(_undumpable(plain), what) from None
+        if data.count(b"[") + data.count(b"{") > DEPTH_MAX and _too_deep(plain):
+            raise _encode_error(Unfit(TOO_DEEP, "flatten it"), what)
         if len(data) > PAYLOAD_BYTES_MAX:
-            raise EncodeError(
-                f"{what or 'the arguments'}: {len(data):,} bytes of JSON, and {PAYLOAD_BYTES_MAX:,} are the limit; "
-                f"store it elsewhere and pass a reference",
-                path=what,
+            size = Unfit(
+                f"{len(data):,} bytes of JSON, where {PAYLOAD_BYTES_MAX:,} are the limit", "pass a reference"
             )
+            raise _encode_error(size, what)
         return data
 
     return encode
@@ -184,63 +186,52 @@ def _encoder(form: Form, what: str) -> Encode:
 
 def _encode_error(unfit: Unfit, what: str) -> EncodeError:
     path = unfit.path(what).lstrip(".")
-    remedy = unfit.remedy or "give a value of the declared type, or declare the type that it has"
+    remedy = unfit.remedy or "give a value of the declared type, or declare the type it has"
     return EncodeError(f"{path}: {unfit.message}; {remedy}", path=path)
 
 
-def _check_depth(plain: Any) -> None:
+def _too_deep(plain: Any) -> bool:
     level, depth = [plain], 0
-    while level:
-        if depth > DEPTH_MAX:
-            raise Unfit(f"nested deeper than {DEPTH_MAX} levels", "flatten it")
+    while level and depth <= DEPTH_MAX:
+        level = [child for node in level for _, child in _children(node) if child.__class__ in (list, dict)]
         depth += 1
-        level = [
-            child
-            for node in level
-            if type(node) is list or type(node) is dict
-            for child in (node.values() if type(node) is dict else node)
-        ]
+    return bool(level)
+
+
+def _children(node: Any) -> Iterable[tuple[Any, Any]]:
+    """The items of a list or a dict of plain JSON data, each with its index or key."""
+    if node.__class__ is list:
+        return cast("Iterable[tuple[Any, Any]]", enumerate(node))
+    return node.items() if node.__class__ is dict else ()
 
 
 def _undumpable(plain: Any) -> Unfit:
     """Where in plain data the text or the number is that JSON cannot hold."""
-    try:
-        if type(plain) is list:
-            for n, item in enumerate(plain):
-                _dump_or_raise(item, f"[{n}]")
-        elif type(plain) is dict:
-            for key, item in plain.items():
-                _dump(key)
-                _dump_or_raise(item, f".{key}")
-    except Unfit as unfit:
-        return unfit
-    except ValueError:
-        return Unfit("a key has a lone surrogate, which is no text", "clean it first")
+    for key, child in _children(plain):
+        try:
+            _dump({key: child} if key.__class__ is str else child)
+        except ValueError:
+            unfit = _undumpable(child)
+            unfit.steps.append(f".{key}" if key.__class__ is str else f"[{key}]")
+            return unfit
     if type(plain) is int:
-        return Unfit("found an int of more than 4,300 digits", "pass it as bytes")
+        return Unfit("found an int of thousands of digits", "pass it as bytes")
     return Unfit("found text with a lone surrogate", "pass it as bytes, or clean it first")
 
 
-def _dump_or_raise(item: Any, step: str) -> None:
-    try:
-        _dump(item)
-    except ValueError:
-        unfit = _undumpable(item)
-        unfit.steps.append(step)
-        raise unfit from None
-
-
-def _decoder(form: Form) -> Decode:
+def _decoder(form: Form, what: str) -> Decode:
     def decode(data: bytes) -> Any:
         try:
             return form.read(_load(data))
         except Unfit as unfit:
-            path = unfit.path("value").lstrip(".")
+            path = unfit.path(what).lstrip(".")
             raise DecodeError(f"{path}: {unfit.message}", path=path) from unfit.__cause__
         except RecursionError:
-            raise DecodeError(f"nested deeper than {DEPTH_MAX} levels") from None
+            raise DecodeError(f"{what}: {TOO_DEEP}", path=what) from None
         except (msgspec.DecodeError, ValueError) as error:
-            raise DecodeError(f"this is not JSON: {error}") from None
+            raise DecodeError(f"{what}: this is not JSON: {error}", path=what) from None
+        except Exception as error:  # a hook of the user may raise anything
+            raise DecodeError(f"{what}: {type_name(type(error))} while it was read", path=what) from error
 
     if form.native is None:
         return decode
@@ -250,28 +241,33 @@ def _decoder(form: Form) -> Decode:
         try:
             return native(data)
         except (msgspec.DecodeError, ValueError, RecursionError):
-            return decode(data)  # a nan after all; or it finds out where the error is
+            return decode(data)  # there is a nan after all; or it finds out where the error is
 
     return decode_fast
 
 
-def _arguments_form(forms: Sequence[Form], names: Sequence[str]) -> Form:
-    parts = [
-        (form, f".{name}" if name.isidentifier() else name) for form, name in zip(forms, names, strict=True)
-    ]
+def _args_codec(forms: Sequence[Form], names: Sequence[str]) -> tuple[ArgsEncode, ArgsDecode]:
+    steps = [f".{name}" for name in names] or [f".argument {n + 1}" for n in range(len(forms))]
 
     def convert(values: Any, way: str) -> list[Any]:
-        if not isinstance(values, (list, tuple)) or len(values) != len(parts):
-            size = len(values) if isinstance(values, (list, tuple)) else type_name(type(values))
-            raise Unfit(f"expected {len(parts)} arguments, found {size}")
+        expect((list, tuple), "a sequence of arguments", values)
+        if len(values) != len(forms):
+            raise Unfit(f"expected {len(forms)} arguments, found {len(values)}")
         out: list[Any] = []
         try:
-            for (form, _), value in zip(parts, values, strict=True):
+            for form, value in zip(forms, values, strict=True):
                 out.append(getattr(form, way)(value))
         except Unfit as unfit:
-            unfit.steps.append(parts[len(out)][1])
+            unfit.steps.append(steps[len(out)])
             raise
         return out
 
     natives = tuple(form.native for form in forms)
-    return Form("arguments", lambda values: convert(values, "write"), lambda data: convert(data, "read"))
+    form = Form(
+        "arguments",
+        lambda values: convert(values, "write"),
+        lambda data: convert(data, "read"),
+        native=None if None in natives else GenericAlias(tuple, natives),
+    )
+    decode = _decoder(form, "")
+    return _encoder(form, ""), lambda data: list(decode(data))

@@ -1,7 +1,7 @@
 """Exceptions as data, and back (R8).
 
-Rule 1: an error that is declared or registered comes back as its own type with its fields, and its constructor is
-        not called; any other becomes `StepFailed`.
+Rule 1: an error that is declared or registered comes back as its own type with its fields, without a call of
+        its constructor; any other becomes `StepFailed`.
 Rule 2: to describe an error never fails, whatever the error's own methods do.
 """
 
@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from zart_core import errors
-from zart_core.errors import InvalidUse
-from zart_core.events import Failure, Status
-from zart_core.forms import Unfit, full_name
+from zart_core.events import Failure, FailureKind, Status
 from zart_core.log import PAYLOAD_BYTES_MAX
-from zart_core.shapes import Shapes, hints_of
+from zart_core.values.fields import hints_of
+from zart_core.values.forms import full_name
+from zart_core.values.shapes import Shapes
 
 TEXT_CHARS_MAX = 8192
 """How much of a message, and of a traceback, is kept."""
@@ -31,30 +31,33 @@ ENDINGS: dict[str, type[errors.ExecutionError]] = {
     Status.TERMINATED.value: errors.ExecutionTerminated,
     Status.TIMED_OUT.value: errors.ExecutionTimedOut,
 }
+STATUSES: dict[type[BaseException], str] = {ending: status for status, ending in ENDINGS.items()}
+
+
+class Fields(msgspec.Struct):
+    """What an `answer` keeps of its error; an argument is ["field", name] or ["value", its JSON]."""
+
+    args: list[tuple[Literal["field", "value"], Any]]
+    fields: dict[str, Any]
 
 
 # ---------------------------------------------------------------- an error as a failure
 
 
 def failure_of(error: BaseException, declared: Classes, shapes: Shapes) -> Failure:
-    """Describe an error. One that Zart raised itself becomes the kind that `error_of` makes it from."""
+    """Describe an error. One that Zart raised becomes what `error_of` makes the same error from."""
     name, message = full_name(type(error)), message_of(error)
+    if isinstance(error, tuple(declared)):
+        fields = fields_text(error, shapes)
+        kind: FailureKind = "error" if fields is None else "answer"
+        return Failure(kind, name, message, traceback_text(error), fields)
     match error:
-        case _ if isinstance(error, tuple(declared)):
-            fields = fields_text(error, shapes)
-            kind = "error" if fields is None else "answer"
-            return Failure(kind, name, message, traceback_text(error), fields)
-        case errors.DeadlineExceeded():
-            return Failure("deadline", name, clean(error.reason))
         case errors.Cancelled():
-            return Failure("cancelled", name, clean(error.reason))
-        case errors.EncodeError():
-            return Failure("unencodable", name, message)
+            kind = "deadline" if isinstance(error, errors.DeadlineExceeded) else "cancelled"
+            return Failure(kind, name, clean(error.reason))
         case errors.StepFailed():
-            where = _where(error.step)
-            return Failure(
-                "error", clean(error.error_type), clean(error.message), clean(error.traceback), where
-            )
+            trace, where = clean(error.traceback, keep_end=True), _where(error.step)
+            return Failure("error", clean(error.error_type), clean(error.message), trace, where)
         case errors.RetryExhausted():
             cause = failure_of(error.last_error, declared, shapes)
             return Failure("exhausted", name, message, "", _where(error.step), error.attempts, cause)
@@ -66,13 +69,11 @@ def failure_of(error: BaseException, declared: Classes, shapes: Shapes) -> Failu
             return Failure("event_timed_out", name, message, "", _where(error.event))
         case errors.ExecutionConflict():
             return Failure("conflict", name, message, "", _where(error.id))
-        case errors.ExecutionError():
-            for status, ending in ENDINGS.items():
-                if type(error) is ending:
-                    return Failure("child", status, message, "", _where(error.id), cause=error.failure)
+        case errors.ExecutionError() if type(error) in STATUSES:
+            return Failure("child", STATUSES[type(error)], message, "", _where(error.id), cause=error.failure)
         case _:
-            pass
-    return Failure("error", name, message, traceback_text(error))
+            kind = "unencodable" if isinstance(error, errors.EncodeError) else "error"
+            return Failure(kind, name, message, traceback_text(error))
 
 
 def message_of(error: BaseException) -> str:
@@ -109,8 +110,8 @@ def fields_text(error: BaseException, shapes: Shapes) -> str | None:
         names = {id(value): name for name, value in attributes.items()}
         args = [_argument(arg, names, shapes) for arg in _args(error)]
         fields = {name: shapes.of(hints.get(name, Any)).write(value) for name, value in attributes.items()}
-        text = msgspec.json.encode({"args": args, "fields": fields})
-    except (Unfit, InvalidUse, ValueError, TypeError, RecursionError):
+        text = msgspec.json.encode(Fields(args, fields))
+    except Exception:  # noqa: BLE001  # an error may hold anything
         return None
     return text.decode() if len(text) <= PAYLOAD_BYTES_MAX else None
 
@@ -132,9 +133,9 @@ def _args(error: BaseException) -> tuple[Any, ...]:
     return error.args
 
 
-def _argument(arg: Any, names: dict[int, str], shapes: Shapes) -> list[Any]:
+def _argument(arg: Any, names: dict[int, str], shapes: Shapes) -> tuple[Literal["field", "value"], Any]:
     name = names.get(id(arg))
-    return ["value", shapes.of(Any).write(arg)] if name is None else ["field", name]
+    return ("value", shapes.of(Any).write(arg)) if name is None else ("field", name)
 
 
 def _where(name: str) -> str:
@@ -146,31 +147,31 @@ def _where(name: str) -> str:
 
 def error_of(failure: Failure, declared: Classes, shapes: Shapes, step: str) -> BaseException:
     """The exception that a failure stands for. Never raises because of what the failure says."""
-    step = _of(failure) or step
+    of, message = _of(failure) or step, failure.message
+    cause = error_of(failure.cause, declared, shapes, of) if failure.cause else None
     match failure.kind:
         case "answer":
-            return restored(failure, declared, shapes) or _step_failed(failure, step)
+            return restored(failure, declared, shapes) or _step_failed(failure, of)
+        case "error" | "unencodable":
+            return _step_failed(failure, of)
         case "exhausted":
-            last = failure.cause or Failure("error", "Exception", failure.message)
-            return errors.RetryExhausted(step, failure.attempts, error_of(last, declared, shapes, step))
+            return errors.RetryExhausted(of, failure.attempts, cause or _step_failed(failure, of))
         case "timed_out":
-            return errors.StepTimedOut(step, failure.message)
+            return errors.StepTimedOut(of, message)
         case "lost":
-            return errors.StepLost(step, failure.message)
+            return errors.StepLost(of, message)
         case "event_timed_out":
-            return errors.EventTimedOut(step, failure.message)
-        case "cancelled":
-            return errors.Cancelled(failure.message)
-        case "deadline":
-            return errors.DeadlineExceeded(failure.message)
-        case "conflict":
-            return errors.ExecutionConflict(step, failure.message, failure)
+            return errors.EventTimedOut(of, message)
         case "child":
-            cause = failure.cause and error_of(failure.cause, declared, shapes, step)
             ending = ENDINGS.get(failure.type, errors.ExecutionFailed)
-            return ending(step, failure.message, failure.cause, cause)
-        case _:
-            return _step_failed(failure, step)
+            message = message or f"execution '{of}' ended as {failure.type}: {cause}"
+            return ending(of, message, failure.cause, cause)
+        case "conflict":
+            return errors.ExecutionConflict(of, message, failure)
+        case "cancelled":
+            return errors.Cancelled(message)
+        case "deadline":
+            return errors.DeadlineExceeded(message)
 
 
 def _step_failed(failure: Failure, step: str) -> errors.StepFailed:
@@ -188,34 +189,41 @@ def _of(failure: Failure) -> str:
 
 
 def restored(failure: Failure, declared: Classes, shapes: Shapes) -> Exception | None:
-    """The error as its own type; None when the type is not declared any more, or its fields do not fit it."""
+    """The error as its own type; None when that is not declared any more, or the fields do not fit it.
+
+    No code of the class runs: the built-in exception that it descends from makes the object.
+    """
     cls = class_of(failure.type, declared)
     if cls is None or failure.fields is None:
         return None
+    builtin: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
     try:
         hints = hints_of(cls)
-        data = msgspec.json.decode(failure.fields, type=dict[str, Any])
-        fields = {name: shapes.of(hints.get(name, Any)).read(value) for name, value in data["fields"].items()}
-        args = [fields[arg] if how == "field" else shapes.of(Any).read(arg) for how, arg in data["args"]]
-        error = cls.__new__(cls, *args)
-        builtin = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+        data = msgspec.json.decode(failure.fields, type=Fields)
+        fields = {name: shapes.of(hints.get(name, Any)).read(item) for name, item in data.fields.items()}
+        args = [fields[arg] if how == "field" else shapes.of(Any).read(arg) for how, arg in data.args]
+        error: Exception = builtin.__new__(cls, *args)
         builtin.__init__(error, *args)
-        for name, value in fields.items():
-            object.__setattr__(error, name, value)
+        for name, item in fields.items():
+            if name == "__notes__" or not name.startswith("__"):
+                object.__setattr__(error, name, item)
     except Exception:  # noqa: BLE001  # a log may say anything
         return None
     return error
 
 
 def class_of(name: str, declared: Classes) -> type[Exception] | None:
-    """The class of this name among the declared ones and their subclasses; nothing is imported."""
-    seen: set[type] = set()
+    """The class of this name among the declared ones and their subclasses; nothing is imported.
+
+    A declared class that has moved to another module is found by its qualified name, if only one has it.
+    """
+    seen: set[type[Exception]] = set()
     queue = list(declared)
-    while queue:
-        cls = queue.pop(0)
+    for cls in queue:
         if full_name(cls) == name:
             return cls
         if cls not in seen:
             seen.add(cls)
             queue.extend(cls.__subclasses__())
-    return None
+    moved = {cls for cls in declared if f".{name}".endswith(f".{cls.__qualname__}")}
+    return moved.pop() if len(moved) == 1 else None

@@ -8,12 +8,13 @@ Rule 3: whatever the bytes, decoding gives an event, `LogCorrupt` or `FormatTooN
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from sys import intern
 from typing import Any, Literal, Protocol
 
 import msgspec
 
-from zart_core.errors import FormatTooNew, LogCorrupt
+from zart_core.errors import EncodeError, FormatTooNew, LogCorrupt
 from zart_core.events import (
     SEMANTICS,
     Began,
@@ -29,6 +30,7 @@ from zart_core.events import (
     Interrupted,
     Issued,
     Noted,
+    Outcome,
     Parent,
     Resolved,
     Retried,
@@ -161,17 +163,17 @@ class NotedHead(Head):
 
 
 def _failure_head(f: Failure) -> FailureHead:
-    cause = f.cause and _failure_head(f.cause)
+    cause = _failure_head(f.cause) if f.cause else None
     return FailureHead(f.kind, f.type, f.message, f.traceback, f.fields, f.attempts, cause)
 
 
 def _started_head(e: Started) -> tuple[Head, bytes | None]:
-    parent = e.parent and (e.parent.id, e.parent.run, e.parent.seq)
+    parent = (e.parent.id, e.parent.run, e.parent.seq) if e.parent else None
     return StartedHead(e.id, e.run, e.workflow, e.deadline, parent, e.semantics), e.payload
 
 
 def _issued_head(e: Issued) -> tuple[Head, bytes | None]:
-    site = e.site and (e.site.module, e.site.qualname, e.site.line)
+    site = (e.site.module, e.site.qualname, e.site.line) if e.site else None
     return IssuedHead(e.seq, e.kind, e.name, e.of, e.until, e.child, site), e.payload or None
 
 
@@ -204,7 +206,7 @@ def _interrupted_head(e: Interrupted) -> tuple[Head, bytes | None]:
 
 
 def _closed_head(e: Closed) -> tuple[Head, bytes | None]:
-    return ClosedHead(e.status, e.failure and _failure_head(e.failure)), e.payload or None
+    return ClosedHead(e.status, _failure_head(e.failure) if e.failure else None), e.payload or None
 
 
 def _noted_head(e: Noted) -> tuple[Head, bytes | None]:
@@ -227,10 +229,13 @@ _dump = msgspec.json.Encoder().encode
 
 
 def encode_event(event: Event) -> Record:
-    """The record of an event."""
+    """The record of an event. Raises EncodeError for text that is none; the edge refuses it (F22)."""
     cls = type(event)
     head, payload = _HEADS[cls](event)
-    line = _dump(head)
+    try:
+        line = _dump(head)
+    except ValueError:
+        raise EncodeError(f"{cls.__name__} holds text with a lone surrogate", path=cls.__name__) from None
     return Record(cls.__name__, event.at, line if payload is None else line + b"\n" + payload)
 
 
@@ -243,7 +248,7 @@ def encode_events(events: Sequence[Event]) -> list[Record]:
 
 
 def _failure(h: FailureHead) -> Failure:
-    cause = h.cause and _failure(h.cause)
+    cause = _failure(h.cause) if h.cause else None
     return Failure(h.kind, h.type, h.message, h.traceback, h.fields, h.attempts, cause)
 
 
@@ -256,8 +261,14 @@ def _started(h: StartedHead, at: float, payload: bytes) -> Started:
 
 
 def _issued(h: IssuedHead, at: float, payload: bytes) -> Issued:
-    site = h.site and Site(*h.site)
+    site = _site(*h.site) if h.site else None
     return Issued(h.seq, h.kind, h.name, at, intern(h.of), payload, h.until, h.child, site)
+
+
+@lru_cache(4096)
+def _site(module: str, qualname: str, line: int) -> Site:
+    """A run has many commands from one place: they share it, which halves the memory of a history."""
+    return Site(module, qualname, line)
 
 
 def _began(h: BeganHead, at: float) -> Began:
@@ -269,17 +280,18 @@ def _retried(h: RetriedHead, at: float) -> Retried:
 
 
 def _resolved(h: ResolvedHead, at: float, payload: bytes | None) -> Resolved:
-    if payload is not None and h.failed is h.taken is h.cancelled is None:
-        return Resolved(h.seq, Done(payload), at, h.held)
-    match payload, h.failed, h.taken, h.cancelled:
-        case None, FailureHead() as failed, None, None:
-            return Resolved(h.seq, Failed(_failure(failed)), at, h.held)
-        case None, None, int(n), None:
-            return Resolved(h.seq, Taken(n), at, h.held)
-        case None, None, None, str(reason):
-            return Resolved(h.seq, Cancellation(reason), at, h.held)
-        case _:
-            raise LogCorrupt("not exactly one outcome")
+    outcomes: list[Outcome] = []
+    if payload is not None:
+        outcomes.append(Done(payload))
+    if h.failed is not None:
+        outcomes.append(Failed(_failure(h.failed)))
+    if h.taken is not None:
+        outcomes.append(Taken(h.taken))
+    if h.cancelled is not None:
+        outcomes.append(Cancellation(h.cancelled))
+    if len(outcomes) != 1:
+        raise LogCorrupt(f"{len(outcomes)} outcomes")
+    return Resolved(h.seq, outcomes[0], at, h.held)
 
 
 def _delivered(h: DeliveredHead, at: float, payload: bytes) -> Delivered:
@@ -291,7 +303,7 @@ def _interrupted(h: InterruptedHead, at: float) -> Interrupted:
 
 
 def _closed(h: ClosedHead, at: float, payload: bytes) -> Closed:
-    return Closed(h.status, at, payload, h.failure and _failure(h.failure))
+    return Closed(h.status, at, payload, _failure(h.failure) if h.failure else None)
 
 
 def _noted(h: NotedHead, at: float) -> Noted:
@@ -333,11 +345,14 @@ _TROUBLE = (msgspec.MsgspecError, LogCorrupt, KeyError, ValueError, TypeError, A
 
 
 def decode_events(records: Sequence[Record], id: str = "", run: int = 0, start: int = 0) -> list[Event]:
-    """The events of records, the first of which stands at position `start`. Raises LogCorrupt or FormatTooNew."""
+    """The events of records, the first of which stands at `start`. Raises LogCorrupt or FormatTooNew."""
     events: list[Event] = []
     try:
         for record in records:
-            events.append(_READERS[record.kind](record.at, record.data))
+            at = record.at
+            if type(at) is not float:
+                raise LogCorrupt("its time is not a float")
+            events.append(_READERS[record.kind](at, record.data))
     except _TROUBLE as error:
         raise _corrupt(records[len(events)], place(id, run, start + len(events)), error) from None
     return events
@@ -358,7 +373,7 @@ def _corrupt(record: Record, where: str, error: Exception) -> LogCorrupt:
     family, text = LogCorrupt, str(error) or type(error).__name__
     if isinstance(error, KeyError):
         family, text = FormatTooNew, f"this version knows no {kind!r}"
-    elif isinstance(error, FormatTooNew) or "unknown field" in text:
+    elif isinstance(error, FormatTooNew) or "unknown field" in text or "Invalid enum value" in text:
         family = FormatTooNew
     found = f"{len(data)} bytes" if isinstance(data, bytes) else type(data).__name__
     return family(f"{where} cannot be read: {text}", where=where, expected=kind, found=found)

@@ -1,0 +1,1 @@
+"""Values of declared types as JSON data, and back. `codec.py` is the face."""
