@@ -216,7 +216,7 @@ class Shelf:
     def rob(self, worker: str) -> None:
         """Void all that the worker holds, and its lease."""
         del self.leases[worker]
-        held = self.held.pop(worker, ())
+        held = self.held.get(worker, ())
         if held:
             self.robbed.add(worker)
         for key in list(held):
@@ -232,7 +232,9 @@ class Shelf:
             for workflow, queue in self.queues.get(owner, {}).items()
             if workflows is None or workflow in workflows
         ]
-        return [self.rows[key] for _, key in itertools.islice(heapq.merge(*queues), limit)]
+        return [
+            self.rows[key] for _, key in itertools.islice(heapq.merge(*queues), min(limit, len(self.rows)))
+        ]
 
 
 _named: dict[str, Shelf] = {}

@@ -1,0 +1,97 @@
+"""The memory log: the contract, and what is its own."""
+
+import itertools
+import time
+
+import pytest
+
+from zart_core.errors import InvalidUse
+from zart_core.events import Status
+from zart_core.log import New, Record, Turn
+from zart_core.testing.contract import StoreContract, claimed, expect, new, post, state, turn, write
+from zart_stores import memory
+
+names = itertools.count()
+
+
+class TestMemoryContract(StoreContract):
+    durable = False
+
+    @pytest.fixture(autouse=True)
+    def place(self):
+        self.url = f"memory:contract-{next(names)}"
+        self.now = 1000.0
+
+    def open(self):
+        return memory.open(self.url, clock=lambda: self.now)
+
+    def advance(self, seconds):
+        self.now += seconds
+
+
+@pytest.mark.parametrize("url", ["memory", "", "file:x", "Memory:", ":"])
+def test_bad_url(url):
+    """Another URL is refused, with one that works."""
+    with pytest.raises(InvalidUse, match="write memory: or memory:NAME"):
+        memory.open(url)
+
+
+@pytest.mark.parametrize("durability", ["power", "process", "", "None"])
+def test_bad_durability(durability):
+    """L4: a level that memory cannot give is refused."""
+    with pytest.raises(InvalidUse, match="durability='none'"):
+        memory.open("memory:", durability=durability)
+
+
+def test_private_and_named():
+    """`memory:` is a log of its own; `memory:NAME` is shared and outlives its objects."""
+    name = f"memory:named-{next(names)}"
+    one, two, named = memory.open("memory:"), memory.open("memory:"), memory.open(name)
+    write(one, new())
+    write(named, new(), turn("a", 1, "X"), post())
+    expect(two.summary("a"), None)
+    before = state(named, "a")
+    named.close()
+    named = memory.open(name)
+    expect(state(named, "a"), before)
+    for log in (one, two, named):
+        log.close()
+
+
+def test_records_are_kept_as_they_are():
+    """Records are not copied: what is read is the object that was appended."""
+    log = memory.open("memory:")
+    record = Record("Started", 1.0, b"x")
+    write(log, New("a", "w", "d", [record], 1.0))
+    assert log.records("a")[0] is record
+    log.close()
+
+
+def test_a_worker_declared_dead():
+    """`release` of another's worker frees what a crashed one held, for the next to take."""
+    name = f"memory:named-{next(names)}"
+    crashed = memory.open(name)
+    write(crashed, new())
+    claimed(crashed, "w1")
+    write(crashed, turn("a", 1, "X", fence=1, status=Status.RUNNING))
+    after = memory.open(name)
+    expect(claimed(after, "w2"), [])
+    after.release("w1")
+    expect(claimed(after, "w2"), ["a"])
+    after.close()
+
+
+def test_due_does_not_scan():
+    """L10: claims among many finished executions cost as little as among few."""
+    log = memory.open("memory:")
+    for n in range(20_000):
+        log.append(
+            [Turn(f"e{n}", 0, 0, 0, [], 1.0, Status.COMPLETED)] if n % 2 else [new(f"e{n + 1}", wake=None)]
+        )
+    write(log, new("a"))
+    shelf = log._shelf
+    expect(sum(len(queue) for queues in shelf.queues.values() for queue in queues.values()), 1)
+    began = time.perf_counter()
+    expect(claimed(log), ["a"])
+    assert time.perf_counter() - began < 1.0
+    log.close()
