@@ -132,30 +132,71 @@ def write(tables: Tables, item: Write) -> Appended:
     if large := too_large(item):
         return Rejected(large)
     row = tables.find(item.id)
-    if type(item) is Turn:
-        return _turn(tables, row, item)
-    if type(item) is Post:
-        return _post(tables, row, item)
+    answer = judge(tables, row, item)
+    return _do(tables, row, item) if answer is None else answer
+
+
+def judge(tables: Tables, row: Row | None, item: Write) -> Appended | None:
+    """Give the answer to a write that changes nothing, refused or done before; None to one that goes on."""
     if type(item) is New:
-        return _new(tables, row, item)
-    assert type(item) is Mark
-    return _mark(tables, row, item)
-
-
-def _turn(tables: Tables, row: Row | None, turn: Turn) -> Appended:
+        return _judge_new(row, item)
     if row is None:
-        return Rejected(f"unknown: no execution {turn.id!r}")
+        return Rejected(f"unknown: no execution {item.id!r}")
     if row.status in CLOSED:
-        return Rejected(f"closed: execution {turn.id!r} has ended as {row.status}")
+        return Rejected(f"closed: execution {item.id!r} has ended as {row.status}")
+    if type(item) is Turn:
+        return _judge_turn(tables, row, item)
+    if type(item) is Post:
+        return _judge_post(tables, row, item)
+    assert type(item) is Mark
+    if item.fence is not None and item.fence != row.fence:
+        return Rejected(f"stale: execution {item.id!r} has fence {row.fence}; the mark has {item.fence}")
+    return None
+
+
+def _judge_turn(tables: Tables, row: Row, turn: Turn) -> Rejected | None:
     if row.position != turn.position or row.fence != turn.fence or row.run != turn.run:
         return Rejected(
             f"stale: execution {turn.id!r} stands at run {row.run}, position {row.position}, fence "
             f"{row.fence}; the turn was built at run {turn.run}, position {turn.position}, fence {turn.fence}"
         )
+    if turn.consumes and (gone := tables.missing(row, set(turn.consumes))) is not None:
+        return Rejected(f"stale: message {gone} of {turn.id!r} is not in the inbox")
+    return None
+
+
+def _judge_post(tables: Tables, row: Row, post: Post) -> Ok[Receipt] | None:
+    number = None if post.key is None else tables.number_of(row, post.key)
+    return None if number is None else Ok(Receipt(created=False, number=number))
+
+
+def _judge_new(row: Row | None, new: New) -> Appended | None:
+    if row is None:
+        return None
+    if row.workflow == new.workflow and row.digest == new.digest:
+        return Ok(Receipt(created=False, number=row.run))
+    return Rejected(
+        f"conflict: execution {new.id!r} exists, as {row.workflow!r} with digest {row.digest!r}; "
+        f"{new.workflow!r} with digest {new.digest!r} was to be created"
+    )
+
+
+def _do(tables: Tables, row: Row | None, item: Write) -> Ok[Receipt]:
+    """Carry out what `judge` has nothing against."""
+    if type(item) is New:
+        return _do_new(tables, item)
+    assert row is not None
+    if type(item) is Turn:
+        return _do_turn(tables, row, item)
+    if type(item) is Post:
+        return _do_post(tables, row, item)
+    assert type(item) is Mark
+    return _do_mark(tables, row, item)
+
+
+def _do_turn(tables: Tables, row: Row, turn: Turn) -> Ok[Receipt]:
     if turn.consumes:
         numbers = set(turn.consumes)
-        if (gone := tables.missing(row, numbers)) is not None:
-            return Rejected(f"stale: message {gone} of {turn.id!r} is not in the inbox")
         row.top = tables.consume(row, numbers)
         row.unread -= len(numbers)
     if turn.records:
@@ -197,28 +238,14 @@ def _answer(row: Row, status: Status, wake: float | None, seen: int, releases: b
         free(row)
 
 
-def _mark(tables: Tables, row: Row | None, mark: Mark) -> Appended:
-    if row is None:
-        return Rejected(f"unknown: no execution {mark.id!r}")
-    if row.status in CLOSED:
-        return Rejected(f"closed: execution {mark.id!r} has ended as {row.status}")
-    if mark.fence is not None and mark.fence != row.fence:
-        return Rejected(f"stale: execution {mark.id!r} has fence {row.fence}; the mark has {mark.fence}")
+def _do_mark(tables: Tables, row: Row, mark: Mark) -> Ok[Receipt]:
     _answer(row, mark.status, mark.wake, mark.seen, mark.releases)
     row.reason, row.build = plain(mark.reason), plain(mark.build)
     tables.changed(row)
     return _DONE
 
 
-def _post(tables: Tables, row: Row | None, post: Post) -> Appended:
-    if row is None:
-        return Rejected(f"unknown: no execution {post.id!r}")
-    if row.status in CLOSED:
-        return Rejected(f"closed: execution {post.id!r} has ended as {row.status}")
-    if post.key is not None:
-        number = tables.number_of(row, post.key)
-        if number is not None:
-            return Ok(Receipt(created=False, number=number))
+def _do_post(tables: Tables, row: Row, post: Post) -> Ok[Receipt]:
     row.posted += 1
     tables.add_message(row, Message(row.posted, post.kind, post.name, post.payload, post.at, post.key))
     row.top = row.posted
@@ -228,14 +255,7 @@ def _post(tables: Tables, row: Row | None, post: Post) -> Appended:
     return Ok(Receipt(number=row.posted))
 
 
-def _new(tables: Tables, row: Row | None, new: New) -> Appended:
-    if row is not None:
-        if row.workflow == new.workflow and row.digest == new.digest:
-            return Ok(Receipt(created=False, number=row.run))
-        return Rejected(
-            f"conflict: execution {new.id!r} exists, as {row.workflow!r} with digest {row.digest!r}; "
-            f"{new.workflow!r} with digest {new.digest!r} was to be created"
-        )
+def _do_new(tables: Tables, new: New) -> Ok[Receipt]:
     row = tables.insert(new)
     tables.add_records(row, new.records)
     row.position = len(new.records)
@@ -248,13 +268,15 @@ def _follow(tables: Tables, creates: Sequence[New], posts: Sequence[Post]) -> tu
     """Do what goes along in the same commit; give the ids that were taken by something else."""
     conflicts: list[str] = []
     for new in creates:
-        done = _new(tables, tables.find(new.id), new)
-        if isinstance(done, Ok):
-            conflicts += done.value.conflicts
+        answer = _judge_new(tables.find(new.id), new) or _do_new(tables, new)
+        if isinstance(answer, Ok):
+            conflicts += answer.value.conflicts
         else:
             conflicts.append(new.id)
     for post in posts:
-        _post(tables, tables.find(post.id), post)
+        row = tables.find(post.id)
+        if judge(tables, row, post) is None:
+            _do(tables, row, post)
     return tuple(conflicts)
 
 
