@@ -12,7 +12,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeAlias, TypeVar, cast
 
 from sortedcontainers import SortedList  # type: ignore[import-untyped]  # it ships no types
@@ -259,7 +259,7 @@ class MemoryLog:
         check(batch)
         return self.carry_out(batch)
 
-    def carry_out(self, batch: Sequence[Write]) -> list[Appended]:
+    def carry_out(self, batch: Iterable[Write]) -> list[Appended]:
         """Do what `append` does, for writes that were checked before."""
         shelf = self._shelf
         with shelf.lock:
