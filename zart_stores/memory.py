@@ -1,7 +1,7 @@
 """A log in memory: for tests, for tries, and for work that need not survive its process.
 
-Rule 1: everything is on one `Shelf` under one lock; `memory:` has a shelf of its own, `memory:NAME` shares one
-        with every other `memory:NAME` of the process, so that a test can close a log and open it again.
+Rule 1: everything is on one `Shelf` under one lock; `memory:` has a shelf of its own, `memory:NAME` shares
+        one with every other `memory:NAME` of the process, so that a test can close a log and open it again.
 Rule 2: records are kept as the objects they are; nobody changes them.
 """
 
@@ -21,7 +21,7 @@ from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed
 from zart_core.events import Status
 from zart_core.log import Appended, EventLog, Level, Message, New, Page, Record, Summary, Write
 from zart_stores.checks import check, check_name
-from zart_stores.rows import Row, due, free, give, new_row, summary, take, void, write
+from zart_stores.rows import Row, Tables, due, free, give, new_row, summary, take, void, write
 
 LEASE_S = 30.0
 """The lease of a worker that owns a new execution and has none, in seconds."""
@@ -257,15 +257,15 @@ class MemoryLog:
     def append(self, batch: Sequence[Write]) -> list[Appended]:
         """See EventLog. A turn of three records takes a few microseconds."""
         check(batch)
-        return self.carry_out(batch)
+        return self.each(batch, write)
 
-    def carry_out(self, batch: Iterable[Write]) -> list[Appended]:
-        """Do what `append` does, for writes that were checked before."""
+    def each(self, batch: Iterable[Write], do: Callable[[Tables, Write], Appended]) -> list[Appended]:
+        """Do something with each write of a batch on the shelf, and wake those who wait."""
         shelf = self._shelf
         with shelf.lock:
             self._refuse_if_closed()
             before = shelf.changes
-            outcomes = [write(shelf, item) for item in batch]
+            outcomes = [do(shelf, item) for item in batch]
             while shelf.unleased:
                 self._lease(shelf.unleased.pop(), LEASE_S)
             if shelf.changes != before:

@@ -131,9 +131,8 @@ def write(tables: Tables, item: Write) -> Appended:
     """Carry out one write of a batch, or refuse it. The parent decides here; the rest computes."""
     if large := too_large(item):
         return Rejected(large)
-    row = tables.find(item.id)
-    answer = judge(tables, row, item)
-    return _do(tables, row, item) if answer is None else answer
+    answer = judge(tables, tables.find(item.id), item)
+    return carry_out(tables, item) if answer is None else answer
 
 
 def judge(tables: Tables, row: Row | None, item: Write) -> Appended | None:
@@ -181,10 +180,11 @@ def _judge_new(row: Row | None, new: New) -> Appended | None:
     )
 
 
-def _do(tables: Tables, row: Row | None, item: Write) -> Ok[Receipt]:
-    """Carry out what `judge` has nothing against."""
+def carry_out(tables: Tables, item: Write) -> Ok[Receipt]:
+    """Do what `too_large` and `judge` have nothing against."""
     if type(item) is New:
         return _do_new(tables, item)
+    row = tables.find(item.id)
     assert row is not None
     if type(item) is Turn:
         return _do_turn(tables, row, item)
@@ -218,7 +218,7 @@ def _do_turn(tables: Tables, row: Row, turn: Turn) -> Ok[Receipt]:
 
 
 def _status_after(turn: Turn) -> Status:
-    """Tell apart run and execution: a closed status beside `opens` is the old run's, and it is scheduled anew."""
+    """Tell run and execution apart: a closed status beside `opens` is the old run's alone."""
     if turn.opens is not None and turn.status in CLOSED:
         return Status.SCHEDULED
     return turn.status
@@ -274,9 +274,8 @@ def _follow(tables: Tables, creates: Sequence[New], posts: Sequence[Post]) -> tu
         else:
             conflicts.append(new.id)
     for post in posts:
-        row = tables.find(post.id)
-        if judge(tables, row, post) is None:
-            _do(tables, row, post)
+        if judge(tables, tables.find(post.id), post) is None:
+            carry_out(tables, post)
     return tuple(conflicts)
 
 
