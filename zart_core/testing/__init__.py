@@ -1,1 +1,76 @@
-"""Placeholder."""
+"""For testers: run a workflow in memory and virtual time, crash it at every point, break its store, check a store.
+
+Nothing is imported before it is used: the pytest plugin lives in this package, and StoreContract needs pytest.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zart_core.testing.clock import VirtualClock
+    from zart_core.testing.contract import StoreContract
+    from zart_core.testing.crashes import ALL_POINTS, Point, Reopened, explore_crashes
+    from zart_core.testing.faulty import FaultyStore
+    from zart_core.testing.filesystem import SimulatedFileSystem
+    from zart_core.testing.relay import Relay
+    from zart_core.testing.report import CrashReport, Violation
+    from zart_core.testing.runner import ScriptedRunner
+    from zart_core.testing.running import RunResult, run
+    from zart_core.testing.world import Cancel, SimulatedCrash, Terminate
+
+__all__ = [
+    "ALL_POINTS",
+    "Cancel",
+    "CrashReport",
+    "FaultyStore",
+    "Point",
+    "Relay",
+    "Reopened",
+    "RunResult",
+    "ScriptedRunner",
+    "SimulatedCrash",
+    "SimulatedFileSystem",
+    "StoreContract",
+    "Terminate",
+    "Violation",
+    "VirtualClock",
+    "explore_crashes",
+    "run",
+]
+
+MODULES = {
+    "ALL_POINTS": "crashes",
+    "Cancel": "world",
+    "CrashReport": "report",
+    "FaultyStore": "faulty",
+    "Point": "crashes",
+    "Relay": "relay",
+    "Reopened": "crashes",
+    "RunResult": "running",
+    "ScriptedRunner": "runner",
+    "SimulatedCrash": "world",
+    "SimulatedFileSystem": "filesystem",
+    "StoreContract": "contract",
+    "Terminate": "world",
+    "Violation": "report",
+    "VirtualClock": "clock",
+    "explore_crashes": "crashes",
+    "run": "running",
+}
+"""Where each public name lives."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__
