@@ -1,0 +1,594 @@
+"""Numbered bodies in a directory of segments: written once, in order, and found again after a power loss.
+
+Rule 1: no byte of a segment is written twice with another value. What is wrong at the end of a segment is
+        left there: the next segment's head says how far this one counts.
+Rule 2: a segment gets its name when its head, and what it carries over, is synced, and is written to when its
+        name is synced (F4). So under a segment's own name there is always a valid head.
+Rule 3: after a failed sync, or an error in the middle of a write, the journal is failed for good (F5). The
+        next one to open it carries what it reads back, which may never have reached the disk, over to a new
+        segment.
+Rule 4: a bad frame before the largest durable mark is damage and refused; one behind it is the torn end of a
+        write that was never acknowledged, and is cut, and said so (F3, F9, L12).
+Rule 5: a read error is never the end of the log (F8).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
+
+import attrs
+
+from zart_core.errors import InvalidUse, StoreFailed, StoreLocked, StoreUnavailable
+from zart_stores.file.frames import (
+    BEGINNING,
+    Damage,
+    Frame,
+    Head,
+    Previous,
+    Sealer,
+    corrupt,
+    head_line,
+    read_head,
+    sum_of,
+)
+from zart_stores.file.fs import FileSystem
+
+SEGMENT_NAME = re.compile(r"segment-(\d{8})\.zart")
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+REOPEN = "Close it and open it again: what was not acknowledged is then read back"
+OPEN_FILES_MAX = 32
+READ_GAP_BYTES = 1 << 14
+"""Frames that lie closer together than this are read in one call."""
+READ_BYTES_MAX = 1 << 20
+HEAD_BYTES_MAX = 4096
+PROVISIONAL = ".new"
+
+
+class Full(Exception):
+    """There is no room; nothing of what was to be written is there, now or later (F6)."""
+
+
+class Place(NamedTuple):
+    """Where a frame is."""
+
+    segment: int
+    offset: int
+    length: int
+
+
+@attrs.define
+class Segment:
+    """One file of the journal."""
+
+    number: int
+    path: str
+    head: Head
+    sealer: Sealer
+    head_bytes: int
+    last_sum: str
+    """The checksum of the last frame, or of the head."""
+    end: int
+    """Where the next frame goes."""
+
+
+Replay: TypeAlias = Callable[[bytes, bool, Place], None]
+"""Takes a body, whether it closes a session, and its place."""
+
+
+class Journal:
+    """The frames of a directory. Not safe for several threads at once; the log holds a lock around it.
+
+    `syncs` says whether `sync` does anything. `segment_bytes` is the size from which on a new
+    segment is begun.
+    """
+
+    def __init__(self, fs: FileSystem, path: str, *, syncs: bool, segment_bytes: int) -> None:
+        self._fs = fs
+        self._path = path
+        self._syncs = syncs
+        self._segment_bytes = segment_bytes
+        self._segments: dict[int, Segment] = {}
+        self._files: dict[int, int] = {}
+        self._lock_file = -1
+        self._sequence = 0
+        self._synced = 0
+        self._footers: list[Frame] = []
+        """Footers at the end of the last segment. Nobody knows whether they reached the disk, so that they are
+        written again, the same, with the next frame."""
+        self._spoiled = False
+        self.failed: str | None = None
+        """Why the journal can no longer be used, or None."""
+        self.recovered: str | None = None
+        """What was cut off when it was opened, or None."""
+
+    # ------------------------------------------------ opening
+
+    def open(self, replay: Replay) -> None:
+        """Take the lock, read everything, hand each body to `replay` in order, and make ready to append.
+
+        Linear in the size of the log; one segment at a time is in memory. Raises StoreLocked, LogCorrupt,
+        FormatTooNew, InvalidUse for a directory that cannot be used, StoreUnavailable when the disk says no.
+        """
+        self._make_directory()
+        self._take_lock()
+        try:
+            self._find(replay)
+            self._file(len(self._segments))
+        except OSError as error:
+            raise StoreUnavailable(f"the log {self._path} cannot be opened: {error}") from error
+        except Full as error:
+            raise StoreUnavailable(
+                f"the log {self._path} cannot be opened, there is no room: {error}"
+            ) from error
+
+    def _find(self, replay: Replay) -> None:
+        names = self._fs.list_directory(self._path)
+        for name in names:
+            if name.endswith(PROVISIONAL):
+                self._fs.unlink(self._join(name))
+        numbers = sorted(int(found[1]) for name in names if (found := SEGMENT_NAME.fullmatch(name)))
+        self._fs.sync_directory(self._path)
+        if numbers:
+            self._load(numbers, replay)
+        else:
+            self._fs.sync_directory(os.path.dirname(self._path))  # noqa: PTH120  # paths are text here
+            self._begin(1, [], None)
+
+    def _make_directory(self) -> None:
+        try:
+            self._fs.make_directory(self._path)
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise InvalidUse(
+                f"the log's directory {self._path} cannot be made: {error.strerror}. The directory above it "
+                "must be there and writable"
+            ) from error
+
+    def _take_lock(self) -> None:
+        path = self._join("lock")
+        try:
+            self._lock_file = self._fs.open(path, write=True, create=True)
+        except OSError as error:
+            raise InvalidUse(
+                f"{self._path} cannot be used as a log: {path}: {error.strerror}. Give a directory that this "
+                "user may write to, on a disk of this machine"
+            ) from error
+        if not self._locked(path):
+            holder = self._fs.pread(self._lock_file, 100, 0).decode("ascii", "replace").strip()
+            raise StoreLocked(
+                f"the log {self._path} is open already, in {holder or 'another process'}. One process at a "
+                "time may have a file log open: close it there, or use sqlite: or postgresql: for several"
+            )
+        with contextlib.suppress(OSError):
+            self._fs.truncate(self._lock_file, 0)
+            self._fs.pwrite(self._lock_file, b"process %d\n" % os.getpid(), 0)
+
+    def _locked(self, path: str) -> bool:
+        try:
+            return self._fs.lock(self._lock_file)
+        except OSError as error:
+            raise InvalidUse(
+                f"{path} cannot be locked: {error.strerror}. A file log needs a disk of this machine"
+            ) from error
+
+    def _load(self, numbers: Sequence[int], replay: Replay) -> None:
+        """Read all heads, then one segment after the other."""
+        for expected, number in enumerate(numbers, 1):
+            if number != expected:
+                missing = Damage(0, "this segment", f"none, and {segment_name(number)} after it")
+                raise corrupt(self._join(segment_name(expected)), missing)
+            self._segments[number] = self._read_head(number)
+        for number in numbers[:-1]:
+            self._load_sealed(number, replay)
+        self._load_last(self._segments[numbers[-1]], replay)
+
+    def _read_head(self, number: int) -> Segment:
+        path = self._join(segment_name(number))
+        head, length, total = read_head(self._read_file(path, HEAD_BYTES_MAX), path)
+        if head.segment != number or (head.previous is None) != (number == 1):
+            raise corrupt(path, Damage(0, f"the head of segment {number}", f"that of segment {head.segment}"))
+        return Segment(number, path, head, Sealer(head.salt), length, total, length)
+
+    def _read_file(self, path: str, length: int | None = None) -> bytes:
+        fd = self._open(path)
+        try:
+            return self._pread(fd, path, self._fs.size(fd) if length is None else length, 0, whole=False)
+        finally:
+            self._fs.close(fd)
+
+    def _load_sealed(self, number: int, replay: Replay) -> None:
+        """Replay a segment that another follows: whole, up to the end that the next one's head names."""
+        segment, previous = self._segments[number], self._segments[number + 1].head.previous
+        assert previous is not None
+        for frame in self._sealed_frames(segment, self._read_file(segment.path), previous):
+            replay(frame.body, frame.closing, Place(number, frame.offset, frame.length))
+
+    def _sealed_frames(self, segment: Segment, data: bytes, previous: Previous) -> Iterator[Frame]:
+        """Yield the frames up to a known end."""
+        self._check_base(segment)
+        while segment.end < previous.end:
+            found = segment.sealer.read(data, segment.end, segment.end)
+            if isinstance(found, Damage):
+                raise corrupt(segment.path, found)
+            self._accept(segment, found)
+            yield found
+        if segment.end != previous.end or segment.last_sum != previous.sum:
+            expected = f"the end at {previous.end}, after checksum {previous.sum}"
+            raise corrupt(segment.path, Damage(segment.end, expected, f"checksum {segment.last_sum}"))
+
+    def _check_base(self, segment: Segment) -> None:
+        if segment.head.base != self._sequence:
+            found = f"frame {segment.head.base}"
+            raise corrupt(segment.path, Damage(0, f"frame {self._sequence} to come first", found))
+
+    def _accept(self, segment: Segment, frame: Frame) -> None:
+        """Count a frame that follows; its number and its mark must fit."""
+        if frame.sequence != self._sequence or frame.mark > frame.offset:
+            expected = f"frame {self._sequence} with a mark up to {frame.offset}"
+            found = f"frame {frame.sequence}, mark {frame.mark}"
+            raise corrupt(segment.path, Damage(frame.offset, expected, found))
+        self._sequence += 1
+        segment.end = frame.end
+        segment.last_sum = frame.sum
+
+    def _load_last(self, segment: Segment, replay: Replay) -> None:
+        """Recover the last segment (Rule 4), replay it, and continue it or begin another."""
+        data = self._read_file(segment.path)
+        self._check_base(segment)
+        frames, cut = recover(segment, data)
+        durable = max([segment.head_bytes + segment.head.kept, *(frame.mark for frame in frames)])
+        for frame in frames:
+            if frame.offset < durable:
+                self._accept(segment, frame)
+                replay(frame.body, frame.closing, Place(segment.number, frame.offset, frame.length))
+        tail = [frame for frame in frames if frame.offset >= durable]
+        self._synced = segment.end
+        if cut:
+            self.recovered = (
+                f"{segment.path}: the {cut} bytes from offset {len(data) - cut} on were the torn end of a "
+                "write that was never acknowledged; they are cut off"
+            )
+        if not cut and all(frame.closing for frame in tail):
+            self._footers = tail
+            for frame in tail:
+                replay(frame.body, True, Place(segment.number, frame.offset, frame.length))
+        elif tail or cut:
+            for frame, place in self._begin(segment.number + 1, tail, segment):
+                replay(frame.body, frame.closing, place)
+
+    def _begin(self, number: int, kept: Sequence[Frame], before: Segment | None) -> list[tuple[Frame, Place]]:
+        """Begin a segment that seals the one before and carries frames of it over (Rule 2)."""
+        salt = os.urandom(16).hex()
+        size = sum(frame.length for frame in kept)
+        previous = None if before is None else Previous(before.end, before.last_sum)
+        head = Head(number, self._sequence, size, salt, previous)
+        first = head_line(head)
+        path = self._join(segment_name(number))
+        segment = Segment(number, path, head, Sealer(salt), len(first), read_head(first, path)[2], len(first))
+        lines = [first]
+        for sequence, frame in enumerate(kept, self._sequence):
+            lines.append(segment.sealer.line(frame.body, segment.end, sequence, len(first), frame.closing))
+            segment.end += frame.length
+            segment.last_sum = sum_of(lines[-1])
+        self._publish(segment, b"".join(lines))
+        self._segments[number] = segment
+        self._sequence += len(kept)
+        self._synced = segment.end
+        self._footers = []
+        self._spoiled = False
+        offsets = itertools.accumulate((frame.length for frame in kept), initial=len(first))
+        return [(frame, Place(number, at, frame.length)) for frame, at in zip(kept, offsets, strict=False)]
+
+    def _publish(self, segment: Segment, data: bytes) -> None:
+        """Write a file under a provisional name, sync it, give it its name, sync that."""
+        provisional = f"{segment.path}{PROVISIONAL}"
+        try:
+            fd = self._fs.open(provisional, write=True, create=True)
+        except OSError as error:
+            raise self._refusal(error, provisional) from error
+        try:
+            self._fs.truncate(fd, 0)
+            self._write(fd, data, 0)
+            self._sync(fd, provisional)
+            self._fs.rename(provisional, segment.path)
+        except BaseException as error:
+            self._fs.close(fd)
+            with contextlib.suppress(OSError):
+                self._fs.unlink(provisional)
+            if isinstance(error, OSError):
+                raise self._refusal(error, provisional) from error
+            raise
+        self._keep_open(segment.number, fd)
+        try:
+            self._fs.sync_directory(self._path)
+        except BaseException as error:
+            failed = self._fail(f"{self._path}: the directory cannot be synced: {error}")
+            if isinstance(error, OSError):
+                raise failed from error
+            raise
+
+    # ------------------------------------------------ appending
+
+    def write(self, bodies: Sequence[bytes]) -> list[Place]:
+        """Write bodies as frames, in one write. They are acknowledged by `sync`.
+
+        Raises Full when there is no room: nothing is there, now or later. Raises StoreFailed when nobody can
+        say whether they are there.
+        """
+        segment = self._segments[len(self._segments)]
+        if self._spoiled or segment.end >= self._segment_bytes:
+            segment = self._roll(segment)
+        lines, places = self._lines(segment, bodies)
+        data = b"".join(lines)
+        self._write_or_undo(self._file(segment.number), segment, data)
+        segment.end += len(data)
+        segment.last_sum = sum_of(lines[-1])
+        self._sequence += len(lines)
+        self._footers = []
+        return places
+
+    def sync(self) -> None:
+        """Make what was written durable, at level power. Raises StoreFailed."""
+        segment = self._segments[len(self._segments)]
+        if self._syncs and self._synced < segment.end:
+            self._sync(self._file(segment.number), segment.path)
+            self._synced = segment.end
+
+    def _lines(self, segment: Segment, bodies: Sequence[bytes]) -> tuple[list[bytes], list[Place]]:
+        """Give the lines to write at the segment's end, footers again first, and the places of the bodies."""
+        lines: list[bytes] = []
+        places: list[Place] = []
+        offset, sequence = segment.end, self._sequence
+        for footer in self._footers:
+            lines.append(segment.sealer.line(footer.body, offset, sequence, footer.mark, closing=True))
+            offset += footer.length
+            sequence += 1
+        for number, body in enumerate(bodies, sequence):
+            lines.append(segment.sealer.line(body, offset, number, self._synced))
+            places.append(Place(segment.number, offset, len(lines[-1])))
+            offset += len(lines[-1])
+        return lines, places
+
+    def _roll(self, segment: Segment) -> Segment:
+        """Begin the next segment; all of this one is synced first."""
+        if self._synced < segment.end:
+            self._sync(self._file(segment.number), segment.path)
+            self._synced = segment.end
+        self._begin(segment.number + 1, self._footers, segment)
+        return self._segments[segment.number + 1]
+
+    def _write_or_undo(self, fd: int, segment: Segment, data: bytes) -> None:
+        """Write all of it, or take back what was written (F6), or fail for good."""
+        try:
+            self._write(fd, data, segment.end)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise self._fail(f"{segment.path}: cannot be written: {error.strerror}") from error
+            self._undo(fd, segment)
+            raise Full(f"{segment.path}: {error.strerror}") from error
+        except BaseException:
+            self._fail(f"{segment.path}: a write was interrupted")
+            raise
+
+    def _undo(self, fd: int, segment: Segment) -> None:
+        """Cut a write that did not fit off again, for good. The space behind is not used again (Rule 1)."""
+        self._spoiled = True
+        try:
+            self._fs.truncate(fd, segment.end)
+        except OSError as error:
+            raise self._fail(f"{segment.path}: cannot be cut at {segment.end}: {error.strerror}") from error
+        if self._syncs:
+            self._sync(fd, segment.path)
+            self._synced = segment.end
+
+    def _write(self, fd: int, data: bytes, offset: int) -> None:
+        """Write everything; loops over short writes and interruptions (F7)."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                taken = self._fs.pwrite(fd, rest, offset)
+            except InterruptedError:
+                continue
+            if taken == 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            offset += taken
+            rest = rest[taken:]
+
+    def _sync(self, fd: int, path: str) -> None:
+        """Sync; an error is final (Rule 3)."""
+        while True:
+            try:
+                self._fs.sync(fd)
+            except InterruptedError:
+                continue
+            except OSError as error:
+                raise self._fail(f"{path}: cannot be synced: {error.strerror}") from error
+            except BaseException:
+                self._fail(f"{path}: a sync was interrupted")
+                raise
+            return
+
+    def _refusal(self, error: OSError, path: str) -> Exception:
+        """Say what an error while a segment is begun means: no room, or the end."""
+        if error.errno in FULL:
+            return Full(f"{path}: {error.strerror}")
+        return self._fail(f"{path}: {error.strerror}")
+
+    def _fail(self, reason: str) -> StoreFailed:
+        self.failed = reason
+        return StoreFailed(f"the log can no longer be used: {reason}. {REOPEN}")
+
+    def fail(self, reason: str) -> None:
+        """Refuse everything from now on: what is in memory may no longer be what is on disk."""
+        self._fail(reason)
+
+    # ------------------------------------------------ reading
+
+    def read(self, places: Sequence[Place]) -> list[bytes]:
+        """Read the bodies at these places, verified; neighbours are read together.
+
+        Raises LogCorrupt, StoreUnavailable.
+        """
+        bodies: list[bytes] = []
+        first = 0
+        while first < len(places):
+            last = _together(places, first)
+            segment, start, _ = places[first]
+            end = places[last].offset + places[last].length
+            path = self._segments[segment].path
+            data = self._pread(self._file(segment), path, end - start, start)
+            for place in places[first : last + 1]:
+                found = self._segments[segment].sealer.read(data, place.offset - start, place.offset)
+                if isinstance(found, Damage):
+                    raise corrupt(path, found)
+                bodies.append(found.body)
+            first = last + 1
+        return bodies
+
+    def verify(self, replay: Replay) -> None:
+        """Read everything again as a second reader would, handing each body to `replay`. Changes nothing.
+
+        Raises LogCorrupt at the first damage.
+        """
+        again = Journal(self._fs, self._path, syncs=False, segment_bytes=self._segment_bytes)
+        for number, segment in self._segments.items():
+            copy = again._read_head(number)
+            data = again._read_file(copy.path)
+            for frame in again._sealed_frames(copy, data, Previous(segment.end, segment.last_sum)):
+                replay(frame.body, frame.closing, Place(number, frame.offset, frame.length))
+
+    def _pread(self, fd: int, path: str, length: int, offset: int, *, whole: bool = True) -> bytes:
+        """Read so many bytes; fewer only at the end of the file."""
+        parts: list[bytes] = []
+        while length > 0:
+            try:
+                part = self._fs.pread(fd, length, offset)
+            except InterruptedError:
+                continue
+            except OSError as error:
+                raise StoreUnavailable(
+                    f"{path} cannot be read at offset {offset}: {error.strerror}"
+                ) from error
+            if not part:
+                if whole:
+                    raise corrupt(path, Damage(offset, f"{length} more bytes", "the end of the file"))
+                break
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _file(self, number: int) -> int:
+        """Give a descriptor of a segment, for writing too where it is the last; few are kept open."""
+        fd = self._files.get(number)
+        if fd is None:
+            fd = self._open(self._segments[number].path, write=number == len(self._segments))
+            self._keep_open(number, fd)
+        return fd
+
+    def _open(self, path: str, *, write: bool = False) -> int:
+        try:
+            return self._fs.open(path, write=write)
+        except OSError as error:
+            raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}") from error
+
+    def _keep_open(self, number: int, fd: int) -> None:
+        self._files[number] = fd
+        if len(self._files) > OPEN_FILES_MAX:
+            oldest = next(n for n in self._files if n < len(self._segments))
+            self._fs.close(self._files.pop(oldest))
+
+    # ------------------------------------------------ closing
+
+    def close(self, footer: bytes) -> None:
+        """Sync, write a footer that says that everything before it is durable, and let go.
+
+        The footer that the last session left stays when nothing is new. Errors are not raised: the log is
+        then as one that was not closed.
+        """
+        unchanged = bool(self._footers) and self._footers[-1].body == footer
+        if self.failed is None and self._segments and not self._spoiled and not unchanged:
+            with contextlib.suppress(OSError, StoreFailed):
+                self._write_footer(footer)
+        self.abandon(unlock=True)
+
+    def _write_footer(self, footer: bytes) -> None:
+        segment = self._segments[len(self._segments)]
+        fd = self._file(segment.number)
+        if self._synced < segment.end:
+            self._sync(fd, segment.path)
+        lines, _ = self._lines(segment, [])
+        end = segment.end + sum(map(len, lines))
+        lines.append(segment.sealer.line(footer, end, self._sequence + len(lines), segment.end, closing=True))
+        self._write(fd, b"".join(lines), segment.end)
+        self._sync(fd, segment.path)
+
+    def abandon(self, *, unlock: bool) -> None:
+        """Close descriptors, write nothing. A forked child leaves the lock alone: it is its parent's (F12)."""
+        if unlock and self._lock_file >= 0:
+            with contextlib.suppress(OSError):
+                self._fs.unlock(self._lock_file)
+        for fd in [*self._files.values(), *([self._lock_file] if self._lock_file >= 0 else [])]:
+            with contextlib.suppress(OSError):
+                self._fs.close(fd)
+        self._files.clear()
+        self._lock_file = -1
+
+    def _join(self, name: str) -> str:
+        return f"{self._path}/{name}"
+
+
+def segment_name(number: int) -> str:
+    """Name the file of a segment."""
+    return f"segment-{number:08d}.zart"
+
+
+def recover(segment: Segment, data: bytes) -> tuple[list[Frame], int]:
+    """Give the valid frames of a last segment, and how many bytes lie behind them.
+
+    Raises LogCorrupt when a bad frame lies before a durable mark.
+    """
+    frames: list[Frame] = []
+    offset = segment.head_bytes
+    while offset < len(data) or offset < segment.head_bytes + segment.head.kept:
+        found = segment.sealer.read(data, offset, offset)
+        if isinstance(found, Damage):
+            marks = [frame.mark for frame in later(segment, data, offset)]
+            if offset < max([segment.head_bytes + segment.head.kept, *marks]):
+                raise corrupt(segment.path, found)
+            break
+        frames.append(found)
+        offset = found.end
+    return frames, len(data) - offset
+
+
+def later(segment: Segment, data: bytes, offset: int) -> Iterator[Frame]:
+    """Yield valid frames behind a bad one. No body holds what a frame begins with: this is linear."""
+    position = offset + 1
+    while (match := BEGINNING.search(data, position)) is not None:
+        found = segment.sealer.read(data, match.start(), match.start())
+        if isinstance(found, Frame):
+            yield found
+            position = found.end
+        else:
+            position = match.start() + 1
+
+
+def _together(places: Sequence[Place], first: int) -> int:
+    """Find the last of the places from `first` on that are read in one call."""
+    last = first
+    while last + 1 < len(places):
+        here, following = places[last], places[last + 1]
+        gap = following.offset - here.offset - here.length
+        size = following.offset + following.length - places[first].offset
+        if following.segment != here.segment or not 0 <= gap <= READ_GAP_BYTES or size > READ_BYTES_MAX:
+            break
+        last += 1
+    return last
