@@ -1,9 +1,44 @@
 """The SQLite log: the contract, and what is its own: durability, damage, several processes, full disks."""
 
+import os
+import random
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
 import pytest
 
-from zart_core.testing.contract import StoreContract
+from zart_core.errors import (
+    FormatTooNew,
+    InvalidUse,
+    LogCorrupt,
+    StoreFailed,
+    StoreLocked,
+    StoreUnavailable,
+)
+from zart_core.events import Ok, Status
+from zart_core.log import Mark, Rejected
+from zart_core.testing.contract import (
+    LEASE_S,
+    StoreContract,
+    claimed,
+    expect,
+    new,
+    post,
+    records,
+    refused,
+    standing,
+    state,
+    turn,
+    write,
+)
 from zart_stores.sql import sqlite
+from zart_stores.sql.sqlite_file import APPLICATION_ID, FORMAT
 
 
 class TestSqliteContract(StoreContract):
@@ -17,3 +52,573 @@ class TestSqliteContract(StoreContract):
 
     def advance(self, seconds):
         self.now += seconds
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "log.db")
+
+
+@pytest.fixture
+def log(path):
+    store = sqlite.open(f"sqlite:{path}")
+    yield store
+    store.close()
+
+
+def sql(path, *statements):
+    """Do something to the database behind the log's back."""
+    db = sqlite3.connect(path, isolation_level=None)
+    try:
+        return [db.execute(statement).fetchall() for statement in statements][-1]
+    finally:
+        db.close()
+
+
+# ---------------------------------------------------------------- opening
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite", "sqlite:", "file:x", "sqlite:///x.db", "sqlite::memory:", "sqlite:a\0b", "sqlite:a\nb"]
+)
+def test_bad_url(url):
+    """A URL that is not sqlite:PATH is refused."""
+    with pytest.raises(InvalidUse):
+        sqlite.open(url)
+
+
+@pytest.mark.parametrize("durability", ["none", "", "full"])
+def test_bad_durability(path, durability):
+    """L4: a level that SQLite does not offer is refused, with those that it does."""
+    with pytest.raises(InvalidUse, match=r"'power' .default. and 'process'"):
+        sqlite.open(f"sqlite:{path}", durability=durability)
+    assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["orders.db", "with space.db", "100%.db", "a?b#c&d.db", "ünï.db", "'quoted'.db"]
+)
+def test_path(tmp_path, monkeypatch, name):
+    """L11: the path is a path and nothing else, relative or not; later changes of directory do not matter."""
+    monkeypatch.chdir(tmp_path)
+    log = sqlite.open(f"sqlite:{name}")
+    monkeypatch.chdir("/")
+    write(log, new())
+    claimed(log)
+    log.close()
+    expect(os.listdir(tmp_path), [name])
+
+
+def test_mode(path, log):
+    """The files are for their owner alone."""
+    claimed(log)
+    names = os.listdir(os.path.dirname(path))
+    modes = {stat.S_IMODE(os.stat(os.path.join(os.path.dirname(path), name)).st_mode) for name in names}
+    expect((len(names), modes), (4, {0o600}))
+
+
+@pytest.mark.parametrize("durability, synchronous", [("power", 2), ("process", 1)])
+def test_pragmas(path, durability, synchronous):
+    """L4: WAL and FULL are set, and NORMAL only for a level that was asked for by name."""
+    log = sqlite.open(f"sqlite:{path}", durability=durability)
+    write(log, new())
+    claimed(log)
+    found = {name: db.execute("PRAGMA synchronous").fetchone()[0] for name, db in log._connections.items()}
+    expect(found, {"writer": synchronous, "leases": 1, "reader": 1})
+    expect(log.level, durability)
+    modes = {db.execute("PRAGMA journal_mode").fetchone()[0] for db in log._connections.values()}
+    expect(modes, {"wal"})
+    log.close()
+
+
+def test_no_wal(path, monkeypatch):
+    """L4: where WAL cannot be had the log refuses to open, with what was read."""
+    sqlite.open(f"sqlite:{path}").close()
+    sql(path, "PRAGMA journal_mode=DELETE")
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreUnavailable):
+        sqlite.open(f"sqlite:{path}", busy_s=0.1)
+    blocker.close()
+    sqlite.open(f"sqlite:{path}").close()
+    expect(sql(path, "PRAGMA journal_mode"), [("wal",)])
+
+
+def test_no_directory(tmp_path):
+    """A missing directory is named."""
+    with pytest.raises(InvalidUse, match=r"directory '.*/missing' does not exist"):
+        sqlite.open(f"sqlite:{tmp_path}/missing/log.db")
+
+
+def test_not_a_file(tmp_path):
+    """Directories and symbolic links are refused."""
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    for name in (".", "link"):
+        with pytest.raises(InvalidUse):
+            sqlite.open(f"sqlite:{tmp_path}/{name}")
+    expect(os.listdir(tmp_path), ["link"])
+
+
+def test_not_a_database(path):
+    """F26: a file that is no database is refused and left as it is."""
+    content = b"Dear diary, " * 1000
+    Path(path).write_bytes(content)
+    with pytest.raises(LogCorrupt, match="not an SQLite database"):
+        sqlite.open(f"sqlite:{path}")
+    expect(Path(path).read_bytes(), content)
+
+
+@pytest.mark.parametrize(
+    "statement", ["CREATE TABLE t (x)", "PRAGMA application_id = 7", "PRAGMA user_version = 3"]
+)
+def test_another_database(path, statement):
+    """F26: somebody else's database is refused and left as it is."""
+    sql(path, statement)
+    before = Path(path).read_bytes()
+    with pytest.raises(InvalidUse, match="of its own"):
+        sqlite.open(f"sqlite:{path}")
+    expect(Path(path).read_bytes(), before)
+
+
+def test_newer_format(path):
+    """F26: a newer format is refused with both versions named."""
+    sqlite.open(f"sqlite:{path}").close()
+    sql(path, "PRAGMA user_version = 99")
+    with pytest.raises(FormatTooNew, match=f"format 99.*up to {FORMAT}"):
+        sqlite.open(f"sqlite:{path}")
+    expect(sql(path, "PRAGMA application_id"), [(APPLICATION_ID,)])
+
+
+def test_newer_format_while_open(path, log):
+    """F26: a connection that is opened later looks again."""
+    write(log, new())
+    sql(path, "PRAGMA user_version = 99")
+    log._disconnect()
+    with pytest.raises(FormatTooNew):
+        log.summary("a")
+    refused(log, post(), "damaged")
+    sql(path, f"PRAGMA user_version = {FORMAT}")
+
+
+def test_gone(path, log):
+    """A database that was removed is not made anew behind everybody's back."""
+    write(log, new())
+    log._disconnect()
+    os.unlink(path)
+    with pytest.raises(StoreUnavailable, match="is gone"):
+        log.summary("a")
+    refused(log, post(), "unavailable")
+    assert not os.path.exists(path)
+
+
+# ---------------------------------------------------------------- damage
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE records SET data = X'00' WHERE position = 1",
+        "UPDATE records SET kind = 'Other' WHERE position = 1",
+        "UPDATE records SET at = at + 1 WHERE position = 1",
+        "UPDATE records SET crc = crc + 1 WHERE position = 1",
+        "UPDATE records SET run = 7 WHERE position = 1",
+        "DELETE FROM records WHERE position = 0",
+        "DELETE FROM records WHERE position = 1",
+        "DELETE FROM records WHERE position = 2",
+        "UPDATE records SET position = 9 WHERE position = 2",
+        "INSERT INTO records SELECT execution, run, 3, kind, at, data, crc FROM records WHERE position = 2",
+        "UPDATE executions SET position = 2",
+        "UPDATE executions SET fence = fence + 1",
+        "UPDATE executions SET status = 'nonsense'",
+        "UPDATE executions SET workflow = 'v'",
+    ],
+)
+def test_damaged_record(path, log, statement):
+    """L12: a record or row that is not as it was written is reported by reading and by verify."""
+    write(log, new(), turn("a", 1, "X", "Y"))
+    sql(path, statement)
+    for read in (lambda: log.records("a"), log.verify, lambda: log.records("a")):
+        with pytest.raises(LogCorrupt) as caught:
+            read()
+        assert path in caught.value.where and caught.value.expected and caught.value.found
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE messages SET payload = X'00' WHERE number = 2",
+        "UPDATE messages SET name = 'other' WHERE number = 2",
+        "UPDATE messages SET key = 'other' WHERE number = 2",
+        "UPDATE messages SET number = 9 WHERE number = 2",
+        "DELETE FROM messages WHERE number = 1",
+        "DELETE FROM messages WHERE number = 2",
+    ],
+)
+def test_damaged_message(path, log, statement):
+    """L12: a message that is missing or not as it was posted is reported."""
+    write(log, new(), post(payload=b"1", key="k1"), post(payload=b"2", key="k2"))
+    sql(path, statement)
+    for read in (lambda: log.inbox("a"), log.verify):
+        with pytest.raises(LogCorrupt):
+            read()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE executions SET due = 77.0",
+        "DELETE FROM message_keys",
+        "DELETE FROM ended_runs",
+        "UPDATE ended_runs SET records = records + 1",
+        "DELETE FROM executions",
+        "DELETE FROM records WHERE run = 0 AND position = 1",
+        "INSERT INTO messages VALUES (99, 1, 'event', 'n', 0.0, NULL, X'', 0)",
+    ],
+)
+def test_damage_that_verify_finds(path, log, statement):
+    """L12: verify checks what single reads do not look at."""
+    write(log, new(), post(key="k"), turn("a", 1, "X", opens=records("Started", at=2.0)))
+    log.verify()
+    sql(path, statement)
+    with pytest.raises(LogCorrupt):
+        log.verify()
+
+
+def test_times_that_go_back(log):
+    """I2: verify reports a time that goes back within a run."""
+    write(log, new(), turn("a", 1, records=records("X", at=0.5)))
+    with pytest.raises(LogCorrupt, match="time goes back"):
+        log.verify()
+
+
+def test_damage_is_alone(path, log, caplog):
+    """I8: damage of one execution hinders no other: not its batch, not a claim."""
+    write(log, new(), new("b"), new("c"))
+    sql(path, "UPDATE executions SET digest = 'x' WHERE id = 'b'")
+    found = log.append([turn("a", 1, "X", wake=0.0), turn("b", 1, "X"), post("c")])
+    expect([isinstance(outcome, Ok) for outcome in found], [True, False, True])
+    expect(found[1].reason.split(":")[0], "damaged")
+    (outcome,) = log.append([turn("a", 2, "Y", posts=[post("c"), post("b")])])
+    assert isinstance(outcome, Rejected)
+    expect((standing(log).position, standing(log, "c").unread), (2, 1))
+    expect(claimed(log), ["a", "c"])
+    assert "'b'" in caplog.text
+    with pytest.raises(LogCorrupt):
+        log.summary("b")
+
+
+def test_damaged_pages(path):
+    """L12: whatever page is overwritten, what is read is as it was or LogCorrupt."""
+    log = sqlite.open(f"sqlite:{path}")
+    write(log, *[new(f"e{n}", records=records("A", "B", data=bytes(900))) for n in range(40)])
+    ids = [f"e{n}" for n in range(40)]
+    before = state(log, *ids)
+    log.close()
+    whole = Path(path).read_bytes()
+    noticed = 0
+    for page in range(0, len(whole) // 4096, 2):
+        with open(path, "wb") as file:
+            file.write(
+                whole[: page * 4096] + random.Random(page).randbytes(4096) + whole[(page + 1) * 4096 :]
+            )
+        try:
+            log = sqlite.open(f"sqlite:{path}")
+        except (LogCorrupt, InvalidUse):
+            noticed += 1
+            continue
+        try:
+            log.verify()
+            expect(state(log, *ids), before)
+        except LogCorrupt:
+            noticed += 1
+        finally:
+            log.close()
+    assert noticed > 5
+
+
+# ---------------------------------------------------------------- full disks, locks, forks
+
+
+def test_full(path, log):
+    """F6: a full disk is Rejected("full"), with nothing written, and the log works again when there is room."""
+    write(log, new())
+    db = log._connection("writer")
+    pages = db.execute("PRAGMA page_count").fetchone()[0]
+    db.execute(f"PRAGMA max_page_count = {pages + 20}")
+    before = state(log, "a", "b")
+    big = turn("a", 1, records=records("X", at=2.0, data=bytes(500_000)))
+    found = log.append([new("b"), big, turn("a", 9)])
+    expect([outcome.reason.split(":")[0] for outcome in found], ["full", "full", "stale"])
+    expect(state(log, "a", "b"), before)
+    expect(dict(log.verify())["executions"], 1)
+    write(log, big)  # its connection is new and has no bound
+    expect(standing(log).position, 2)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
+def test_full_disk(tmp_path):
+    """F6: on a disk that is full every append is Rejected or whole; it works again when there is room."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True
+    ).returncode:
+        pytest.skip("no tmpfs can be mounted here")
+    try:
+        ballast = place / "ballast"
+        ballast.write_bytes(bytes(300_000))
+        log = sqlite.open(f"sqlite:{place}/log.db")
+        write(log, new())
+        position, refusals = 1, 0
+        while refusals < 5:
+            (outcome,) = log.append([turn("a", position, records=records("X", at=2.0, data=bytes(9_000)))])
+            if isinstance(outcome, Ok):
+                position += 1
+            else:
+                expect((type(outcome), outcome.reason.split(":")[0]), (Rejected, "full"))
+                refusals += 1
+        assert position > 10
+        ballast.unlink()
+        write(log, turn("a", position, "Y"))
+        expect(len(log.records("a")), position + 1)
+        log.verify()
+        log.close()
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_locked(path, log):
+    """F17: a writer that is in the way for long makes an append Rejected("unavailable"), never half done."""
+    write(log, new())
+    log._busy_s = 0.1
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    refused(log, turn("a", 1, "X"), "unavailable")
+    with pytest.raises(StoreUnavailable):
+        log.claim("w1", now=10.0, lease_s=LEASE_S, limit=1)
+    expect(standing(log).position, 1)
+    blocker.close()
+    write(log, turn("a", 1, "X"))
+
+
+def test_fork(path, log):
+    """F12: a log that is used in a forked child refuses, and the parent's goes on."""
+    write(log, new())
+    claimed(log)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            for use in (lambda: log.append([post()]), lambda: log.summary("a"), lambda: claimed(log)):
+                try:
+                    use()
+                except StoreFailed:
+                    continue
+                os._exit(2)
+            log.close()
+            own = sqlite.open(f"sqlite:{path}")
+            code = 0 if standing(own).owner == "w1" and claimed(own, "w2") == [] else 3
+        finally:
+            os._exit(code)
+    expect(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
+    write(log, turn("a", 1, "X", fence=1))
+    expect(standing(log).owner, "w1")
+
+
+def test_one_worker_name_twice(path, log):
+    """L8: a worker name that is in use by a living worker cannot be used by another."""
+    write(log, new())
+    claimed(log, "w1")
+    other = sqlite.open(f"sqlite:{path}")
+    with pytest.raises(StoreLocked, match="w1"):
+        claimed(other, "w1")
+    with pytest.raises(StoreLocked, match="w1"):
+        other.append([new("b", owner="w1")])
+    expect(other.summary("b"), None)
+    other.close()
+    expect(standing(log).owner, "w1")
+
+
+def test_no_lock_is_left(path):
+    """Closing removes the locks of its workers."""
+    log = sqlite.open(f"sqlite:{path}")
+    write(log, new())
+    for worker in ("w1", "w2"):
+        claimed(log, worker)
+    log.close()
+    expect(os.listdir(os.path.dirname(path)), ["log.db"])
+
+
+def test_due_by_index(path, log):
+    """L10: claims and next_wake use the indexes of what is due, and never scan what has ended."""
+    write(log, *[new(f"e{n}", wake=None, status=Status.COMPLETED) for n in range(500)], new("a"))
+    plans = []
+    db = log._connection("leases")
+    db.set_trace_callback(lambda statement: plans.append(statement))
+    expect(claimed(log), ["a"])
+    db.set_trace_callback(None)
+    for statement in [plan for plan in plans if plan.lstrip().startswith("SELECT") and "executions" in plan]:
+        for *_, detail in sql(path, f"EXPLAIN QUERY PLAN {statement}"):
+            assert detail.startswith("SEARCH"), f"{statement}: {detail}"
+    for query in (
+        "SELECT due FROM executions WHERE owner IS NULL AND due IS NOT NULL AND workflow = 'w' AND due >= 0",
+        "SELECT due FROM executions WHERE owner = 'w' AND workflow = 'w' AND due >= 0 ORDER BY due LIMIT 1",
+        "SELECT workflow FROM executions WHERE owner = 'w' AND workflow > '' ORDER BY workflow LIMIT 1",
+        "SELECT owner FROM executions WHERE owner IS NOT NULL AND owner > '' ORDER BY owner LIMIT 1",
+    ):
+        ((*_, detail),) = sql(path, f"EXPLAIN QUERY PLAN {query}")
+        assert detail.startswith("SEARCH executions USING ") and " INDEX executions_" in detail, detail
+
+
+# ---------------------------------------------------------------- several processes
+
+
+class Child:
+    """A process that has the database open: each line it is sent is run, and its answer is a line."""
+
+    SCRIPT = """
+        import sys
+        from zart_stores.sql import sqlite
+        from zart_core.testing.contract import *
+        log = sqlite.open(sys.argv[1])
+        print("ready", flush=True)
+        for line in sys.stdin:
+            print(repr(eval(line)), flush=True)
+        log.close()
+    """
+
+    def __init__(self, path):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(self.SCRIPT), f"sqlite:{path}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        expect(self.process.stdout.readline(), "ready\n")
+
+    def tell(self, line):
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def answer(self):
+        return self.process.stdout.readline().strip()
+
+    def ask(self, line):
+        self.tell(line)
+        return self.answer()
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait(20)
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def child(path):
+    process = Child(path)
+    yield process
+    if process.process.poll() is None:
+        process.process.kill()
+    process.process.wait(20)
+    process.process.stdin.close()
+    process.process.stdout.close()
+
+
+def test_two_processes(path, log, child):
+    """L2, L8: what one process writes another sees; claims of one are not another's; a wait notices."""
+    write(log, new())
+    expect(child.ask("claimed(log, 'other')"), "['a']")
+    expect((claimed(log), standing(log).owner), ([], "other"))
+    refused(log, turn("a", 1, "X"), "stale")
+    expect(child.ask("write(log, turn('a', 1, 'X', fence=1)).created"), "True")
+    expect([record.kind for record in log.records("a")], ["Started", "X"])
+    child.tell("log.wait(20.0)")
+    time.sleep(0.1)
+    began = time.monotonic()
+    write(log, new("b"))
+    expect(child.answer(), "True")
+    assert time.monotonic() - began < 5
+    expect(child.ask("claimed(log, 'other')"), "['b']")
+    child.end()
+    expect([standing(log, id).owner for id in "ab"], [None, None])
+
+
+def test_processes_compete(path, log, child):
+    """L2, F17: two processes that write at the same time lose nothing and never share a position."""
+    write(log, new(), new("mine"))
+    child.tell(
+        "[isinstance(log.append([turn('a', 1 + n, 'child')])[0], Ok) or log.append([post('a')])[0] and False"
+        " for n in range(100)]"
+    )
+    mine = []
+    for n in range(100):
+        (outcome,) = log.append([turn("a", 1 + n, "parent")])
+        mine.append(isinstance(outcome, Ok))
+        write(log, turn("mine", 1 + n, "X"))
+    theirs = eval(child.answer())
+    kinds = [record.kind for record in log.records("a")][1:]
+    expect((kinds.count("parent"), kinds.count("child")), (sum(mine), sum(theirs)))
+    expect(log.verify()["messages"], theirs.count(False))
+
+
+def test_kill(path, log, child):
+    """L8: after kill -9 of its holder an execution is free at once, long before its lease runs out."""
+    write(log, new(), new("b"), new("c"))
+    child.ask("claimed(log, 'dead', lease_s=3600.0)")
+    child.ask("write(log, turn('a', 1, 'X', fence=1, status=Status.RUNNING))")
+    child.ask("write(log, turn('b', 1, 'X', fence=1, status=Status.WAITING, wake=500.0))")
+    expect(claimed(log), [])
+    locks = [str(lock) for lock in Path(path).parent.glob("*-worker-*")]
+    os.kill(child.process.pid, signal.SIGKILL)
+    child.process.wait(20)
+    expect(log.wait(20.0), True, "a worker's death is a reason to look")
+    expect(claimed(log), ["a", "c"], "RUNNING, and given without an answer")
+    expect((standing(log, "b").owner, standing(log).fence), (None, 2))
+    expect([lock for lock in locks if os.path.exists(lock)], [log._locks["w1"].path])
+    log.verify()
+
+
+def test_stopped(path, log, child):
+    """F15: a process that was stopped past its lease finds its append rejected by the fence."""
+    write(log, new())
+    expect(child.ask("claimed(log, 'slow', lease_s=0.3)"), "['a']")
+    os.kill(child.process.pid, signal.SIGSTOP)
+    try:
+        time.sleep(0.4)
+        expect(claimed(log), ["a"])
+        write(log, turn("a", 1, "Mine", fence=2))
+    finally:
+        os.kill(child.process.pid, signal.SIGCONT)
+    answer = child.ask("log.append([turn('a', 1, 'Zombie', fence=1), Mark('a', Status.PARKED, fence=1)])")
+    expect(answer.count('Rejected(reason="stale: '), 2, answer)
+    expect(child.ask("log.renew('slow', lease_s=9.0)"), "False")
+    expect([record.kind for record in log.records("a")], ["Started", "Mine"])
+
+
+def test_same_name_after_death(path, log, child):
+    """L8: a worker that comes back under its name after a crash finds free what it held."""
+    write(log, new())
+    child.ask("claimed(log, 'w1', lease_s=3600.0)")
+    os.kill(child.process.pid, signal.SIGKILL)
+    child.process.wait(20)
+    expect((claimed(log, "w1"), standing(log).fence), (["a"], 2))
+    write(log, Mark("a", Status.WAITING))
+
+
+def test_open_at_once(tmp_path):
+    """Several processes may make the same database at the same time."""
+    path = tmp_path / "log.db"
+    script = textwrap.dedent("""
+        import sys
+        from zart_stores.sql import sqlite
+        from zart_core.testing.contract import *
+        log = sqlite.open(sys.argv[1])
+        write(log, new(sys.argv[2]))
+        log.close()
+    """)
+    command = [sys.executable, "-c", script, f"sqlite:{path}"]
+    children = [subprocess.Popen([*command, f"e{n}"]) for n in range(4)]
+    expect([child.wait(30) for child in children], [0] * 4)
+    log = sqlite.open(f"sqlite:{path}")
+    expect([each.id for each in log.list().items], ["e0", "e1", "e2", "e3"])
+    log.close()

@@ -19,7 +19,7 @@ NAME_CHARS_MAX = 1024
 
 
 def is_id(id: str) -> bool:
-    """Tell whether an execution id can be stored: 1 to 255 printable characters (no NUL, control, surrogate)."""
+    """Tell whether an id can be stored: 1 to 255 printable characters (no NUL, control, surrogate)."""
     return id.isprintable() and 0 < len(id) <= ID_CHARS_MAX
 
 

@@ -10,8 +10,8 @@
         def open(self):
             return mystore.open(self.url)
 
-Rule 1: each check's docstring states one promise, with its number (`zart_core.log`); its failure shows what was
-        wanted beside what was found.
+Rule 1: each check's docstring states one promise, with its number (`zart_core.log`); its failure shows what
+        was wanted beside what was found.
 Rule 2: only the protocol is used; no check knows a store.
 """
 

@@ -1,6 +1,6 @@
-"""A batch of writes on its way into an SQLite database: rows are read, changed in Python, and written at once.
+"""A batch of writes on its way into an SQLite database: rows are read, changed in Python, written at once.
 
-Rule 1: used inside one transaction that began with BEGIN IMMEDIATE, so that what was read is still so at the end.
+Rule 1: used inside one transaction that began with BEGIN IMMEDIATE, so that what was read still holds.
 Rule 2: nothing goes to the database before `flush`: a write that is refused has left nothing to undo.
 """
 
@@ -20,8 +20,8 @@ from zart_stores.sql.reading import COLUMNS, DUE, row_of
 _FIND = f"SELECT {COLUMNS} FROM executions WHERE id = ?"  # noqa: S608  # no data in it
 _INSERT = f"INSERT INTO executions ({COLUMNS}) VALUES ({', '.join('?' * 21)})"  # noqa: S608
 _UPDATE = """
-    UPDATE executions SET wake = ?, run = ?, position = ?, fence = ?, updated_at = ?, given = ?, seen = ?, posted = ?,
-    top = ?, unread = ?, reason = ?, build = ?, crc = ? WHERE key = ?
+    UPDATE executions SET wake = ?, run = ?, position = ?, fence = ?, updated_at = ?, given = ?, seen = ?,
+    posted = ?, top = ?, unread = ?, reason = ?, build = ?, crc = ? WHERE key = ?
 """
 _MOVE = "UPDATE executions SET status = ?, owner = ?, due = ? WHERE key = ?"
 """Apart, because it touches indexes, and most turns move nothing."""

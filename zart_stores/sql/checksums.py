@@ -1,7 +1,7 @@
 """What the rows of an SQL log are checked by: CRC-32 over everything that matters in them (L12).
 
-Rule 1: a checksum covers where a row belongs (execution, run, position) beside what it says, so that a row in the
-        wrong place does not verify.
+Rule 1: a checksum covers where a row belongs (execution, run, position) beside what it says, so that a row
+        in the wrong place does not verify.
 Rule 2: times are summed as the floats that the database gives back.
 """
 

@@ -1,9 +1,9 @@
 """A file that is locked as long as a worker's process lives, so that others know at once when it does not.
 
-Rule 1: whoever finds the lock free knows that its holder is dead: the kernel gave it back (flock, not lockf: closing
-        another descriptor of the same file must not lose it).
-Rule 2: the name is random and used once, and its holder has the lock before it tells anybody the name; so nobody
-        can mistake a new lock for an old one.
+Rule 1: whoever finds the lock free knows that its holder is dead: the kernel gave it back (flock, not lockf:
+        closing another descriptor of the same file must not lose it).
+Rule 2: the name is random and used once, and its holder has the lock before it tells anybody the name; so
+        nobody can mistake a new lock for an old one.
 Rule 3: a forked child gives its copy up at once, else it would keep its dead parent alive.
 """
 
@@ -54,7 +54,7 @@ class Lock:
 
 
 def place(prefix: str, token: str) -> str:
-    """Give the path of a lock. The token comes from a database: it is checked before it becomes part of a path."""
+    """Give the path of a lock. The token may come from a database: it is checked before it is used."""
     if not TOKEN.fullmatch(token):
         raise ValueError(f"{token!a} is no name of a lock")
     return prefix + token
@@ -96,7 +96,7 @@ def _locked(fd: int, how: int) -> bool:
 
 def _is_there(path: str, fd: int) -> bool:
     try:
-        return os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd))
+        return os.path.samestat(Path(path).lstat(), os.fstat(fd))
     except FileNotFoundError:
         return False
 

@@ -1,6 +1,6 @@
 """Rows of an SQL log on their way out: checked, then made into records, messages and summaries.
 
-Rule 1: what does not verify, is missing or is too much raises LogCorrupt with its place; it is never skipped (L12).
+Rule 1: what does not verify, is missing or is too much raises LogCorrupt with its place (L12).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from zart_stores.rows import Row
 from zart_stores.sql import checksums
 
 COLUMNS = (
-    "key, id, workflow, digest, created_at, status, owner, wake, run, position, fence, updated_at, given, seen, "
-    "posted, top, unread, reason, build, due, crc"
+    "key, id, workflow, digest, created_at, status, owner, wake, run, position, fence, updated_at, given, "
+    "seen, posted, top, unread, reason, build, due, crc"
 )
 """The columns of an execution, in the order of Row's fields, then what is derived."""
 DUE = 19

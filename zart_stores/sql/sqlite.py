@@ -1,11 +1,11 @@
 """A log in an SQLite database, for one process or several on one machine.
 
 Rule 1: one writer per log object, under a lock; every write is BEGIN IMMEDIATE, a batch, COMMIT (F17).
-Rule 2: appends are committed with synchronous=FULL. Claims and leases are not waited for (NORMAL): they survive the
-        death of a process, and what does not survive a power failure is the workers themselves.
+Rule 2: appends are committed with synchronous=FULL. Claims and leases are not waited for (NORMAL): they
+        survive the death of a process, and the workers themselves do not survive a power failure.
 Rule 3: after any error but "busy" all connections are closed; the next call opens new ones (F5).
-Rule 4: an error before COMMIT is Rejected, an error in COMMIT is Unknown, and a full disk is Rejected (F6): SQLite
-        reports it before the last frame of the commit is written.
+Rule 4: an error before COMMIT is Rejected, an error in COMMIT is Unknown, and a full disk is Rejected (F6):
+        SQLite reports it before the last frame of the commit is written.
 Rule 5: a worker lives as long as its lock file is locked and its lease has not run out; see `lock`.
 """
 
@@ -71,6 +71,11 @@ POLL_S = 0.05
 PROBE_S = 0.5
 """How often `wait` looks whether another worker has died, in seconds."""
 
+_BY_ID = f"SELECT {COLUMNS} FROM executions WHERE id = ?"  # noqa: S608  # no data in it
+_BY_KEY = f"SELECT {COLUMNS} FROM executions WHERE key = ?"  # noqa: S608
+_FREE, _HELD = "owner IS NULL AND due IS NOT NULL", "owner = ?"
+"""The conditions under which the partial indexes of free and of held executions are used."""
+
 _logger = logging.getLogger("zart")
 
 
@@ -83,9 +88,9 @@ def open(
 ) -> EventLog:
     """Open `sqlite:PATH`; the database is made when there is none, with mode 0600.
 
-    `durability` is "power" (synchronous=FULL) or "process" (NORMAL: the last commits may be lost with the power).
-    `clock` gives seconds for leases, the same in all processes, and never goes back. `busy_s` bounds the wait for
-    other processes. Raises InvalidUse, LogCorrupt, FormatTooNew, and StoreUnavailable when the file cannot be had.
+    `durability` is "power" (synchronous=FULL) or "process" (NORMAL: the last commits may go with the power).
+    `clock` gives seconds for leases, the same in all processes, and never goes back. `busy_s` bounds the wait
+    for other processes. Raises InvalidUse, LogCorrupt, FormatTooNew; StoreUnavailable when the disk says no.
     """
     level = LEVELS.get(durability)
     if level is None:
@@ -153,6 +158,8 @@ class SqliteLog:
                 self._begin(db)
             except StoreLocked:
                 raise
+            except LogCorrupt as error:
+                return [Rejected(f"damaged: {error}")] * len(batch)
             except Weather as error:
                 return [Rejected(f"unavailable: {error}")] * len(batch)
             outcomes, stirred = self._append(db, batch)
@@ -184,7 +191,7 @@ class SqliteLog:
             raise
 
     def _give_up(self, error: sqlite3.Error, committing: bool) -> Rejected | Unknown:
-        """Decide what an error means for what was to be written, and close the connections (Rule 3, Rule 4)."""
+        """Decide what an error means for what was to be written, and close the connections (Rules 3, 4)."""
         what = weather(error, self._path)
         self._disconnect()
         if code(error) == sqlite3.SQLITE_FULL:
@@ -250,7 +257,7 @@ class SqliteLog:
     def _row(self, db: sqlite3.Connection, id: str) -> Row | None:
         if not is_id(id):
             return None
-        values = db.execute(f"SELECT {COLUMNS} FROM executions WHERE id = ?", (id,)).fetchone()  # noqa: S608
+        values = db.execute(_BY_ID, (id,)).fetchone()
         return None if values is None else row_of(values, self._path)
 
     def next_wake(self) -> float | None:
@@ -333,15 +340,14 @@ class SqliteLog:
         for row in rows:
             how(row)
             unit.changed(row)
-        if unit.flush():
-            self._stir()
+        unit.flush()
         return len(rows)
 
     def _load(self, unit: Batch, keys: Sequence[int]) -> list[Row]:
         """Read rows by key. A damaged one is reported, and not due any more: the others go on (I8)."""
         rows: list[Row] = []
         for key in keys:
-            values = unit.db.execute(f"SELECT {COLUMNS} FROM executions WHERE key = ?", (key,)).fetchone()  # noqa: S608
+            values = unit.db.execute(_BY_KEY, (key,)).fetchone()
             try:
                 rows.append(unit.load(values))
             except LogCorrupt as error:
@@ -384,7 +390,7 @@ class SqliteLog:
                 db.execute("UPDATE workers SET robbed = 1 WHERE worker = ?", (worker,))
 
     def _bury(self, db: sqlite3.Connection, worker: str, token: str) -> None:
-        """Void what a dead worker held. Should this not be committed, the missing lock still says that it is dead."""
+        """Void what a dead worker held; if this is not committed, the missing lock still tells its death."""
         self._let_go(db, worker, void)
         db.execute("DELETE FROM workers WHERE worker = ?", (worker,))
         lock.remove(self._prefix, token)
@@ -522,13 +528,14 @@ class SqliteLog:
             try:
                 result = action(db)
                 db.execute("COMMIT")
-                return result
             except sqlite3.Error as error:
                 self._disconnect()
                 raise weather(error, self._path) from error
             except BaseException:
                 self._disconnect()
                 raise
+        self._stir()
+        return result
 
     def _read(self, action: Callable[[sqlite3.Connection], T]) -> T:
         """Read in one snapshot."""
@@ -585,7 +592,7 @@ class SqliteLog:
     def _refuse_if_unusable(self) -> None:
         if self._pid != os.getpid():
             raise StoreFailed(
-                f"the log {self._path!r} was opened in process {self._pid} and is used in its child {os.getpid()}: "
+                f"the log {self._path!r} was opened in process {self._pid} and is used in {os.getpid()}: "
                 "open a log of its own in each process"
             )
         if self._closed:
@@ -618,60 +625,54 @@ def _due_keys(
         return []
     found: list[tuple[float, int]] = []
     for owner in (None, worker):
-        names = (
-            _workflows(db, owner) if workflows is None else (name for name in workflows if name.isprintable())
+        condition, values = _of_owner(owner)
+        query = (
+            f"SELECT due, key FROM executions WHERE {condition} AND workflow = ? AND due <= ? "  # noqa: S608
+            "ORDER BY due, key LIMIT ?"
         )
-        for name in names:
-            query = (
-                f"SELECT due, key FROM executions WHERE {_OWNED[owner is not None]} AND workflow = ? AND due <= ? "  # noqa: S608
-                "ORDER BY due, key LIMIT ?"
-            )
-            values = (*_given(owner), name, now, min(limit, 1 << 30))
-            found += db.execute(query, values).fetchall()
+        for name in _workflows(db, owner) if workflows is None else workflows:
+            if name.isprintable():
+                found += db.execute(query, (*values, name, now, min(limit, 1 << 30))).fetchall()
     return [key for _, key in sorted(found)[:limit]]
 
 
-_OWNED = ("owner IS NULL AND due IS NOT NULL", "owner = ?")
-"""The conditions under which the partial indexes for free and for held executions are used."""
-
-
-def _given(owner: str | None) -> tuple[str, ...]:
-    return () if owner is None else (owner,)
+def _of_owner(owner: str | None) -> tuple[str, tuple[str, ...]]:
+    return (_FREE, ()) if owner is None else (_HELD, (owner,))
 
 
 def _workflows(db: sqlite3.Connection, owner: str | None) -> Iterator[str]:
     """Name the workflows of what is due and free, or held by the owner; a step along an index for each."""
+    condition, values = _of_owner(owner)
     query = (
-        f"SELECT workflow FROM executions WHERE {_OWNED[owner is not None]} AND workflow > ? "  # noqa: S608
+        f"SELECT workflow FROM executions WHERE {condition} AND workflow > ? "  # noqa: S608
         "ORDER BY workflow LIMIT 1"
     )
     name = ""
-    while found := db.execute(query, (*_given(owner), name)).fetchone():
+    while found := db.execute(query, (*values, name)).fetchone():
         (name,) = found
         yield name
 
 
 def _holders(db: sqlite3.Connection) -> Iterator[str]:
     """Name the workers who hold something; a step along an index for each."""
-    name = ""
     query = "SELECT owner FROM executions WHERE owner IS NOT NULL AND owner > ? ORDER BY owner LIMIT 1"
+    name = ""
     while found := db.execute(query, (name,)).fetchone():
         (name,) = found
         yield name
 
 
 def _next_wake(db: sqlite3.Connection) -> float | None:
-    first: float | None = None
+    first: list[float] = []
     for owner in (None, *_holders(db)):
+        condition, values = _of_owner(owner)
         query = (
-            f"SELECT due FROM executions WHERE {_OWNED[owner is not None]} AND workflow = ? AND due >= ? "  # noqa: S608
+            f"SELECT due FROM executions WHERE {condition} AND workflow = ? AND due >= ? "  # noqa: S608
             "ORDER BY due LIMIT 1"
         )
         for name in _workflows(db, owner):
-            found = db.execute(query, (*_given(owner), name, float("-inf"))).fetchone()
-            if found is not None and (first is None or found[0] < first):
-                first = found[0]
-    return first
+            first += [due for (due,) in db.execute(query, (*values, name, float("-inf")))]
+    return min(first, default=None)
 
 
 def _after_prefix(prefix: str) -> str | None:

@@ -2,7 +2,7 @@
 
 Rule 1: journal_mode=WAL and synchronous are set and read back; what cannot be had is refused (L4).
 Rule 2: nothing is done to a file that is not ours: application_id and user_version are read first (F26).
-Rule 3: the file of an open database is never opened and closed by hand: that would give up SQLite's own locks.
+Rule 3: the file of an open database is not opened and closed by hand: that would give up SQLite's own locks.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def weather(error: sqlite3.Error, path: str) -> ZartError:
     what = f"{name}: {error}"
     if code(error) == sqlite3.SQLITE_NOTADB:
         return LogCorrupt(
-            f"{path!r} is not an SQLite database: give the path of a log, or of a file that does not exist yet",
+            f"{path!r} is not an SQLite database: give the path of a log, or of a file to be made",
             where=path,
             expected="an SQLite database",
             found=what,
@@ -246,7 +246,7 @@ def _check_format(db: sqlite3.Connection, path: str) -> None:
     if application == APPLICATION_ID:
         if version > FORMAT:
             raise FormatTooNew(
-                f"{path!r} has format {version}; this version of zart reads formats up to {FORMAT}: upgrade zart",
+                f"{path!r} has format {version}; this zart reads formats up to {FORMAT}: upgrade zart",
                 where=path,
                 expected=str(FORMAT),
                 found=str(version),
