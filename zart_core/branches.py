@@ -123,7 +123,19 @@ class Taking:
 class Branch:
     """One generator of a run, and what it waits for."""
 
-    __slots__ = ("gen", "live", "node", "owner", "prefix", "resume", "shielded", "strike", "struck", "then", "wait")
+    __slots__ = (
+        "gen",
+        "live",
+        "node",
+        "owner",
+        "prefix",
+        "resume",
+        "shielded",
+        "strike",
+        "struck",
+        "then",
+        "wait",
+    )
 
     def __init__(self, gen: GeneratorType[Any, Any, Any], node: Node, prefix: str, shielded: bool) -> None:
         self.gen = gen
@@ -194,10 +206,14 @@ class Branches:
         self.root = node.branch
         return node
 
-    def open(self, gen: GeneratorType[Any, Any, Any], owner: Branch | None, prefix: str, *, shielded: bool) -> Node:
+    def open(
+        self, gen: GeneratorType[Any, Any, Any], owner: Branch | None, prefix: str, *, shielded: bool
+    ) -> Node:
         """Start a branch at the end of the queue."""
         if gen in self.open_branches or inspect.getgeneratorstate(gen) != inspect.GEN_CREATED:
-            raise NotACommand("a flow was given twice: call the generator function once for each time it should run")
+            raise NotACommand(
+                "a flow was given twice: call the generator function once for each time it should run"
+            )
         node = Node(None, "flow", gen.__name__, owner, None)
         node.branch = branch = Branch(gen, node, prefix, shielded)
         self.open_branches[gen] = branch
@@ -374,7 +390,9 @@ class Branches:
     def perform_continue(self, branch: Branch, command: c.ContinueAsNew, where: Where) -> Any:
         """End the run; the interpreter opens the next one."""
         if branch is not self.root:
-            raise NotACommand(f"continue_as_new belongs into the root branch, not into a flow beside it (at {site_of(where)})")
+            raise NotACommand(
+                f"continue_as_new belongs into the root branch, not into a flow beside it (at {site_of(where)})"
+            )
         self.continued = command
         self.end(branch, None, None)
         return WAITS
@@ -557,7 +575,9 @@ def site_of(where: Where | None) -> Site:
         return Site("?", "?", 0)
     code, instruction, names = where
     line = next((line for start, end, line in code.co_lines() if start <= instruction < end and line), None)
-    return Site(str(names.get("__name__", "?")), code.co_qualname, (line or code.co_firstlineno) - code.co_firstlineno)
+    return Site(
+        str(names.get("__name__", "?")), code.co_qualname, (line or code.co_firstlineno) - code.co_firstlineno
+    )
 
 
 def refusal(thing: object) -> str:
@@ -567,7 +587,9 @@ def refusal(thing: object) -> str:
         case None:
             return "the workflow yielded None: a bare `yield` gives nothing to do; write `yield from some_step(...)`"
         case GeneratorType():
-            return f"the workflow yielded the flow {thing.__name__}(); write `yield from {thing.__name__}(...)`"
+            return (
+                f"the workflow yielded the flow {thing.__name__}(); write `yield from {thing.__name__}(...)`"
+            )
         case c.Task():
             return f"{thing!r} is a task, not a command; wait for it with `yield from zart.wait([task])`"
         case c.Command():

@@ -57,11 +57,15 @@ class Command(Generic[T_co]):
 
     def __bool__(self) -> Never:
         """Refuse: a command is not its result."""
-        raise InvalidUse(f"{describe(self)} is a command, not its result; write `result = yield from ...` first")
+        raise InvalidUse(
+            f"{describe(self)} is a command, not its result; write `result = yield from ...` first"
+        )
 
     def __await__(self) -> Generator[Any, Any, T_co]:
         """Refuse: workflows are generators."""
-        raise InvalidUse(f"{describe(self)} cannot be awaited; a workflow is a plain generator: write `yield from`")
+        raise InvalidUse(
+            f"{describe(self)} cannot be awaited; a workflow is a plain generator: write `yield from`"
+        )
 
     def __del__(self) -> None:
         """Report a command that was built and never yielded (R12)."""
@@ -366,7 +370,9 @@ def race(*targets: Any) -> Any:
 def items_of(targets: Iterable[Waitable[T]], verb: str) -> tuple[Waitable[T], ...]:
     """The targets as a tuple; raises InvalidUse for a single command or flow given in place of a list."""
     if isinstance(targets, Command | Branch | GeneratorType):
-        raise InvalidUse(f"zart.{verb} takes a list of tasks, steps or flows; put it in brackets: zart.{verb}([...])")
+        raise InvalidUse(
+            f"zart.{verb} takes a list of tasks, steps or flows; put it in brackets: zart.{verb}([...])"
+        )
     return tuple(targets)
 
 
@@ -400,7 +406,9 @@ def wait_for_event(
 def wait_for_event(
     event: str, type: None = None, timeout: Duration | None = None, name: str | None = None
 ) -> WaitForEvent[Any]: ...
-def wait_for_event(event: str, type: Any = None, timeout: Duration | None = None, name: str | None = None) -> Any:
+def wait_for_event(
+    event: str, type: Any = None, timeout: Duration | None = None, name: str | None = None
+) -> Any:
     """Wait for one delivery of `event` and give its payload, decoded as `type`.
 
     Raises EventTimedOut in the workflow when none came in time, and EventRejected when the payload does not decode.
@@ -416,7 +424,9 @@ def wait_for_event(event: str, type: Any = None, timeout: Duration | None = None
 def capture(name: str, fn: Callable[[], T], type: Any = None) -> Capture[T]:
     """Fix what `fn()` gives at the first run. The type is `fn`'s annotation unless given."""
     if not callable(fn) or inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn):
-        raise InvalidUse(f"zart.capture('{name}', ...) takes a plain function without arguments; use a step for more")
+        raise InvalidUse(
+            f"zart.capture('{name}', ...) takes a plain function without arguments; use a step for more"
+        )
     return Capture(checked_name(name), fn, type)
 
 
@@ -456,7 +466,9 @@ def spawn(workflow: Any, input: Any = None, *, id: str | None = None) -> Any:
 def checked_workflow(workflow: Any, verb: str) -> Any:
     """The workflow; raises InvalidUse for a plain function or a generator."""
     if not hasattr(workflow, "input_type"):
-        raise InvalidUse(f"zart.{verb} takes a function decorated with @zart.workflow, not {describe(workflow)}")
+        raise InvalidUse(
+            f"zart.{verb} takes a function decorated with @zart.workflow, not {describe(workflow)}"
+        )
     return workflow
 
 
@@ -492,7 +504,9 @@ def checked_flow(flow: Any, verb: str) -> Any:
     if isinstance(flow, Command):
         return iter(flow)
     if not isinstance(flow, GeneratorType):
-        raise InvalidUse(f"zart.{verb} takes a flow: call a generator function, as in zart.{verb}(..., helper(x))")
+        raise InvalidUse(
+            f"zart.{verb} takes a flow: call a generator function, as in zart.{verb}(..., helper(x))"
+        )
     return flow
 
 

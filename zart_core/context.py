@@ -92,7 +92,9 @@ class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
             extra = kwargs.get("extra")
             place = self.logger.findCaller(False, 3)
             scene.lines.append(
-                self.logger.makeRecord(self.logger.name, level, *place[:2], msg, args, None, place[2], extra, place[3])
+                self.logger.makeRecord(
+                    self.logger.name, level, *place[:2], msg, args, None, place[2], extra, place[3]
+                )
             )
 
 

@@ -40,7 +40,11 @@ def with_nearest(
     codec: Codec | None,
 ) -> Diverged:
     """The same error with the nearest change in its text, where there is one."""
-    recorded = [event.name for event in events[diverged.position :] if isinstance(event, Issued) and event.kind != "version"]
+    recorded = [
+        event.name
+        for event in events[diverged.position :]
+        if isinstance(event, Issued) and event.kind != "version"
+    ]
     wanted = execution.wanted_names()
     nearest = nearest_fit(recorded, wanted)
     if not nearest and wanted:
@@ -48,7 +52,9 @@ def with_nearest(
     if not nearest:
         return diverged
     return Diverged(
-        str(diverged).replace(f"\n  {diverged.remedy}", f"\n  It fits again if {nearest}.\n  {diverged.remedy}"),
+        str(diverged).replace(
+            f"\n  {diverged.remedy}", f"\n  It fits again if {nearest}.\n  {diverged.remedy}"
+        ),
         position=diverged.position,
         recorded=diverged.recorded,
         yielded=diverged.yielded,
@@ -77,7 +83,11 @@ def nearest_fit(recorded: Sequence[str], wanted: Sequence[str]) -> str:
 
 
 def nearest_by_supposing(
-    recorded: Sequence[str], first: str, workflow: Workflow[Any, Any], prefix: Sequence[Event], codec: Codec | None
+    recorded: Sequence[str],
+    first: str,
+    workflow: Workflow[Any, Any],
+    prefix: Sequence[Event],
+    codec: Codec | None,
 ) -> str:
     """Suppose that the new command had been answered: does the rest fit, from the same place or from one further?"""
     try:

@@ -126,7 +126,9 @@ class DeadlineExceeded(Cancelled):
 class ExecutionError(ZartError):
     """An execution ended without a result; `id` names it, `failure` is the recorded one, `__cause__` its error."""
 
-    def __init__(self, id: str, message: str, failure: Failure | None = None, cause: BaseException | None = None) -> None:
+    def __init__(
+        self, id: str, message: str, failure: Failure | None = None, cause: BaseException | None = None
+    ) -> None:
         super().__init__(message)
         self.id = id
         self.failure = failure

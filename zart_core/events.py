@@ -146,9 +146,7 @@ class Cancellation:
 
 Outcome: TypeAlias = Done | Failed | Taken | Cancellation
 
-CommandKind: TypeAlias = Literal[
-    "step", "sleep", "event", "capture", "now", "child", "spawn", "version"
-]
+CommandKind: TypeAlias = Literal["step", "sleep", "event", "capture", "now", "child", "spawn", "version"]
 
 
 @record
@@ -271,9 +269,7 @@ class Noted:
     why: str = ""
 
 
-Event: TypeAlias = (
-    Started | Issued | Began | Retried | Resolved | Delivered | Interrupted | Closed | Noted
-)
+Event: TypeAlias = Started | Issued | Began | Retried | Resolved | Delivered | Interrupted | Closed | Noted
 Fact: TypeAlias = Started | Began | Retried | Resolved | Delivered | Interrupted | Closed | Noted
 
 EVENT_TYPES: dict[str, type[Any]] = {

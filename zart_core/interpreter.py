@@ -98,7 +98,9 @@ class Execution:
         strict: judge arguments too when a recorded command is compared with a yielded one (R21).
     """
 
-    def __init__(self, workflow: Workflow[Any, Any], *, codec: Codec | None = None, strict: bool = False) -> None:
+    def __init__(
+        self, workflow: Workflow[Any, Any], *, codec: Codec | None = None, strict: bool = False
+    ) -> None:
         self.workflow = workflow
         self.codec = codec or CODEC
         self.strict = strict
@@ -212,7 +214,9 @@ class Execution:
 
     def unobserved(self) -> list[str]:
         """Errors of branches that nobody waited for, and commands that were built and never yielded."""
-        errors = [f"{node.title}: {type(node.error).__name__}: {node.error}" for node in self._branches.unobserved]
+        errors = [
+            f"{node.title}: {type(node.error).__name__}: {node.error}" for node in self._branches.unobserved
+        ]
         return errors + list(self._scene.unused or ())
 
     def take_lines(self) -> list[logging.LogRecord]:
@@ -285,7 +289,9 @@ class Execution:
                 return self._resolve(event.seq, outcome)
             if not self._admit(event):
                 return None
-        elif isinstance(outcome, Taken) or (isinstance(outcome, Cancellation) and event.seq not in self.cancelling):
+        elif isinstance(outcome, Taken) or (
+            isinstance(outcome, Cancellation) and event.seq not in self.cancelling
+        ):
             raise self._diverged(event, None)
         self._unanswered = event.held
         return self._resolve(event.seq, outcome)
@@ -470,7 +476,9 @@ class Execution:
     def _error(self, node: Node, issued: Issued, outcome: Failed) -> BaseException:
         command = node.command
         raises = command.function.policy.raises if node.kind == "step" else ()
-        subject = issued.of if node.kind == "event" else issued.child if issued.child is not None else node.name
+        subject = (
+            issued.of if node.kind == "event" else issued.child if issued.child is not None else node.name
+        )
         return self.codec.error_of(outcome.failure, raises, step=subject)
 
     def _take(self, node: Node, issued: Issued, n: int) -> tuple[Any, BaseException | None]:
@@ -567,7 +575,11 @@ class Execution:
             self._wanted.append(Closing(Status.COMPLETED, root.value))
         else:
             status = self._status_of(error)
-            if status is not Status.CANCELLED and self.workflow.on_failure is not None and self._handling is None:
+            if (
+                status is not Status.CANCELLED
+                and self.workflow.on_failure is not None
+                and self._handling is None
+            ):
                 self._handle(error)
             elif isinstance(error, self.workflow.park_on):
                 raise Parked(
@@ -624,13 +636,19 @@ class Execution:
                     assert self.started is not None
                     id = command.id or f"{self.started.id}.{self.started.run}.{seq}"
                     payload, _ = self.codec.through(command.input, command.workflow.input_type)
-                    return Issued(seq, command.kind, node.name, at, command.workflow.name, payload, child=id, site=site)
+                    return Issued(
+                        seq, command.kind, node.name, at, command.workflow.name, payload, child=id, site=site
+                    )
                 case "version":
-                    return Issued(seq, "version", node.name, at, payload=str(command.current).encode(), site=site)
+                    return Issued(
+                        seq, "version", node.name, at, payload=str(command.current).encode(), site=site
+                    )
                 case _:
                     return Issued(seq, command.kind, node.name, at, site=site)
         except EncodeError as error:
-            raise Unencodable(f"{self._title()}: {node.title} at {site} cannot be written down: {error}") from error
+            raise Unencodable(
+                f"{self._title()}: {node.title} at {site} cannot be written down: {error}"
+            ) from error
 
     def _decision(self, want: Withdrawal | Taking | Closing) -> Event:
         match want:

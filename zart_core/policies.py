@@ -98,7 +98,9 @@ class Retry:
         on_timeout: bool = False,
     ) -> Retry:
         """`retries` retries after the first attempt, `delay` apart. Raises InvalidUse."""
-        return checked(Retry(retries, seconds(delay, "delay"), 1.0, math.inf, jitter, on, give_up_on, on_timeout))
+        return checked(
+            Retry(retries, seconds(delay, "delay"), 1.0, math.inf, jitter, on, give_up_on, on_timeout)
+        )
 
     @staticmethod
     def exponential(
@@ -139,12 +141,16 @@ class Retry:
 def checked(retry: Retry) -> Retry:
     """The same policy, or InvalidUse that says what is wrong with it."""
     if isinstance(retry.retries_max, bool) or not isinstance(retry.retries_max, int) or retry.retries_max < 0:
-        raise InvalidUse(f"retries is {retry.retries_max!r}; it counts retries after the first attempt: 0, 1, 2, ...")
+        raise InvalidUse(
+            f"retries is {retry.retries_max!r}; it counts retries after the first attempt: 0, 1, 2, ..."
+        )
     if not 0.0 <= retry.jitter <= 1.0:
         raise InvalidUse(f"jitter is {retry.jitter!r}; it is a share of the delay, from 0 to 1")
     if not (math.isfinite(retry.factor) and retry.factor > 0):
         raise InvalidUse(f"factor is {retry.factor!r}; it must be a positive number")
-    return attrs.evolve(retry, on=error_types(retry.on, "on"), give_up_on=error_types(retry.give_up_on, "give_up_on"))
+    return attrs.evolve(
+        retry, on=error_types(retry.on, "on"), give_up_on=error_types(retry.give_up_on, "give_up_on")
+    )
 
 
 def error_types(given: object, what: str) -> ErrorTypes:

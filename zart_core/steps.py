@@ -41,7 +41,13 @@ class StepPolicy:
 class StepFunction(Generic[P, T_co]):
     """A function decorated with @step. Calling it in a workflow builds the command to yield."""
 
-    def __init__(self, fn: Callable[..., Any], id: str, policy: StepPolicy, origin: StepFunction[..., Any] | None = None) -> None:
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        id: str,
+        policy: StepPolicy,
+        origin: StepFunction[..., Any] | None = None,
+    ) -> None:
         functools.update_wrapper(self, fn)
         self.fn = fn
         """The plain function, to call directly in a unit test."""
@@ -70,6 +76,10 @@ class StepFunction(Generic[P, T_co]):
 
     def __repr__(self) -> str:
         return f"<step '{self.id}'>"
+
+    def __reduce__(self) -> str:
+        """Pickle by reference, as a plain function is, for executors that send work to other processes."""
+        return self.fn.__qualname__
 
     @functools.cached_property
     def parameter_types(self) -> tuple[Any, ...]:
@@ -154,7 +164,9 @@ def compiled_template(template: str, signature: inspect.Signature) -> NameOf | N
         raise InvalidUse(f"the step name {template!r} is no valid template: {error}") from error
     if not fields:
         if "{" in template or "}" in template:
-            raise InvalidUse(f"the step name {template!r} has an escaped brace; leave braces out of static names")
+            raise InvalidUse(
+                f"the step name {template!r} has an escaped brace; leave braces out of static names"
+            )
         return None
     parameters = list(signature.parameters)
     for field in fields:
@@ -201,7 +213,9 @@ class StepDecorator(Protocol):
     """What `@step(...)` applies to a function."""
 
     @overload
-    @deprecated("a step is a plain or async function; a generator function is a flow: call it with `yield from`")
+    @deprecated(
+        "a step is a plain or async function; a generator function is a flow: call it with `yield from`"
+    )
     def __call__(self, fn: Callable[P, Generator[Any, Any, T]], /) -> StepFunction[P, T]: ...
     @overload
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, T]], /) -> StepFunction[P, T]: ...
@@ -237,7 +251,9 @@ def step(
     """
 
     def decorate(fn: Callable[..., Any]) -> StepFunction[..., Any]:
-        id = checked_name(getattr(fn, "__name__", "step").replace("_", "-") if name is None else name, "step name")
+        id = checked_name(
+            getattr(fn, "__name__", "step").replace("_", "-") if name is None else name, "step name"
+        )
         refuse_wrong_function(fn, id)
         policy = StepPolicy(
             retry=checked_retry(retry, id),
@@ -276,11 +292,11 @@ def positive(value: float, id: str) -> float:
 def refuse_wrong_function(fn: Callable[..., Any], id: str) -> None:
     """Raise InvalidUse for what cannot be a step."""
     if not callable(fn) or isinstance(fn, type | StepFunction | staticmethod | classmethod):
-        raise InvalidUse(f"@zart.step('{id}') takes a function; put it below @staticmethod or @classmethod, once")
+        raise InvalidUse(
+            f"@zart.step('{id}') takes a function; put it below @staticmethod or @classmethod, once"
+        )
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise InvalidUse(
             f"step '{id}' is a generator function; a step is a plain or async function. "
             "A generator of commands is a flow: leave @zart.step out and call it with `yield from`"
         )
-
-

@@ -105,7 +105,9 @@ def workflow(
     """
 
     def decorate(fn: Callable[..., Any]) -> Workflow[Any, Any]:
-        id = checked_name(getattr(fn, "__name__", "workflow").replace("_", "-") if name is None else name, "workflow name")
+        id = checked_name(
+            getattr(fn, "__name__", "workflow").replace("_", "-") if name is None else name, "workflow name"
+        )
         refuse_wrong_function(fn, id)
         return Workflow(
             fn,
@@ -134,7 +136,9 @@ def refuse_wrong_function(fn: Callable[..., Any], id: str) -> None:
     parameters = inspect.signature(fn).parameters.values()
     needed = [parameter for parameter in parameters if parameter.default is parameter.empty]
     if len(parameters) > 1 and len(needed) != 1:
-        raise InvalidUse(f"workflow '{id}' takes {len(parameters)} parameters; give it one input, such as an attrs class")
+        raise InvalidUse(
+            f"workflow '{id}' takes {len(parameters)} parameters; give it one input, such as an attrs class"
+        )
 
 
 WorkflowSource: TypeAlias = "Workflow[Any, Any] | ModuleType | Registry"

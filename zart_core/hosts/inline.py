@@ -140,7 +140,7 @@ class Inline:
             run.build(now)
             run.begin(1, now)
             writes = run.compose(now)
-            if not writes and not run.pending_calls:
+            if not writes and not run.begun:
                 self.log.append([run.mark()])
                 return
             outcomes = self.log.append(writes)
@@ -242,7 +242,9 @@ def result_of(codec: Codec, workflow: Workflow[Any, Any] | None, id: str, closed
 
 def ended_badly(codec: Codec, id: str, closed: Closed) -> BaseException:
     """The error for an execution that ended without a result."""
-    failure = Failure("child", str(closed.status), closed.failure.message if closed.failure else "", cause=closed.failure)
+    failure = Failure(
+        "child", str(closed.status), closed.failure.message if closed.failure else "", cause=closed.failure
+    )
     return codec.error_of(failure, (), step=id)
 
 
@@ -298,5 +300,7 @@ def run_inline(
 def rest_alone(host: Inline, until: float | None) -> None:
     """Let time pass where nobody else writes to the log."""
     if until is None or math.isinf(until):
-        raise Stuck("the execution waits for an event, and nobody can send one: give run_inline a log= that others write to")
+        raise Stuck(
+            "the execution waits for an event, and nobody can send one: give run_inline a log= that others write to"
+        )
     host.clock.sleep(max(0.0, until - host.clock.now()))

@@ -59,6 +59,8 @@ class StepCall:
     values: list[Any]
     """One for each parameter of the function, decoded from the log."""
     context: Context
+    attempt_until: float | None = None
+    """When this attempt's own countdown ends (PER_ATTEMPT), in seconds since the epoch."""
 
 
 class StepRunner(Protocol):

@@ -232,9 +232,14 @@ class Run:
         return not (self.running or self.ready or self.suspects or self.outcomes or self.events)
 
     @property
-    def pending_calls(self) -> bool:
-        """Whether the turn begins attempts; it may have nothing to write all the same (retries)."""
-        return bool(self._calls)
+    def begun(self) -> int:
+        """How many attempts the turn begins; it may have nothing to write all the same (retries)."""
+        return len(self._calls)
+
+    @property
+    def posted(self) -> bool:
+        """Whether the turn posts messages to other executions."""
+        return bool(self._posts)
 
     def receive(self, messages: Sequence[stored.Message]) -> None:
         """Take in messages that were read from the inbox."""
@@ -371,7 +376,11 @@ class Run:
         """What a timer leads to, if it still matters."""
         when, _, seq, kind = timer
         if kind == "run":
-            return Interrupted("deadline", now, "its deadline has passed") if execution.deadline is not None else None
+            return (
+                Interrupted("deadline", now, "its deadline has passed")
+                if execution.deadline is not None
+                else None
+            )
         issued = execution.pending.get(seq)
         if issued is None:
             return None
@@ -379,13 +388,23 @@ class Run:
             case "sleep":
                 return Resolved(seq, Done(b"null"), now)
             case "event":
-                return Resolved(seq, Failed(Failure("event_timed_out", issued.of, f"no event '{issued.of}' came in time")), now)
+                return Resolved(
+                    seq,
+                    Failed(Failure("event_timed_out", issued.of, f"no event '{issued.of}' came in time")),
+                    now,
+                )
             case "step":
-                return Resolved(seq, Failed(Failure("timed_out", issued.name, f"step '{issued.name}' timed out")), now)
+                return Resolved(
+                    seq, Failed(Failure("timed_out", issued.name, f"step '{issued.name}' timed out")), now
+                )
             case "grace":
                 return Resolved(seq, Cancellation("its time to end was over"), now)
             case "retry":
-                if execution.progress(seq).retry_at == when and seq not in self.running and seq not in execution.cancelling:
+                if (
+                    execution.progress(seq).retry_at == when
+                    and seq not in self.running
+                    and seq not in execution.cancelling
+                ):
                     self._busy.add(seq)
                     self.ready.append(seq)
                 return None
@@ -405,7 +424,9 @@ class Run:
 
     def _terminated(self, message: stored.Message, now: float) -> Closed:
         reason = message.payload.decode(errors="replace")
-        return Closed(Status.TERMINATED, now, failure=Failure("cancelled", "terminated", reason or "terminated"))
+        return Closed(
+            Status.TERMINATED, now, failure=Failure("cancelled", "terminated", reason or "terminated")
+        )
 
     def _from_child(self, execution: Execution, message: stored.Message, now: float) -> Resolved | None:
         fact = self.codec.decode_event(stored.Record("Resolved", now, message.payload), self.id, self.run)
@@ -430,7 +451,9 @@ class Run:
             child = execution.pending[seq].child
             if child is not None:
                 key = f"cancel:{self.id}:{self.run}:{seq}"
-                self._posts.append(stored.Post(child, "cancel", "", b"its parent cancelled it", execution.now, key))
+                self._posts.append(
+                    stored.Post(child, "cancel", "", b"its parent cancelled it", execution.now, key)
+                )
             elif seq in self.running:
                 self._stops.append(seq)
                 heapq.heappush(self._timers, (until, 1, seq, "grace"))
@@ -464,7 +487,10 @@ class Run:
             at=closed.at,
             deadline=None if workflow.timeout_s is None else closed.at + workflow.timeout_s,
         )
-        moved = [Delivered(n, name, payload, closed.at, held=True) for n, (name, payload) in enumerate(execution.untaken())]
+        moved = [
+            Delivered(n, name, payload, closed.at, held=True)
+            for n, (name, payload) in enumerate(execution.untaken())
+        ]
         return list(self.codec.encode_events([started, *moved], self.id, self.run + 1, 0))
 
     def _report(self, parent: Parent, closed: Closed) -> stored.Post:
@@ -484,7 +510,9 @@ class Run:
         command = self.execution.command(issued.seq)
         self.registry.add(command.workflow)
         parent = Parent(self.id, self.run, issued.seq) if issued.kind == "child" else None
-        return new_execution(self.codec, command.workflow, issued.child, issued.payload, issued.at, parent=parent)
+        return new_execution(
+            self.codec, command.workflow, issued.child, issued.payload, issued.at, parent=parent
+        )
 
     def children(self) -> dict[int, stored.New]:
         """The executions behind pending commands, by seq, to be created again after a takeover: each is made once (L9)."""
@@ -499,7 +527,9 @@ class Run:
         issued = self.execution.pending[seq]
         if not created:
             message = f"the id '{issued.child}' is taken by another execution"
-            self.outcomes.append(Resolved(seq, Failed(Failure("conflict", "ExecutionConflict", message)), now))
+            self.outcomes.append(
+                Resolved(seq, Failed(Failure("conflict", "ExecutionConflict", message)), now)
+            )
         elif issued.kind == "spawn":
             self.outcomes.append(Resolved(seq, Done(self.codec.encode(issued.child, str)), now))
 
@@ -535,7 +565,9 @@ class Run:
             self.events.append(began)
             if first and deadline is not None:
                 heapq.heappush(self._timers, (deadline, 1, seq, "step"))
-            call = attrs.evolve(call, context=attrs.evolve(call.context, deadline=self._attempt_deadline(execution, seq, now)))
+            call = attrs.evolve(
+                call, context=attrs.evolve(call.context, deadline=self._attempt_deadline(execution, seq, now))
+            )
         self._busy.add(seq)
         self.running.add(seq)
         self._calls.append(call)
@@ -548,9 +580,15 @@ class Run:
 
     def _attempt_deadline(self, execution: Execution, seq: int, now: float) -> float | None:
         """When this attempt must be through: its own countdown, the step's and the run's deadline (R7)."""
+        return at_most(
+            at_most(self._countdown(seq, now), execution.progress(seq).deadline), execution.deadline
+        )
+
+    def _countdown(self, seq: int, now: float) -> float | None:
         policy = self._policy(seq)
-        own = now + policy.timeout_s if policy.timeout_s is not None and policy.timeout_scope is TimeoutScope.PER_ATTEMPT else None
-        return at_most(at_most(own, execution.progress(seq).deadline), execution.deadline)
+        if policy.timeout_s is None or policy.timeout_scope is not TimeoutScope.PER_ATTEMPT:
+            return None
+        return float(now + policy.timeout_s)
 
     def _call(self, execution: Execution, seq: int, now: float) -> StepCall:
         issued, progress = execution.pending[seq], execution.progress(seq)
@@ -578,16 +616,20 @@ class Run:
             idempotency_key=f"{self.id}/{self.run}/{issued.name}",
             deadline=self._attempt_deadline(execution, seq, now),
         )
-        return StepCall(seq, function, values, context)
+        return StepCall(seq, function, values, context, self._countdown(seq, now))
 
     def _policy(self, seq: int) -> Any:
         assert self.execution is not None
         return self.execution.command(seq).function.policy
 
-    def try_suspect(self, seq: int, *, alone: bool, now: float) -> None:
+    def was_on_trial(self, seq: int) -> bool:
+        """Whether a suspect had been started again after a crash already."""
+        return self.execution is not None and self.execution.progress(seq).taken_over
+
+    def try_suspect(self, seq: int, *, alone: bool, now: float) -> bool:
         """Decide about a step that was running when its worker died: lost, or ready to be started again (R5, R10).
 
-        `alone` says whether it was the only one; only then is the crash held against it.
+        Gives whether it is ready. `alone` says whether it was the only one; only then is the crash held against it.
         """
         crashes = self.suspects.pop(seq, 0) + (1 if alone else 0)
         policy = self._policy(seq)
@@ -599,9 +641,10 @@ class Run:
             why = f"step '{name}' brought down its worker {crashes} times"
         else:
             self._takeovers[seq] = crashes
-            self.ready.append(seq)
-            return
+            self.ready.appendleft(seq)
+            return True
         self.outcomes.append(Resolved(seq, Failed(Failure("lost", name, why, attempts=crashes)), now))
+        return False
 
     # ------------------------------------------------------------ outcomes of attempts
 
@@ -634,7 +677,9 @@ class Run:
         if not retried or retry.retries_max == 0 or self._is_cancelling(call.seq):
             self._earn(Resolved(call.seq, Failed(failure), now))
         elif attempt < retry.retries_max:
-            self._earn(Retried(call.seq, attempt, failure, now + retry.delay_s(attempt + 1, random.random()), now))  # noqa: S311  # jitter
+            self._earn(
+                Retried(call.seq, attempt, failure, now + retry.delay_s(attempt + 1, random.random()), now)
+            )  # noqa: S311  # jitter
         else:
             count = attempt + 1
             message = f"step '{call.context.step}' failed at all {count} attempts"
@@ -707,6 +752,35 @@ class Run:
         if self.defect is not None and self.closed is None:
             writes.append(self.mark(build, releases=releases))
         return writes
+
+    def compose_new(self, new: stored.New, owner: str) -> stored.New:
+        """The creation of an execution together with the first turn, held by `owner` from the start."""
+        records = list(self.codec.encode_events(self.events, self.id, self.run, self.position))
+        return attrs.evolve(
+            new,
+            records=[*new.records, *records],
+            status=self.status if self.defect is None else Status.SCHEDULED,
+            wake=self.wake,
+            owner=owner,
+            creates=tuple(self._creates.values()),
+            posts=tuple(self._posts),
+        )
+
+    def summary_of_next(self, position: int) -> stored.Summary:
+        """The execution as it stands once its next run is open."""
+        return stored.Summary(
+            self.id,
+            self.workflow_name,
+            "",
+            Status.RUNNING,
+            self.run + 1,
+            position,
+            self.fence,
+            0.0,
+            0.0,
+            None,
+            None,
+        )
 
     def mark(self, build: str = "", *, releases: bool = False) -> stored.Mark:
         """What stands beside the log when there is nothing to append: it was looked at (L13)."""

@@ -1,0 +1,166 @@
+"""What an execution waits for, in words: readable from the log alone, without the code.
+
+Rule 1: issued minus resolved is what is left to do; everything else here is wording.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timezone
+
+import attrs
+
+from zart_core.events import (
+    Began,
+    Cancellation,
+    Closed,
+    Event,
+    Failed,
+    Failure,
+    Issued,
+    Resolved,
+    Retried,
+    Site,
+    Started,
+)
+from zart_core.log import Summary
+from zart_core.records import record
+
+
+@record
+class StepLine:
+    """One command of a run, as a table of steps shows it. Times are seconds since the epoch."""
+
+    seq: int
+    kind: str
+    name: str
+    state: str
+    """waiting, running, retrying, done, failed or cancelled."""
+    attempts: int
+    issued_at: float
+    ended_at: float | None
+    until: float | None
+    site: Site | None
+    error: str
+    event: str
+    """The event's name, the child's id, or empty."""
+
+
+def steps_of(events: Sequence[Event]) -> list[StepLine]:
+    """Every command of a run in the order of its issue, with what became of it."""
+    lines: dict[int, StepLine] = {}
+    for event in events:
+        match event:
+            case Issued():
+                subject = event.child or (event.of if event.kind == "event" else "")
+                lines[event.seq] = StepLine(
+                    event.seq,
+                    event.kind,
+                    event.name,
+                    "waiting",
+                    0,
+                    event.at,
+                    None,
+                    event.until,
+                    event.site,
+                    "",
+                    subject,
+                )
+                if event.kind in ("now", "version"):
+                    lines[event.seq] = changed(lines[event.seq], state="done", ended_at=event.at)
+            case Began():
+                lines[event.seq] = changed(lines[event.seq], state="running", attempts=event.attempt + 1)
+            case Retried():
+                error = f"{event.failure.type}: {event.failure.message}"
+                lines[event.seq] = changed(
+                    lines[event.seq],
+                    state="retrying",
+                    attempts=event.attempt + 1,
+                    error=error,
+                    until=event.retry_at,
+                )
+            case Resolved():
+                lines[event.seq] = ended(lines[event.seq], event)
+            case _:
+                pass
+    return list(lines.values())
+
+
+def changed(line: StepLine, **changes: object) -> StepLine:
+    """The line with some fields replaced."""
+    return attrs.evolve(line, **changes)
+
+
+def ended(line: StepLine, event: Resolved) -> StepLine:
+    """The line with its outcome."""
+    match event.outcome:
+        case Failed(Failure() as failure):
+            attempts = max(line.attempts, failure.attempts)
+            return changed(
+                line, state="failed", ended_at=event.at, error=words_of(failure), attempts=attempts
+            )
+        case Cancellation():
+            return changed(line, state="cancelled", ended_at=event.at)
+        case _:
+            return changed(line, state="done", ended_at=event.at)
+
+
+def words_of(failure: Failure) -> str:
+    """A failure in one line."""
+    own = (
+        failure.message if failure.message.startswith(failure.type) else f"{failure.type}: {failure.message}"
+    )
+    return own if failure.cause is None else f"{own} ({words_of(failure.cause)})"
+
+
+def explain(summary: Summary, events: Sequence[Event]) -> str:
+    """In words: what the execution waits for, at which line, since when, and who can end the wait."""
+    head = (
+        f"execution '{summary.id}' of workflow '{summary.workflow}', run {summary.run}, is {summary.status}"
+    )
+    last = events[-1] if events else None
+    if isinstance(last, Closed):
+        return head + ending(last)
+    lines = [head + (f": {summary.reason}" if summary.reason else "")]
+    pending = [line for line in steps_of(events) if line.ended_at is None]
+    lines += [f"  {waits(line, summary)}" for line in pending]
+    if not pending:
+        lines.append(f"  it waits for a worker that has registered '{summary.workflow}'")
+    started = events[0] if events else None
+    if isinstance(started, Started) and started.deadline is not None:
+        lines.append(f"  its deadline is {moment(started.deadline)}")
+    if summary.unread:
+        lines.append(f"  {summary.unread} message(s) in its inbox that it does not wait for")
+    return "\n".join(lines)
+
+
+def ending(closed: Closed) -> str:
+    """How it ended, in words."""
+    since = f" since {moment(closed.at)}"
+    return since if closed.failure is None else f"{since}: {words_of(closed.failure)}"
+
+
+def waits(line: StepLine, summary: Summary) -> str:
+    """One thing that it waits for."""
+    place = f" at {line.site}" if line.site is not None else ""
+    since = f", since {moment(line.issued_at)}"
+    until = f", until {moment(line.until)}" if line.until is not None else ""
+    match line.kind:
+        case "event":
+            how = f"; anybody can send it: zart send {summary.id} {line.event} JSON"
+            return f"waits for event '{line.event}' ({line.name}){place}{since}{until}{how}"
+        case "sleep":
+            return f"sleeps ({line.name}){place}{since}{until}; time ends it"
+        case "child":
+            return f"waits for execution '{line.event}' ({line.name}){place}{since}; that one's end ends it"
+        case "step" if line.state == "retrying":
+            return f"step '{line.name}'{place} failed {line.attempts} time(s), last with {line.error}; next attempt{until[1:]}"
+        case "step" if line.state == "running":
+            return f"step '{line.name}'{place} runs, attempt {line.attempts}{since}"
+        case _:
+            return f"{line.kind} '{line.name}'{place} is next to run{since}"
+
+
+def moment(at: float) -> str:
+    """A time, as a person reads it."""
+    return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,285 @@
+"""The synchronous face of the engine: the same thing from a thread that has no event loop.
+
+Rule 1: everything delegates to `AsyncEngine`, which runs on a loop in a daemon thread; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import threading
+from collections.abc import Coroutine, Iterable, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Generic, TypeVar, overload
+
+from zart_core.codec import Codec
+from zart_core.errors import InvalidUse
+from zart_core.events import Event, Status
+from zart_core.hosts.engine import AsyncEngine, AsyncHandle, serve
+from zart_core.hosts.ports import Clock
+from zart_core.log import EventLog, Page, Summary
+from zart_core.policies import Duration
+from zart_core.workflows import Workflow, WorkflowSource
+
+I = TypeVar("I")  # noqa: E741  # the input
+R = TypeVar("R")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Engine:
+    """Runs workflows in the background of this process. Get one from `zart.open`; use it as a context manager."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        thread: threading.Thread,
+        stack: contextlib.AsyncExitStack,
+        engine: AsyncEngine,
+    ) -> None:
+        self.loop = loop
+        self.thread = thread
+        self.stack = stack
+        self.engine = engine
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop within a second, losing nothing: what is unfinished is taken up by the next engine on this log."""
+        if self.thread.is_alive():
+            try:
+                asyncio.run_coroutine_threadsafe(self.stack.aclose(), self.loop).result()
+            finally:
+                self.loop.call_soon_threadsafe(self.loop.stop)
+                self.thread.join()
+
+    def await_(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the engine's loop and wait for it here."""
+        if not self.thread.is_alive():
+            coroutine.close()
+            raise InvalidUse("the engine was closed; use it inside its `with` block")
+        if threading.current_thread() is self.thread:
+            coroutine.close()
+            raise InvalidUse(
+                "the engine's own event loop cannot wait for the engine: call it from a sync step or thread"
+            )
+        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    @overload
+    def run(
+        self,
+        workflow: Workflow[None, R],
+        input: None = None,
+        *,
+        id: str | None = None,
+        timeout: Duration | None = None,
+    ) -> R: ...
+    @overload
+    def run(
+        self, workflow: Workflow[I, R], input: I, *, id: str | None = None, timeout: Duration | None = None
+    ) -> R: ...
+    def run(
+        self, workflow: Any, input: Any = None, *, id: str | None = None, timeout: Duration | None = None
+    ) -> Any:
+        """Start an execution, or attach to the same one, wait for it, and give its result.
+
+        Args:
+            workflow: a registered workflow.
+            input: its input, of its declared type.
+            id: the execution's id; a unique one that sorts by time by default.
+            timeout: the run's timeout instead of the workflow's own (R16).
+
+        Raises ExecutionFailed, ExecutionCancelled, ExecutionTerminated or ExecutionTimedOut; ExecutionConflict when the id
+        is taken by something else (R15); EncodeError for an input of a wrong type; and the Defect that parks it (R20).
+        """
+        return self.await_(self.engine.run(workflow, input, id=id, timeout=timeout))
+
+    @overload
+    def start(
+        self,
+        workflow: Workflow[None, R],
+        input: None = None,
+        *,
+        id: str | None = None,
+        at: datetime | None = None,
+    ) -> Handle[R]: ...
+    @overload
+    def start(
+        self, workflow: Workflow[I, R], input: I, *, id: str | None = None, at: datetime | None = None
+    ) -> Handle[R]: ...
+    def start(
+        self, workflow: Any, input: Any = None, *, id: str | None = None, at: datetime | None = None
+    ) -> Any:
+        """Start an execution, or attach to the same one; durable when this returns (R15).
+
+        `at` postpones the start; it needs a time zone. Raises as `run` does for id and input.
+        """
+        return Handle(self, self.await_(self.engine.start_with(workflow, input, id=id, at=at)))
+
+    def get(self, id: str) -> Handle[Any]:
+        """A handle on an existing execution. Raises UnknownExecution."""
+        return Handle(self, self.await_(self.engine.get(id)))
+
+    def send(self, id: str, name: str, payload: Any, *, key: str | None = None) -> None:
+        """Deliver an event to an execution; durable when this returns. The same `key` again has no effect (R14).
+
+        Raises UnknownExecution, ExecutionClosed, EncodeError; StoreUnavailable when the log cannot be written.
+        """
+        self.await_(self.engine.send(id, name, payload, key=key))
+
+    def cancel(self, id: str, reason: str = "") -> bool:
+        """Ask an execution to cancel: Cancelled is thrown where it waits (R18). False when it has ended.
+
+        Raises UnknownExecution.
+        """
+        return self.await_(self.engine.cancel(id, reason))
+
+    def terminate(self, id: str, reason: str = "") -> bool:
+        """End an execution at once, without its code, parked ones too. False when it has ended. Raises UnknownExecution."""
+        return self.await_(self.engine.terminate(id, reason))
+
+    def list(
+        self,
+        *,
+        status: Status | str | None = None,
+        workflow: str | None = None,
+        id_prefix: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Page[Summary]:
+        """A page of executions in the order of their ids; `page.next` continues it as `after=`."""
+        return self.await_(
+            self.engine.list(status=status, workflow=workflow, id_prefix=id_prefix, limit=limit, after=after)
+        )
+
+    def stats(self) -> Mapping[Status, int]:
+        """How many executions stand where."""
+        return self.await_(self.engine.stats())
+
+    def register(self, *sources: WorkflowSource | Iterable[WorkflowSource]) -> None:
+        """Register workflows, in place of those of the same name, and try parked executions again (R20)."""
+        self.await_(self.engine.register(*sources))
+
+
+class Handle(Generic[T_co]):
+    """An execution, from outside. `created` is False when it was there before."""
+
+    def __init__(self, engine: Engine, handle: AsyncHandle[T_co]) -> None:
+        self.engine = engine
+        self.handle = handle
+        self.id = handle.id
+        self.created = handle.created
+
+    def status(self) -> Status:
+        """Where it stands."""
+        return self.engine.await_(self.handle.status())
+
+    def result(self, timeout: Duration | None = None) -> T_co:
+        """Its result, once it has ended; raises as `Engine.run` does, and TimeoutError, after which it goes on."""
+        return self.engine.await_(self.handle.result(timeout))
+
+    def send(self, name: str, payload: Any, key: str | None = None) -> None:
+        """Deliver an event to it; durable when this returns."""
+        self.engine.send(self.id, name, payload, key=key)
+
+    def cancel(self, reason: str = "") -> bool:
+        """Ask it to cancel; False when it has ended."""
+        return self.engine.cancel(self.id, reason)
+
+    def terminate(self, reason: str = "") -> bool:
+        """End it at once, without its code; False when it has ended."""
+        return self.engine.terminate(self.id, reason)
+
+    def history(self, run: int | None = None) -> list[Event]:
+        """The events of a run, the current one by default."""
+        return self.engine.await_(self.handle.history(run))
+
+    def explain(self) -> str:
+        """In words: what it waits for, at which line, since when, and who can end the wait."""
+        return self.engine.await_(self.handle.explain())
+
+    def __repr__(self) -> str:
+        return f"<execution '{self.id}'>"
+
+
+def open(
+    url: str | EventLog,
+    workflows: WorkflowSource | Iterable[WorkflowSource],
+    *,
+    durability: str = "power",
+    resources: Mapping[str, Any] | None = None,
+    executor: concurrent.futures.Executor | None = None,
+    clock: Clock | None = None,
+    codec: Codec | None = None,
+    build: str = "",
+    max_live: int = 10_000,
+    max_concurrent_steps: int = 64,
+) -> Engine:
+    """Open a log and run workflows on it: `with zart.open("sqlite:orders.db", [order_fulfilment]) as engine`.
+
+    Whatever was unfinished is taken up at once, without being asked.
+
+    Args:
+        url: `memory:`, `file:DIR`, `sqlite:PATH`, or that of another installed store; or an open EventLog.
+        workflows: functions decorated with @workflow, modules of them, or a Registry.
+        durability: what an acknowledged write survives: "power" (as much as the store can), or "process".
+        resources: objects that steps reach with `zart.resource(name)`; they never enter the log.
+        executor: runs sync steps; threads that never keep the process from ending by default.
+        clock: the time; the machine's by default.
+        codec: how values become bytes.
+        build: what code this is, such as a commit; kept beside executions that it could not go on with.
+        max_live: executions kept in memory at once; the rest is taken up again when it is due.
+        max_concurrent_steps: attempts that run at once.
+
+    Raises UnknownStore, StoreLocked, LogCorrupt, FormatTooNew, StoreUnavailable and InvalidUse.
+    """
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=serve_loop, args=(loop,), name="zart-engine", daemon=True)
+    thread.start()
+    stack = contextlib.AsyncExitStack()
+    opening = serve(
+        url,
+        workflows,
+        durability=durability,
+        resources=resources,
+        executor=executor,
+        clock=clock,
+        codec=codec,
+        build=build,
+        max_live=max_live,
+        max_concurrent_steps=max_concurrent_steps,
+    )
+    try:
+        engine = asyncio.run_coroutine_threadsafe(stack.enter_async_context(opening), loop).result()
+    except BaseException:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        raise
+    return Engine(loop, thread, stack, engine)
+
+
+def serve_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """The engine's thread: its loop until it is stopped, and then everything on it is put away."""
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    finally:
+        loop.close()

@@ -1,0 +1,71 @@
+"""Threads that never keep a process from ending.
+
+`concurrent.futures.ThreadPoolExecutor` joins its threads when the interpreter exits, so a step that hangs would hang
+the process too (R11).
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class DaemonExecutor(concurrent.futures.Executor):
+    """An executor of daemon threads, started when all are busy; how many run at once is its user's business."""
+
+    def __init__(self, name: str = "zart") -> None:
+        self.name = name
+        self.work: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Callable[[], Any]] | None] = (
+            queue.SimpleQueue()
+        )
+        self.idle = threading.Semaphore(0)
+        self.lock = threading.Lock()
+        self.threads = 0
+        self.closed = False
+
+    def submit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> concurrent.futures.Future[T]:
+        """Run the function in a thread. Raises RuntimeError after `shutdown`."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        with self.lock:
+            if self.closed:
+                raise RuntimeError("the executor has been shut down")
+            self.work.put((future, lambda: fn(*args, **kwargs)))
+            if not self.idle.acquire(blocking=False):
+                self.threads += 1
+                threading.Thread(target=self.serve, name=f"{self.name}-{self.threads}", daemon=True).start()
+        return future
+
+    def serve(self) -> None:
+        """Take work until there will be no more."""
+        while True:
+            item = self.work.get()
+            if item is None:
+                self.work.put(None)
+                return
+            future, call = item
+            del item
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = call()
+                except BaseException as error:  # noqa: BLE001  # the future's, whatever it is
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+                    del result
+            del future, call
+            self.idle.release()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let idle threads end. What runs goes on and is not waited for."""
+        with self.lock:
+            if not self.closed:
+                self.closed = True
+                self.work.put(None)

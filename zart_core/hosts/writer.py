@@ -1,0 +1,107 @@
+"""Group commit: whatever has queued up is written in one commit, and each caller learns its own outcome (L6).
+
+Rule 1: one commit at a time; while it runs, the next group gathers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from zart_core.errors import StoreFailed, Weather
+from zart_core.log import Appended, EventLog, Unknown, Write
+
+GROUP_MAX = 1000
+"""Writes in one commit at the most."""
+
+Written = Callable[[list[Appended]], None]
+
+
+class Writer:
+    """Appends for an event loop. `submit` never blocks; outcomes come back on the loop, in order."""
+
+    def __init__(self, log: EventLog, loop: asyncio.AbstractEventLoop) -> None:
+        self.log = log
+        self.loop = loop
+        self.queue: deque[tuple[Sequence[Write], Written]] = deque()
+        self.busy = False
+        self.failed: StoreFailed | None = None
+        self.wanted = threading.Semaphore(0)
+        self.group: list[tuple[Sequence[Write], Written]] | None = None
+        self.thread: threading.Thread | None = None
+        if log.blocking:
+            self.thread = threading.Thread(target=self.serve, name="zart-writer", daemon=True)
+            self.thread.start()
+
+    def submit(self, writes: Sequence[Write], written: Written) -> None:
+        """Write these in one commit, with others perhaps, and call `written` with their outcomes."""
+        self.queue.append((writes, written))
+        if not self.busy:
+            self.busy = True
+            self.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Hand the next group over."""
+        group, count = [], 0
+        while self.queue and (not group or count + len(self.queue[0][0]) <= GROUP_MAX):
+            item = self.queue.popleft()
+            group.append(item)
+            count += len(item[0])
+        if self.thread is None:
+            self.finish(group, self.append(group))
+        else:
+            self.group = group
+            self.wanted.release()
+
+    def append(self, group: list[tuple[Sequence[Write], Written]]) -> list[Appended] | StoreFailed:
+        """One commit. Weather makes every outcome of the group Unknown; a store that failed fails for good."""
+        batch = [write for writes, _ in group for write in writes]
+        try:
+            return self.log.append(batch)
+        except StoreFailed as failed:
+            return failed
+        except Weather as weather:
+            return [Unknown(f"{type(weather).__name__}: {weather}") for _ in batch]
+
+    def serve(self) -> None:
+        """The writer thread: one group after the other."""
+        while True:
+            self.wanted.acquire()
+            group, self.group = self.group, None
+            if group is None:
+                return
+            outcomes = self.append(group)
+            self.loop.call_soon_threadsafe(self.finish, group, outcomes)
+
+    def finish(
+        self, group: list[tuple[Sequence[Write], Written]], outcomes: list[Appended] | StoreFailed
+    ) -> None:
+        """Back on the loop: tell each caller, and start the next group."""
+        self.busy = False
+        if isinstance(outcomes, StoreFailed):
+            self.failed = outcomes
+            outcomes = [Unknown(str(outcomes)) for writes, _ in group for _ in writes]
+        if self.queue:
+            self.busy = True
+            self.loop.call_soon(self.flush)
+        start = 0
+        for writes, written in group:
+            written(outcomes[start : start + len(writes)])
+            start += len(writes)
+
+    async def write(self, writes: Sequence[Write]) -> list[Appended]:
+        """Write these in one commit, and give their outcomes. Raises StoreFailed."""
+        future: asyncio.Future[list[Appended]] = self.loop.create_future()
+        self.submit(writes, lambda outcomes: None if future.done() else future.set_result(outcomes))
+        outcomes = await future
+        if self.failed is not None:
+            raise self.failed
+        return outcomes
+
+    def stop(self) -> None:
+        """End the thread; nothing may be submitted any more."""
+        if self.thread is not None:
+            self.wanted.release()
+            self.thread.join(5.0)
