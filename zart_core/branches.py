@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from zart_core import commands as c
 from zart_core.errors import Cancelled, Defect, DuplicateName, InvalidUse, NotACommand
 from zart_core.events import Site
+from zart_core.records import record
 from zart_core.waiting import Wait
 
 Where: TypeAlias = tuple[CodeType, int, dict[str, Any]]
@@ -30,26 +31,28 @@ CLOSE_ATTEMPTS_MAX = 100
 LEFT_BEHIND = Cancelled("nobody waited for it any more")
 
 
+@record
 class Progress:
-    """How far a step has come, as its log says."""
+    """How far a step has come, as its log says. Replaced, never changed: most steps share FIRST_ATTEMPT."""
 
-    __slots__ = ("attempt", "began", "crashes", "deadline", "handed_over", "retry_at", "taken_over")
+    attempt: int = 0
+    """The attempt that runs, or is next to run, counted from 0."""
+    began: bool = False
+    """Whether that attempt's start is on record."""
+    retry_at: float | None = None
+    """When that attempt is due, after a failed one."""
+    deadline: float | None = None
+    """The GLOBAL deadline, fixed at the first start (R7)."""
+    taken_over: bool = False
+    """Whether the last start on record followed a crash."""
+    crashes: int = 0
+    """Crashes held against the step, as of the last start on record (R5)."""
+    handed_over: bool = False
+    """Whether the worker that started it gave it back on purpose."""
 
-    def __init__(self) -> None:
-        self.attempt = 0
-        """The attempt that runs, or is next to run, counted from 0."""
-        self.began = False
-        """Whether that attempt's start is on record."""
-        self.retry_at: float | None = None
-        """When that attempt is due, after a failed one."""
-        self.deadline: float | None = None
-        """The GLOBAL deadline, fixed at the first start (R7)."""
-        self.taken_over = False
-        """Whether the last start on record followed a crash."""
-        self.crashes = 0
-        """Crashes held against the step, as of the last start on record (R5)."""
-        self.handed_over = False
-        """Whether the worker that started it gave it back on purpose."""
+
+NOT_BEGUN = Progress()
+FIRST_ATTEMPT = Progress(began=True)
 
 
 class Node:
@@ -83,7 +86,7 @@ class Node:
         self.value: Any = None
         self.error: BaseException | None = None
         self.waiters: list[Branch] = []
-        self.progress: Progress | None = None
+        self.progress = NOT_BEGUN
         self.branch: Branch | None = None
         self.dropping = False
         """Whether it has been told to end."""
@@ -266,6 +269,7 @@ class Branches:
         """Carry out what a branch yielded: WAITS, or (value, error) to go on with at once."""
         inner, where = position(branch.gen)
         if type(command) is c.Step and inner is None:  # the most frequent by far
+            command.yielded = True
             return self.wait_for(branch, self.leaf(branch, command, command.name, where))
         if inner is not None:
             raise NotACommand(

@@ -15,8 +15,10 @@ from datetime import datetime, timezone
 from types import GeneratorType
 from typing import Any, TypeAlias
 
+import attrs
+
 from zart_core import commands as c
-from zart_core.branches import Branches, Node, Progress, Taking, Withdrawal, site_of
+from zart_core.branches import FIRST_ATTEMPT, Branches, Node, Progress, Taking, Withdrawal, site_of
 from zart_core.codec import Codec
 from zart_core.context import SCENE, Context, Scene
 from zart_core.errors import (
@@ -121,6 +123,7 @@ class Execution:
         self.next_seq = 0
         self.next_delivery = 0
         self._allowed = TRANSITIONS[self.status]
+        self._decoders: dict[Any, Callable[[bytes], Any]] = {}
         self._pending: dict[int, Issued] = {}
         self._nodes: dict[int, Node] = {}
         self._branches = Branches(self._release)
@@ -193,7 +196,7 @@ class Execution:
 
     def progress(self, seq: int) -> Progress:
         """How far a pending step has come."""
-        return self._nodes[seq].progress or Progress()
+        return self._nodes[seq].progress
 
     @property
     def deadline(self) -> float | None:
@@ -264,20 +267,24 @@ class Execution:
         self._run()
 
     def _on_began(self, event: Began) -> None:
-        progress = self._progress_of(event)
-        progress.attempt = event.attempt
-        progress.began = True
-        progress.handed_over = False
-        progress.taken_over = event.takeover is not None
-        progress.crashes = event.takeover or 0
-        progress.deadline = event.deadline
+        node = self._step_of(event)
+        if event.takeover is None and event.deadline is None and event.attempt == 0:
+            node.progress = FIRST_ATTEMPT
+        else:
+            node.progress = Progress(
+                attempt=event.attempt,
+                began=True,
+                retry_at=node.progress.retry_at,
+                deadline=event.deadline,
+                taken_over=event.takeover is not None,
+                crashes=event.takeover or 0,
+            )
 
     def _on_retried(self, event: Retried) -> None:
-        progress = self._progress_of(event)
-        progress.attempt = event.attempt + 1
-        progress.began = False
-        progress.handed_over = False
-        progress.retry_at = event.retry_at
+        node = self._step_of(event)
+        node.progress = attrs.evolve(
+            node.progress, attempt=event.attempt + 1, began=False, handed_over=False, retry_at=event.retry_at
+        )
 
     def _on_resolved(self, event: Resolved) -> None:
         outcome = event.outcome
@@ -324,16 +331,13 @@ class Execution:
     def _on_noted(self, event: Noted) -> None:
         if event.what == HANDED_OVER:
             for node in self._nodes.values():
-                if node.progress is not None:
-                    node.progress.handed_over = True
+                node.progress = attrs.evolve(node.progress, handed_over=True)
 
-    def _progress_of(self, event: Began | Retried) -> Progress:
+    def _step_of(self, event: Began | Retried) -> Node:
         node = self._nodes.get(event.seq)
         if node is None or node.kind != "step":
             raise self._not_pending(event.seq, type(event).__name__)
-        if node.progress is None:
-            node.progress = Progress()
-        return node.progress
+        return node
 
     def _admit(self, fact: Delivered | Resolved | Interrupted) -> bool:
         """Whether a fact may take effect now. Something wanted bars it: held facts wait, others diverge (P6, R20)."""
@@ -403,6 +407,8 @@ class Execution:
         self._unanswered = False
         head.seq = event.seq
         match event.kind:
+            case "step":
+                self._keep(head, event)
             case "now":
                 self._settle(head, datetime.fromtimestamp(event.at, timezone.utc), None)
             case "version":
@@ -456,22 +462,18 @@ class Execution:
         self._run()
 
     def _value(self, node: Node, issued: Issued, payload: bytes) -> Any:
-        command = node.command
-        match node.kind:
-            case "step":
-                declared = command.function.result_type
-            case "child":
-                declared = command.workflow.result_type
-            case "sleep":
-                return None
-            case "capture":
-                declared = capture_type(command)
-            case _:
-                declared = str
+        if node.kind == "sleep":
+            return None
+        function = node.command.function if node.kind == "step" else None
+        decode = self._decoders.get(function)
+        if decode is None:
+            decode = self.codec.decoder(declared_result(node))
+            if function is not None:
+                self._decoders[function] = decode
         try:
-            return self.codec.decoder(declared)(payload)
+            return decode(payload)
         except DecodeError as error:
-            raise self._unreadable(issued, f"the result of {node.title}", declared, error) from error
+            raise self._unreadable(issued, f"the result of {node.title}", declared_result(node), error) from error
 
     def _error(self, node: Node, issued: Issued, outcome: Failed) -> BaseException:
         command = node.command
@@ -508,7 +510,7 @@ class Execution:
 
     def _is_running(self, node: Node) -> bool:
         progress = node.progress
-        if progress is None or progress.handed_over:
+        if progress.handed_over:
             return False
         return progress.began or (progress.retry_at is not None and progress.retry_at <= self.now)
 
@@ -552,7 +554,7 @@ class Execution:
 
     def _run(self) -> None:
         """Run the branches, and end the run when its root has."""
-        if not self._branches.queue:
+        if not self._branches.queue and not (self._root is not None and self._root.settled):
             return
         token = SCENE.set(self._scene)
         try:
@@ -805,6 +807,20 @@ def version_of(event: Issued) -> int:
         return int(event.payload)
     except ValueError:
         raise LogCorrupt(f"version marker '{event.name}' holds {event.payload!r}, not a number") from None
+
+
+def declared_result(node: Node) -> Any:
+    """The type that a command's value is decoded to."""
+    command = node.command
+    match node.kind:
+        case "step":
+            return command.function.result_type
+        case "child":
+            return command.workflow.result_type
+        case "capture":
+            return capture_type(command)
+        case _:
+            return str
 
 
 def capture_type(command: c.Capture[Any]) -> Any:
