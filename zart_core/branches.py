@@ -426,12 +426,14 @@ class Branches:
             owner.live.pop(node, None)
         if error is not None and not node.dropping:
             self.unobserved[node] = None
-        waiters, node.waiters = node.waiters, []
-        for branch in waiters:
+        for branch in node.waiters:
             wait = branch.wait
             if wait is node:
-                self.unobserved.pop(node, None)
-                self.wake(branch, value, error)
+                if error is not None:
+                    self.unobserved.pop(node, None)
+                branch.wait = None
+                branch.resume = (value, error)
+                self.queue.append(branch)
             elif isinstance(wait, Wait) and wait.note(node):
                 self.go_on(branch, wait)
 

@@ -122,7 +122,7 @@ class Execution:
         """Why nothing can be applied any more; the log is untouched."""
         self.next_seq = 0
         self.next_delivery = 0
-        self._allowed = TRANSITIONS[self.status]
+        self._handlers = HANDLERS_OF[self.status]
         self._decoders: dict[Any, Callable[[bytes], Any]] = {}
         self._pending: dict[int, Issued] = {}
         self._nodes: dict[int, Node] = {}
@@ -148,16 +148,11 @@ class Execution:
         if self.broken is not None:
             raise self.broken
         try:
-            if type(event) not in self._allowed:
-                raise LogCorrupt(
-                    f"{self._title()}: event {self.position} is {type(event).__name__}, "
-                    f"which cannot follow while the run is {self.status}",
-                    where=f"event {self.position}",
-                    expected=" or ".join(sorted(kind.__name__ for kind in self._allowed)) or "nothing more",
-                    found=type(event).__name__,
-                )
+            handler = self._handlers.get(type(event))
+            if handler is None:
+                raise self._out_of_place(event)
             self.now = event.at
-            HANDLERS[type(event)](self, event)
+            handler(self, event)
             self.position += 1
         except BaseException as error:
             self.broken = error
@@ -288,7 +283,7 @@ class Execution:
 
     def _on_resolved(self, event: Resolved) -> None:
         outcome = event.outcome
-        head = self._head()
+        head = self._head() if self._wanted else None
         if head is not None:
             if self._is_decided(head, event.seq, outcome):
                 self._wanted.popleft()
@@ -296,12 +291,20 @@ class Execution:
                 return self._resolve(event.seq, outcome)
             if not self._admit(event):
                 return None
-        elif isinstance(outcome, Taken) or (
-            isinstance(outcome, Cancellation) and event.seq not in self.cancelling
-        ):
+        elif type(outcome) is not Done and self._is_decision(event):
             raise self._diverged(event, None)
         self._unanswered = event.held
         return self._resolve(event.seq, outcome)
+
+    def _is_decision(self, event: Resolved) -> bool:
+        """Whether only the interpreter itself may have decided this."""
+        match event.outcome:
+            case Taken():
+                return True
+            case Cancellation():
+                return event.seq not in self.cancelling
+            case _:
+                return False
 
     def _on_delivered(self, event: Delivered) -> None:
         if event.n != self.next_delivery:
@@ -407,8 +410,9 @@ class Execution:
         self._unanswered = False
         head.seq = event.seq
         match event.kind:
-            case "step":
-                self._keep(head, event)
+            case "step":  # the most frequent by far
+                self._pending[event.seq] = event
+                self._nodes[event.seq] = head
             case "now":
                 self._settle(head, datetime.fromtimestamp(event.at, timezone.utc), None)
             case "version":
@@ -441,16 +445,19 @@ class Execution:
         if node is None:
             raise self._not_pending(seq, "Resolved")
         issued = self._pending.pop(seq)
-        self.cancelling.pop(seq, None)
+        if self.cancelling:
+            self.cancelling.pop(seq, None)
+        value: Any = None
+        error: BaseException | None = None
         match outcome:
             case Done():
-                value, error = self._value(node, issued, outcome.payload), None
+                value = self._value(node, issued, outcome.payload)
             case Failed():
-                value, error = None, self._error(node, issued, outcome)
+                error = self._error(node, issued, outcome)
             case Taken():
                 value, error = self._take(node, issued, outcome.n)
             case Cancellation():
-                value, error = None, Cancelled(outcome.reason)
+                error = Cancelled(outcome.reason)
         if node.kind == "event":
             self._forget_listener(node, issued.of)
         self._settle(node, value, error)
@@ -613,7 +620,7 @@ class Execution:
 
     def _become(self, status: Status) -> None:
         self.status = status
-        self._allowed = TRANSITIONS[status]
+        self._handlers = HANDLERS_OF[status]
 
     def _context(self) -> Context:
         assert self.started is not None
@@ -766,6 +773,16 @@ class Execution:
             case _:
                 return None
 
+    def _out_of_place(self, event: Event) -> LogCorrupt:
+        allowed = [kind.__name__ for kind in TRANSITIONS[self.status]]
+        return LogCorrupt(
+            f"{self._title()}: event {self.position} is {type(event).__name__}, "
+            f"which cannot follow while the run is {self.status}",
+            where=f"event {self.position}",
+            expected=" or ".join(sorted(allowed)) or "nothing more",
+            found=type(event).__name__,
+        )
+
     def _not_pending(self, seq: int, kind: str) -> LogCorrupt:
         return LogCorrupt(
             f"{self._title()}: event {self.position} is {kind} for command {seq}, which is not pending",
@@ -794,6 +811,8 @@ HANDLERS: Mapping[type[Any], Callable[[Execution, Any], None]] = {
     Closed: Execution._on_closed,
     Noted: Execution._on_noted,
 }
+HANDLERS_OF = {status: {kind: HANDLERS[kind] for kind in kinds} for status, kinds in TRANSITIONS.items()}
+"""TRANSITIONS with what to do, so that one look-up is both the check and the way."""
 
 
 def is_marker(want: Want) -> bool:
