@@ -85,7 +85,20 @@ class Codec:
 
     def decoder(self, type: Any, what: str = "value") -> Decode:
         """`decode` for one type, compiled once."""
-        return _once(self._decoders, (type, what), lambda: _decoder(self.shapes.of(type), what))
+        return _once(self._decoders, (type, what), lambda: self._decoder(self.shapes.of(type), what))
+
+    def _decoder(self, form: Form, what: str) -> Decode:
+        decode = _decoder(form, what)
+        if form is not self.shapes.dynamic:
+            return decode
+
+        def decode_plain(data: bytes) -> Any:
+            try:
+                return decode(data) if b'"$"' in data else _load(data)  # most values hold no tag at all
+            except (msgspec.DecodeError, ValueError, RecursionError):
+                return decode(data)
+
+        return decode_plain
 
     def args_codec(self, types: Sequence[Any], names: Sequence[str] = ()) -> tuple[ArgsEncode, ArgsDecode]:
         """Encode and decode a call's bound arguments, in the order of its parameters, as one JSON array.
@@ -172,7 +185,7 @@ def _encoder(form: Form, what: str) -> Encode:
             raise _encode_error(Unfit(TOO_DEEP, "flatten it"), what) from None
         except ValueError:
             raise _encode_error(_undumpable(plain), what) from None
-        if data.count(b"[") + data.count(b"{") > DEPTH_MAX and _too_deep(plain):
+        if len(data) > DEPTH_MAX and data.count(b"[") + data.count(b"{") > DEPTH_MAX and _too_deep(plain):
             raise _encode_error(Unfit(TOO_DEEP, "flatten it"), what)
         if len(data) > PAYLOAD_BYTES_MAX:
             size = Unfit(

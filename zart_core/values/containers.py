@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import GenericAlias
 from typing import Any, Literal, Union
 
@@ -33,34 +33,21 @@ def each(convert: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     return out
 
 
-def list_form(name: str, items: Form) -> Form:
-    """list[T]: an array."""
+def sequence_form(name: str, cls: type, items: Form) -> Form:
+    """list[T], tuple[T, ...], deque[T]: an array."""
 
     def write(value: Any) -> Any:
-        expect(list, name, value)
+        expect(cls, name, value)
         return each(items.write, value)
 
     def read(data: Any) -> Any:
         expect(list, name, data)
-        return each(items.read, data)
+        values = each(items.read, data)
+        return values if cls is list else cls(values)
 
-    native = None if items.native is None else GenericAlias(list, (items.native,))
-    return Form(name, write, read, frozenset({"array"}), frozenset({list}), native)
-
-
-def tuple_form(name: str, items: Form) -> Form:
-    """tuple[T, ...]: an array."""
-
-    def write(value: Any) -> Any:
-        expect(tuple, name, value)
-        return each(items.write, value)
-
-    def read(data: Any) -> Any:
-        expect(list, name, data)
-        return tuple(each(items.read, data))
-
-    native = None if items.native is None else GenericAlias(tuple, (items.native, ...))
-    return Form(name, write, read, frozenset({"array"}), frozenset({tuple}), native)
+    arguments = (items.native, ...) if cls is tuple else (items.native,)
+    native = GenericAlias(cls, arguments) if items.native and cls in (list, tuple) else None
+    return Form(name, write, read, frozenset({"array"}), frozenset({cls}), native)
 
 
 def fixed_tuple_form(name: str, items: tuple[Form, ...]) -> Form:
@@ -186,32 +173,33 @@ def either_form(name: str, usual: Form, other: Form) -> Form:
 # ---------------------------------------------------------------- unions
 
 
-def union_form(name: str, members: list[Form]) -> Form:
-    """A | B | C. Members that JSON tells apart are written as they are, the others with a tag.
+def union_form(name: str, members: Mapping[str, Form]) -> Form:
+    """A | B | C, each with the tag it has where it needs one.
 
-    A tag is an object, so that beside tagged members no member may be a bare object. The order of the members
-    means nothing, since typing may reorder them: `list[A | B]` is the same object as `list[B | A]`.
+    Members that JSON tells apart are written as they are, the others tagged. A tag is an object, so that
+    beside tagged members no member may be a bare object. The order of the members means nothing, since typing
+    may reorder them: `list[A | B]` is the same object as `list[B | A]`.
     """
-    members = sorted(members, key=lambda member: member.name)
-    crowded = {t for t in EVERY_TOKEN if sum(t in member.tokens for member in members) > 1}
+    order = sorted(members.items(), key=lambda member: member[0])
+    crowded = {token for token in EVERY_TOKEN if sum(token in form.tokens for _, form in order) > 1}
     if crowded:
         crowded.add("object")
-    tags = {member.name: member for member in members if member.tokens & crowded}
-    bare = {token: member for member in members if member.name not in tags for token in member.tokens}
+    tags = {tag: form for tag, form in order if form.tokens & crowded}
+    bare = {token: form for tag, form in order if tag not in tags for token in form.tokens}
     if "int" not in bare and "float" in bare:
         bare["int"] = bare["float"]
 
-    def write_as(member: Form, value: Any) -> Any:
-        data = member.write(value)
-        return tagged(member.name, data) if member.name in tags else data
+    def write_as(tag: str, form: Form, value: Any) -> Any:
+        data = form.write(value)
+        return tagged(tag, data) if tag in tags else data
 
     def write(value: Any) -> Any:
-        fitting = [member for member in members if type(value) in member.types] or members
+        fitting = [member for member in order if type(value) in member[1].types] or order
         if len(fitting) == 1:
-            return write_as(fitting[0], value)
-        for member in fitting:
+            return write_as(*fitting[0], value)
+        for tag, form in fitting:
             try:
-                return write_as(member, value)
+                return write_as(tag, form, value)
             except Unfit:
                 continue
         raise mismatch(name, value)
@@ -222,15 +210,15 @@ def union_form(name: str, members: list[Form]) -> Form:
             if tag not in tags:
                 raise Unfit(f"expected {name}, found the tag '{tag[:40]}'")
             return tags[tag].read(inner)
-        member = bare.get(TOKENS[type(data)])
-        if member is None:
+        form = bare.get(TOKENS[type(data)])
+        if form is None:
             raise mismatch(name, data)
-        return member.read(data)
+        return form.read(data)
 
-    natives = tuple(member.native for member in members)
+    natives = tuple(form.native for form in members.values())
     native = None if tags or None in natives else Union[natives]  # noqa: UP007  # a tuple
-    tokens = frozenset[str]().union(*(member.tokens for member in members))
-    kinds = frozenset[type]().union(*(member.types for member in members))
+    tokens = frozenset[str]().union(*(form.tokens for form in members.values()))
+    kinds = frozenset[type]().union(*(form.types for form in members.values()))
     return Form(name, write, read, tokens | {"object"} if tags else tokens, kinds, native)
 
 

@@ -100,6 +100,13 @@ def _text(cls: type, show: Callable[[Any], str], parse: Callable[[str], Any]) ->
     return Form(name, write, read, frozenset({"string"}), frozenset({cls}))
 
 
+def _moment_text(value: datetime | time) -> str:
+    offset = value.utcoffset()
+    if offset is not None and offset.microseconds:  # fromisoformat takes an offset below a second for UTC
+        raise Unfit("found an offset from UTC with fractions of a second", "round it")
+    return value.isoformat()
+
+
 def _seconds_text(value: timedelta) -> str:
     micros = value // timedelta(microseconds=1)
     seconds, rest = divmod(abs(micros), 1_000_000)
@@ -139,9 +146,9 @@ LEAVES: Mapping[type, Form] = {
     float: Form("float", write_float, read_float, frozenset({"float", "object"}), frozenset({float}), float),
     bytes: _text(bytes, _base64, _from_base64),
     bytearray: _text(bytearray, _base64, lambda text: bytearray(_from_base64(text))),
-    datetime: _text(datetime, datetime.isoformat, datetime.fromisoformat),
+    datetime: _text(datetime, _moment_text, datetime.fromisoformat),
     date: _text(date, date.isoformat, date.fromisoformat),
-    time: _text(time, time.isoformat, time.fromisoformat),
+    time: _text(time, _moment_text, time.fromisoformat),
     timedelta: _text(timedelta, _seconds_text, _seconds),
     Decimal: _text(Decimal, str, Decimal),
     Fraction: _text(Fraction, str, _fraction),

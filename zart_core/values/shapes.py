@@ -12,6 +12,7 @@ import inspect
 import threading
 import types
 import typing
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -39,6 +40,7 @@ PLAIN = frozenset({str, int, bool, type(None)})
 TAGGED_LEAVES: Mapping[str, Form] = {
     cls.__name__.lower(): form for cls, form in LEAVES.items() if cls not in PLAIN and cls is not float
 }
+ARRAYS = (list, tuple, deque, set, frozenset)
 ABSTRACT: Mapping[Any, tuple[type, type | None]] = {
     abc.Sequence: (list, tuple),
     abc.Collection: (list, tuple),
@@ -100,7 +102,7 @@ class Shapes:
             if form is not None:
                 return form
             outermost = not self._making
-            itself = self._making[declared] = _itself(declared)
+            itself = self._making[declared] = self._itself(declared)
             try:
                 form = self._make(declared)
                 for part in attrs.fields(Form):
@@ -112,6 +114,20 @@ class Shapes:
                 if outermost:
                     self._making = {}
             return form
+
+    def _itself(self, declared: Any) -> Form:
+        """What stands for a type inside of itself while its form is being made.
+
+        A union looks at its tokens and types, so these are right from the start, or the union's JSON would
+        depend on which of two types was met first. Aliases have none; a union looks through them.
+        """
+        usual, other = ABSTRACT.get(
+            get_origin(declared) or declared, (get_origin(declared) or declared, None)
+        )
+        array = not self._by_text(get_args(declared)) if usual is dict else usual in ARRAYS
+        tokens = {"array" if array else "object", *(("object",) if other else ())}
+        types = {dict if typing_extensions.is_typeddict(usual) else usual, *((other,) if other else ())}
+        return Form(type_name(declared), _unmade, _unmade, frozenset(tokens), frozenset(types))
 
     def _make(self, declared: Any) -> Form:
         if isinstance(declared, str):
@@ -154,10 +170,10 @@ class Shapes:
         members = [self.of(arg) for arg in args]
         if self.dynamic in members:
             return self.dynamic
-        names = [member.name for member in members]
-        if len(set(names)) < len(names):  # classes of one name in two modules
-            members = [attrs.evolve(m, name=str(arg)) for m, arg in zip(members, args, strict=True)]
-        return containers.union_form(type_name(declared), members)
+        tags = [member.name for member in members]
+        if len(set(tags)) < len(tags):  # classes of one name in two modules
+            tags = [full_name(arg) if isinstance(arg, type) else str(arg) for arg in args]
+        return containers.union_form(type_name(declared), dict(zip(tags, members, strict=True)))
 
     def _collection(self, declared: Any, origin: Any, args: tuple[Any, ...]) -> Form | None:
         name = type_name(declared)
@@ -171,21 +187,27 @@ class Shapes:
                 self.of(usual[args] if args else usual),  # type: ignore[index]
                 self.of(other[others] if args else other),  # type: ignore[index]
             )
-        if origin is list:
-            return containers.list_form(name, self.of(args[0] if args else Any))
+        if origin is list or origin is deque:
+            return containers.sequence_form(name, origin, self.of(args[0] if args else Any))
         if origin in (set, frozenset):
             return containers.set_form(name, origin, self.of(args[0] if args else Any))
         if origin is tuple:
             if declared is tuple or (len(args) == 2 and args[1] is ...):
-                return containers.tuple_form(name, self.of(args[0] if args else Any))
+                return containers.sequence_form(name, tuple, self.of(args[0] if args else Any))
             return containers.fixed_tuple_form(name, tuple(self.of(arg) for arg in args))
         if origin is dict:
-            keys, values = (self.of(_unaliased(arg)) for arg in args or (Any, Any))
+            keys, values = (self.of(arg) for arg in args or (Any, Any))
             if keys is self.dynamic:
                 return self._any_dict(name)
-            make = containers.dict_form if keys.tokens == LEAVES[str].tokens else containers.pairs_form
-            return make(name, keys, values)
+            return (containers.dict_form if self._by_text(args) else containers.pairs_form)(
+                name, keys, values
+            )
         return None
+
+    def _by_text(self, args: tuple[Any, ...]) -> bool:
+        """Whether a dict with these arguments is an object: its keys are strings, or of no declared type."""
+        keys = self.of(args[0] if args else Any)
+        return keys is self.dynamic or keys.tokens == LEAVES[str].tokens
 
     def _any_dict(self, name: str) -> Form:
         """A dict with keys of no declared type: an object where they are all strings, else tagged."""
@@ -273,10 +295,11 @@ class Shapes:
             out: dict[str, Any] = {}
             key = ""
             try:
-                for key, (form, required) in fields.items():
-                    if key in value:
-                        out[key] = getattr(form, way)(value[key])
-                    elif required:
+                for key, item in value.items():
+                    if key in fields:
+                        out[key] = getattr(fields[key][0], way)(item)
+                for key, (_, required) in fields.items():
+                    if required and key not in out:
                         raise Unfit(f"the {name} has no value for it")
             except Unfit as unfit:
                 unfit.steps.append(f"[{key!r}]")
@@ -369,17 +392,6 @@ class Shapes:
         if form is None:
             raise Unfit(f"found the tag '{tag[:80]}', which is not registered: Codec(types=...)")
         return form.read(inner)
-
-
-def _itself(declared: Any) -> Form:
-    """What stands for a type inside of itself while its form is being made.
-
-    Its tokens and types must be right from the start, since a union looks at them: or its JSON would
-    depend on which of two types was met first. Aliases have none, so a union looks through them.
-    """
-    cls = get_origin(declared) or declared
-    kinds = frozenset({dict if typing_extensions.is_typeddict(cls) else cls})
-    return Form(type_name(declared), _unmade, _unmade, frozenset({"object"}), kinds)
 
 
 def _unmade(_: Any) -> Any:
