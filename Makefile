@@ -1,0 +1,42 @@
+# Needs Python 3.11 or later and make; everything else is installed into .venv by these rules.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+CHECKED := zart_core zart_stores examples typing_tests tests property_tests benchmarks
+
+.PHONY: demo test lint types tests deep bench clean
+
+demo: .venv/cli
+	$(BIN)/python examples/corpus_demo.py
+
+test: lint types tests
+
+lint: .venv/dev
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/ruff format --check $(CHECKED)
+
+types: .venv/dev
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+tests: .venv/dev
+	$(BIN)/pytest -n 2 --dist worksteal tests property_tests
+
+deep: .venv/dev
+	ZART_DEEP=1 $(BIN)/pytest property_tests
+
+bench: .venv/dev
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/cli: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[cli]'
+	touch $@
+
+.venv/dev: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ .venv/cli
