@@ -38,6 +38,8 @@ class StepLine:
     """waiting, running, retrying, done, failed or cancelled."""
     attempts: int
     issued_at: float
+    began_at: float | None
+    """When its first attempt began."""
     ended_at: float | None
     until: float | None
     site: Site | None
@@ -50,40 +52,47 @@ def steps_of(events: Sequence[Event]) -> list[StepLine]:
     """Every command of a run in the order of its issue, with what became of it."""
     lines: dict[int, StepLine] = {}
     for event in events:
-        match event:
-            case Issued():
-                subject = event.child or (event.of if event.kind == "event" else "")
-                lines[event.seq] = StepLine(
-                    event.seq,
-                    event.kind,
-                    event.name,
-                    "waiting",
-                    0,
-                    event.at,
-                    None,
-                    event.until,
-                    event.site,
-                    "",
-                    subject,
-                )
-                if event.kind in ("now", "version"):
-                    lines[event.seq] = changed(lines[event.seq], state="done", ended_at=event.at)
-            case Began():
-                lines[event.seq] = changed(lines[event.seq], state="running", attempts=event.attempt + 1)
-            case Retried():
-                error = f"{event.failure.type}: {event.failure.message}"
-                lines[event.seq] = changed(
-                    lines[event.seq],
-                    state="retrying",
-                    attempts=event.attempt + 1,
-                    error=error,
-                    until=event.retry_at,
-                )
-            case Resolved():
-                lines[event.seq] = ended(lines[event.seq], event)
-            case _:
-                pass
+        follow(lines, event)
     return list(lines.values())
+
+
+def follow(lines: dict[int, StepLine], event: Event) -> StepLine | None:
+    """Bring a table of commands by seq up to date with one event; gives the line that it changed."""
+    match event:
+        case Issued():
+            line = issued(event)
+        case Began(seq=seq, attempt=attempt):
+            began_at = event.at if lines[seq].began_at is None else lines[seq].began_at
+            line = changed(lines[seq], state="running", attempts=attempt + 1, began_at=began_at, until=None)
+        case Retried(seq=seq, attempt=attempt, failure=failure, retry_at=retry_at):
+            error = words_of(failure)
+            line = changed(lines[seq], state="retrying", attempts=attempt + 1, error=error, until=retry_at)
+        case Resolved(seq=seq):
+            line = ended(lines[seq], event)
+        case _:
+            return None
+    lines[line.seq] = line
+    return line
+
+
+def issued(event: Issued) -> StepLine:
+    """The line of a command that was issued just now."""
+    subject = event.child or (event.of if event.kind == "event" else "")
+    answered = event.kind in ("now", "version")
+    return StepLine(
+        seq=event.seq,
+        kind=event.kind,
+        name=event.name,
+        state="done" if answered else "waiting",
+        attempts=0,
+        issued_at=event.at,
+        began_at=None,
+        ended_at=event.at if answered else None,
+        until=event.until,
+        site=event.site,
+        error="",
+        event=subject,
+    )
 
 
 def changed(line: StepLine, **changes: object) -> StepLine:
@@ -92,17 +101,17 @@ def changed(line: StepLine, **changes: object) -> StepLine:
 
 
 def ended(line: StepLine, event: Resolved) -> StepLine:
-    """The line with its outcome."""
+    """The line with its outcome. A retry begins without a record: one that was due by then has begun."""
+    retried = int(line.state == "retrying" and line.until is not None and event.at >= line.until)
+    line = changed(line, ended_at=event.at, until=None, attempts=line.attempts + retried)
     match event.outcome:
         case Failed(Failure() as failure):
-            attempts = max(line.attempts, failure.attempts)
-            return changed(
-                line, state="failed", ended_at=event.at, error=words_of(failure), attempts=attempts
-            )
+            attempts = max(line.attempts, failure.attempts) if line.kind == "step" else line.attempts
+            return changed(line, state="failed", error=words_of(failure), attempts=attempts)
         case Cancellation():
-            return changed(line, state="cancelled", ended_at=event.at)
+            return changed(line, state="cancelled")
         case _:
-            return changed(line, state="done", ended_at=event.at)
+            return changed(line, state="done", error="")
 
 
 def words_of(failure: Failure) -> str:
