@@ -9,10 +9,11 @@ Rule 3: cancellation strikes innermost branches first, newest first, each once, 
 
 from __future__ import annotations
 
+import dis
 import inspect
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from types import CodeType, FrameType, GeneratorType
+from types import CodeType, GeneratorType
 from typing import Any, TypeAlias
 
 from zart_core import commands as c
@@ -28,6 +29,8 @@ OWN_CODE = frozenset(fn.__code__ for fn in (c.Command.__iter__, c.outcome, c.ste
 PASSES_THROUGH = (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError, Defect)
 """What leaves a workflow without ending its run: the process is stopping, or a developer has to act."""
 CLOSE_ATTEMPTS_MAX = 100
+DELEGATES = dis.opmap["GET_YIELD_FROM_ITER"]
+"""The instruction that begins a `yield from`."""
 LEFT_BEHIND = Cancelled("nobody waited for it any more")
 
 
@@ -210,14 +213,20 @@ class Branches:
         return node
 
     def open(
-        self, gen: GeneratorType[Any, Any, Any], owner: Branch | None, prefix: str, *, shielded: bool
+        self,
+        gen: GeneratorType[Any, Any, Any],
+        owner: Branch | None,
+        prefix: str,
+        *,
+        shielded: bool,
+        where: Where | None = None,
     ) -> Node:
         """Start a branch at the end of the queue."""
         if gen in self.open_branches or inspect.getgeneratorstate(gen) != inspect.GEN_CREATED:
             raise NotACommand(
                 "a flow was given twice: call the generator function once for each time it should run"
             )
-        node = Node(None, "flow", gen.__name__, owner, None)
+        node = Node(None, "flow", gen.__name__, owner, where)
         node.branch = branch = Branch(gen, node, prefix, shielded)
         self.open_branches[gen] = branch
         self.queue.append(branch)
@@ -244,11 +253,17 @@ class Branches:
             except PASSES_THROUGH:
                 raise
             except BaseException as raised:  # noqa: BLE001  # whatever leaves a flow is its outcome
+                refuse_delegation(raised)
                 return self.end(branch, None, raised)
             if branch.strike is not None:
+                forgo(command)
                 strike, branch.strike = branch.strike, None
                 return self.unwind(branch, list(reversed(branch.live)), (None, strike), strike)
-            answer = self.perform(branch, command)
+            try:
+                answer = self.perform(branch, command)
+            except Defect:
+                forgo(command)
+                raise
             if answer is WAITS:
                 return None
             value, error = answer
@@ -267,9 +282,9 @@ class Branches:
 
     def perform(self, branch: Branch, command: Any) -> Any:
         """Carry out what a branch yielded: WAITS, or (value, error) to go on with at once."""
-        inner, where = position(branch.gen)
+        inner, where = position(branch)
         if type(command) is c.Step and inner is None:  # the most frequent by far
-            command.yielded = True
+            command.yielded = True  # type: ignore[misc]  # no part of the record's value
             return self.wait_for(branch, self.leaf(branch, command, command.name, where))
         if inner is not None:
             raise NotACommand(
@@ -320,7 +335,7 @@ class Branches:
                 c.mark_used(target)
                 return self.start(branch, target.target, where)
             case c.SubFlow() | GeneratorType():
-                node = self.subflow(branch, target)
+                node = self.subflow(branch, target, where)
             case c.Step() | c.Sleep() | c.WaitForEvent() | c.Child():
                 c.mark_used(target)
                 node = self.leaf(branch, target, self.name_of(branch, target), where)
@@ -332,13 +347,14 @@ class Branches:
         branch.live[node] = None
         return node
 
-    def subflow(self, branch: Branch, target: Any) -> Node:
+    def subflow(self, branch: Branch, target: Any, where: Where) -> Node:
         """Start a flow as a branch of its own."""
         if isinstance(target, c.SubFlow):
             c.mark_used(target)
             prefix = f"{branch.prefix}{target.prefix}/" if target.prefix else branch.prefix
-            return self.open(target.flow, branch, prefix, shielded=target.shielded)  # type: ignore[arg-type]  # a Flow is a generator
-        return self.open(target, branch, branch.prefix, shielded=False)
+            flow: Any = target.flow
+            return self.open(flow, branch, prefix, shielded=target.shielded, where=where)
+        return self.open(target, branch, branch.prefix, shielded=False, where=where)
 
     def name_of(self, branch: Branch, command: Any) -> str:
         """The name of a leaf, without prefix."""
@@ -356,7 +372,7 @@ class Branches:
 
     def perform_subflow(self, branch: Branch, command: c.SubFlow[Any], where: Where) -> Any:
         """Run a flow as a branch and wait for it."""
-        return self.wait_for(branch, self.subflow(branch, command))
+        return self.wait_for(branch, self.subflow(branch, command, where))
 
     def perform_schedule(self, branch: Branch, command: c.Schedule[Any], where: Where) -> Any:
         """Start something and go on."""
@@ -398,6 +414,7 @@ class Branches:
                 f"continue_as_new belongs into the root branch, not into a flow beside it (at {site_of(where)})"
             )
         self.continued = command
+        shut(branch.gen)
         self.end(branch, None, None)
         return WAITS
 
@@ -414,6 +431,8 @@ class Branches:
         branch.wait = wait
         for node in dict.fromkeys(nodes):
             if not node.settled:
+                if branch in node.waiters:  # left over from an earlier wait that did not need it
+                    node.waiters.remove(branch)
                 node.waiters.append(branch)
 
     def settle(self, node: Node, value: Any, error: BaseException | None) -> None:
@@ -424,7 +443,8 @@ class Branches:
         owner = node.owner
         if owner is not None and owner.live:
             owner.live.pop(node, None)
-        if error is not None and not node.dropping:
+        told_to = node.dropping and (node.branch is None or isinstance(error, Cancelled))
+        if error is not None and not told_to:
             self.unobserved[node] = None
         for branch in node.waiters:
             wait = branch.wait
@@ -526,16 +546,7 @@ class Branches:
     def close(self) -> None:
         """Close every generator, innermost first; plain `finally` code runs, commands yielded then are ignored."""
         for gen in reversed(list(self.open_branches)):
-            for _ in range(CLOSE_ATTEMPTS_MAX):
-                try:
-                    gen.close()
-                except RuntimeError:  # it yielded a command while closing
-                    continue
-                except PASSES_THROUGH:
-                    raise
-                except BaseException:  # noqa: BLE001, S110  # an effect-free workflow has nobody to tell
-                    pass
-                break
+            shut(gen)
         self.open_branches.clear()
 
 
@@ -556,11 +567,42 @@ PERFORMANCES: dict[type[Any], Callable[[Branches, Branch, Any, Where], Any]] = {
 }
 
 
+def shut(gen: GeneratorType[Any, Any, Any]) -> None:
+    """Close a generator, again while it still yields, a bounded number of times."""
+    for _ in range(CLOSE_ATTEMPTS_MAX):
+        try:
+            gen.close()
+        except RuntimeError:  # it yielded a command while closing
+            continue
+        except PASSES_THROUGH:
+            raise
+        except BaseException:  # noqa: BLE001, S110  # an effect-free workflow has nobody to tell
+            pass
+        break
+
+
+def forgo(command: Any) -> None:
+    """A command was yielded and is not performed: it and what it is about are no forgotten ones."""
+    match command:
+        case c.Wait():
+            for target in command.targets:
+                forgo(target)
+        case c.Schedule():
+            forgo(command.target)
+        case _:
+            pass
+    if isinstance(command, c.Command):
+        c.mark_used(command)
+
+
 # ---------------------------------------------------------------- where, and what instead
 
 
-def position(gen: GeneratorType[Any, Any, Any]) -> tuple[object, Where]:
+def position(branch: Branch) -> tuple[object, Where]:
     """What the innermost flow delegates to, if that is no command and no flow; and where it stands."""
+    gen = branch.gen
+    if gen.gi_code in OWN_CODE and branch.node.where is not None:
+        return None, branch.node.where  # a command in place of a flow, as in scope("a", step())
     while True:
         inner = gen.gi_yieldfrom
         if inner is None:
@@ -571,7 +613,7 @@ def position(gen: GeneratorType[Any, Any, Any]) -> tuple[object, Where]:
             inner = None
             break
         gen = inner
-    frame: FrameType = gen.gi_frame
+    frame: Any = gen.gi_frame  # never None: it has just yielded
     return inner, (frame.f_code, frame.f_lasti, frame.f_globals)
 
 
@@ -584,6 +626,34 @@ def site_of(where: Where | None) -> Site:
     return Site(
         str(names.get("__name__", "?")), code.co_qualname, (line or code.co_firstlineno) - code.co_firstlineno
     )
+
+
+def refuse_delegation(error: BaseException) -> None:
+    """Raise NotACommand if the error comes from a `yield from` over something that cannot be iterated (R12)."""
+    trace = error.__traceback__
+    if type(error) is not TypeError or trace is None:
+        return
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    if code.co_code[trace.tb_lasti] == DELEGATES:
+        where = site_of((code, trace.tb_lasti, trace.tb_frame.f_globals))
+        raise NotACommand(
+            f"a `yield from` at {where} cannot work: {error}; {delegation_remedy(str(error))}"
+        ) from None
+
+
+def delegation_remedy(message: str) -> str:
+    """What to write instead, by the type that Python's own message names."""
+    if "'StepFunction'" in message:
+        return "the step was not called: write `yield from my_step(...)`"
+    if "'Workflow'" in message:
+        return "call the workflow to run it inline, or write `yield from zart.child(my_workflow, input)`"
+    if "'Task'" in message:
+        return "wait for a task with `yield from zart.wait([task])`"
+    if "coroutine" in message or "async" in message:
+        return "flows are plain generators and only steps may be async: decorate the function with @zart.step"
+    return "it takes a step, another command or a flow, and a plain value needs no `yield from`"
 
 
 def refusal(thing: object) -> str:

@@ -9,16 +9,27 @@ Rule 4: what is not in TRANSITIONS cannot happen.
 from __future__ import annotations
 
 import logging
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from types import GeneratorType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import attrs
 
 from zart_core import commands as c
-from zart_core.branches import FIRST_ATTEMPT, Branches, Node, Progress, Taking, Withdrawal, site_of
+from zart_core.branches import (
+    FIRST_ATTEMPT,
+    PASSES_THROUGH,
+    Branches,
+    Ending,
+    Node,
+    Progress,
+    Taking,
+    Withdrawal,
+    site_of,
+)
 from zart_core.codec import Codec
 from zart_core.context import SCENE, Context, Scene
 from zart_core.errors import (
@@ -29,6 +40,7 @@ from zart_core.errors import (
     Diverged,
     EncodeError,
     EventRejected,
+    InvalidUse,
     LogCorrupt,
     Parked,
     Unencodable,
@@ -154,6 +166,11 @@ class Execution:
             self.now = event.at
             handler(self, event)
             self.position += 1
+            if self._wanted and self._branches.versions:
+                self._answer_known()
+        except InvalidUse as error:  # an annotation that cannot be resolved, a type that nothing decodes to
+            self.broken = self._invalid(error)
+            raise self.broken from error
         except BaseException as error:
             self.broken = error
             raise
@@ -165,17 +182,21 @@ class Execution:
         """
         decisions: list[Event] = []
         seq = self.next_seq
-        for want in self._wanted:
-            if want.settled:
-                continue
-            if type(want) is Node:
+        try:
+            for want in self._wanted:
+                if want.settled:
+                    continue
+                if not isinstance(want, Node):
+                    decisions.append(self._decision(want))
+                    break
+                if want.kind == "version" and want.name in self._branches.versions:
+                    break  # it is answered when it is the first
                 decisions.append(self._issue(want, seq))
                 seq += 1
                 if want.kind in ("now", "version"):
                     break
-            else:
-                decisions.append(self._decision(want))
-                break
+        except InvalidUse as error:
+            raise self._invalid(error) from error
         return decisions
 
     @property
@@ -234,9 +255,11 @@ class Execution:
 
     def check_answered(self) -> None:
         """At the end of a complete log: raises Diverged if the code wants more than the log holds (P6, R21)."""
-        head = self._head()
-        if head is not None and not self._unanswered and not is_marker(head):
-            raise self._diverged(None, head)
+        if self._unanswered:
+            return
+        for want in self._wanted:
+            if not want.settled and not is_marker(want):
+                raise self._diverged(None, want)
 
     def close(self) -> None:
         """Close every branch; nothing is recorded. Plain `finally` code of the workflow runs."""
@@ -262,6 +285,8 @@ class Execution:
         self._run()
 
     def _on_began(self, event: Began) -> None:
+        if self._wanted and not self._unanswered:
+            self._pass(event)
         node = self._step_of(event)
         if event.takeover is None and event.deadline is None and event.attempt == 0:
             node.progress = FIRST_ATTEMPT
@@ -276,25 +301,32 @@ class Execution:
             )
 
     def _on_retried(self, event: Retried) -> None:
+        if self._wanted and not self._unanswered:
+            self._pass(event)
+        if event.seq < self.next_seq and event.seq not in self._nodes:
+            self.ignored += 1  # its command was settled while the attempt ran, and the run was parked
+            return
         node = self._step_of(event)
+        if self.cancelling.pop(event.seq, None) is not None:  # nothing runs any more: it needs no grace
+            self._unanswered = True
+            self._branches.withdraw(node)
         node.progress = attrs.evolve(
             node.progress, attempt=event.attempt + 1, began=False, handed_over=False, retry_at=event.retry_at
         )
 
     def _on_resolved(self, event: Resolved) -> None:
-        outcome = event.outcome
-        head = self._head() if self._wanted else None
-        if head is not None:
-            if self._is_decided(head, event.seq, outcome):
-                self._wanted.popleft()
-                head.settled = True
-                return self._resolve(event.seq, outcome)
-            if not self._admit(event):
-                return None
-        elif type(outcome) is not Done and self._is_decision(event):
-            raise self._diverged(event, None)
-        self._unanswered = event.held
-        return self._resolve(event.seq, outcome)
+        if type(event.outcome) is not Done and self._is_decision(event):
+            self._check_decided(event)
+        elif not self._admit(event):
+            return
+        elif event.held and event.seq not in self._nodes:
+            self.ignored += 1  # its command was settled while it ran, and the run was parked
+            return
+        else:
+            self._unanswered = event.held
+        self._resolve(event.seq, event.outcome)
+        if self._backlog:
+            self._drain()
 
     def _is_decision(self, event: Resolved) -> bool:
         """Whether only the interpreter itself may have decided this."""
@@ -302,9 +334,21 @@ class Execution:
             case Taken():
                 return True
             case Cancellation():
-                return event.seq not in self.cancelling
+                return event.seq not in self.cancelling and not event.held
             case _:
                 return False
+
+    def _check_decided(self, event: Resolved) -> None:
+        """Take the decision from the head of what is wanted; raises Diverged when it is another one."""
+        head = self._head()
+        while head is not None and is_marker(head):
+            self._answer_marker()
+            head = self._head()
+        if head is None or not self._is_decided(head, event.seq, event.outcome):
+            raise self._diverged(event, head)
+        self._wanted.popleft()
+        head.settled = True
+        self._unanswered = False
 
     def _on_delivered(self, event: Delivered) -> None:
         if event.n != self.next_delivery:
@@ -328,6 +372,8 @@ class Execution:
             if not isinstance(head, Closing) or head.status is not event.status:
                 raise self._diverged(event, head)
             self._wanted.popleft()
+        self._wanted.clear()
+        self._backlog.clear()
         self.closed = event
         self._become(event.status)
 
@@ -344,17 +390,22 @@ class Execution:
 
     def _admit(self, fact: Delivered | Resolved | Interrupted) -> bool:
         """Whether a fact may take effect now. Something wanted bars it: held facts wait, others diverge (P6, R20)."""
-        head = self._head()
-        while head is not None:
-            if fact.held or self._backlog:
+        if self._wanted:
+            if fact.held and self._head() is not None:
                 self._backlog.append(fact)
                 self._unanswered = True
                 return False
+            self._pass(fact)
+        return True
+
+    def _pass(self, fact: Event) -> None:
+        """The log goes on with a fact: a marker at the head is younger than it, anything else wanted diverges."""
+        head = self._head()
+        while head is not None:
             if not is_marker(head):
                 raise self._diverged(fact, head)
             self._answer_marker()
             head = self._head()
-        return True
 
     def _drain(self) -> None:
         """Let facts that were held back take effect, one at a time, once nothing is wanted."""
@@ -384,13 +435,18 @@ class Execution:
             self.ignored += 1
             return
         self.interrupted = event
-        strike = DeadlineExceeded if event.by == "deadline" else Cancelled
-        self._branches.interrupt(root.branch, strike(event.reason))
+        strike = (DeadlineExceeded if event.by == "deadline" else Cancelled)(event.reason)
+        if self._branches.continued is not None:  # the next run would know nothing of it
+            self._branches.continued = None
+            root.branch.then = Ending(None, strike)
+        self._branches.interrupt(root.branch, strike)
         self._run()
 
     # ------------------------------------------------------------ decisions coming true
 
     def _on_issued(self, event: Issued) -> None:
+        if event.seq != self.next_seq:
+            raise LogCorrupt(f"{self._title()}: command {event.seq} follows {self.next_seq - 1}")
         head = self._head()
         while type(head) is not Node or head.name != event.name or head.kind != event.kind:
             if event.kind == "version":  # the code does not ask for it here, or no longer (R23)
@@ -401,8 +457,6 @@ class Execution:
                 raise self._diverged(event, head)
             self._answer_marker()
             head = self._head()
-        if event.seq != self.next_seq:
-            raise LogCorrupt(f"{self._title()}: command {event.seq} follows {self.next_seq - 1}")
         if self.strict:
             self._compare_arguments(event, head)
         self._wanted.popleft()
@@ -454,15 +508,13 @@ class Execution:
                 value = self._value(node, issued, outcome.payload)
             case Failed():
                 error = self._error(node, issued, outcome)
+                if node.kind == "event":
+                    self._forget_listener(node, issued.of)
             case Taken():
                 value, error = self._take(node, issued, outcome.n)
             case Cancellation():
                 error = Cancelled(outcome.reason)
-        if node.kind == "event":
-            self._forget_listener(node, issued.of)
         self._settle(node, value, error)
-        if self._backlog:
-            self._drain()
 
     def _settle(self, node: Node, value: Any, error: BaseException | None) -> None:
         self._branches.settle(node, value, error)
@@ -480,7 +532,9 @@ class Execution:
         try:
             return decode(payload)
         except DecodeError as error:
-            raise self._unreadable(issued, f"the result of {node.title}", declared_result(node), error) from error
+            raise self._unreadable(
+                issued, f"the result of {node.title}", declared_result(node), error
+            ) from error
 
     def _error(self, node: Node, issued: Issued, outcome: Failed) -> BaseException:
         command = node.command
@@ -505,7 +559,7 @@ class Execution:
     def _release(self, node: Node) -> None:
         """A pending command has to end: at once, or when what runs has had its time (R18)."""
         match node.kind:
-            case "child" | "spawn":
+            case "child":
                 self.cancelling[node.seq] = float("inf")
             case "step" if self._is_running(node):
                 self.cancelling[node.seq] = self.now + node.command.function.policy.cancel_grace_s
@@ -522,13 +576,17 @@ class Execution:
         return progress.began or (progress.retry_at is not None and progress.retry_at <= self.now)
 
     def _give_back(self, node: Node) -> None:
-        """A wait that was about to take a delivery is cancelled: the delivery is the first in line again."""
+        """A wait is cancelled: the delivery that it was about to take goes to the next one in line, or back to its place."""
         event = self._pending[node.seq].of
         self._forget_listener(node, event)
-        for want in self._wanted:
+        for want in list(self._wanted):
             if isinstance(want, Taking) and want.node is node and not want.settled:
                 want.settled = True
-                self._buffers.setdefault(event, deque()).appendleft(want.n)
+                listeners = self._listeners.get(event)
+                if listeners:
+                    self._wanted.append(Taking(listeners.popleft(), want.n))
+                else:
+                    insort(self._buffers.setdefault(event, deque()), want.n)
 
     def _is_decided(self, head: Want, seq: int, outcome: Outcome) -> bool:
         match head:
@@ -541,13 +599,21 @@ class Execution:
 
     def _answer_marker(self) -> None:
         """The log is older than the marker at the head: it is 1, and what follows takes its place (R23)."""
-        marker = self._wanted.popleft()
+        wanted = self._wanted
+        marker = wanted.popleft()
         assert isinstance(marker, Node)
-        later = list(self._wanted)
-        self._wanted.clear()
-        self._branches.versions[marker.name] = 1
-        self._settle(marker, 1, None)
-        self._wanted.extend(later)
+        later = len(wanted)
+        self._settle(marker, self._branches.versions.setdefault(marker.name, 1), None)
+        wanted.rotate(len(wanted) - later)
+        if self._backlog:
+            self._drain()
+
+    def _answer_known(self) -> None:
+        """A marker that got its answer elsewhere, from a twin or out of order, takes it once it is the first."""
+        head = self._head()
+        while head is not None and is_marker(head) and head.name in self._branches.versions:
+            self._answer_marker()
+            head = self._head()
 
     def _head(self) -> Want | None:
         wanted = self._wanted
@@ -583,19 +649,17 @@ class Execution:
         elif error is None:
             self._wanted.append(Closing(Status.COMPLETED, root.value))
         else:
-            status = self._status_of(error)
-            if (
-                status is not Status.CANCELLED
-                and self.workflow.on_failure is not None
-                and self._handling is None
-            ):
-                self._handle(error)
-            elif isinstance(error, self.workflow.park_on):
-                raise Parked(
-                    f"{self._title()} is parked by park_on: {type(error).__name__}: {error}"
-                ) from error
-            else:
-                self._wanted.append(Closing(status, None, error))
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Park, handle, or want the run closed, in this order (R17, R19)."""
+        status = self._status_of(error)
+        if isinstance(error, self.workflow.park_on):
+            raise Parked(f"{self._title()} is parked by park_on: {type(error).__name__}: {error}") from error
+        if status is Status.CANCELLED or self.workflow.on_failure is None or self._handling is not None:
+            self._wanted.append(Closing(status, None, error))
+        else:
+            self._handle(error)
 
     def _status_of(self, error: BaseException) -> Status:
         if self.interrupted is not None and (self._handling is not None or isinstance(error, Cancelled)):
@@ -608,15 +672,15 @@ class Execution:
         assert self.workflow.on_failure is not None
         try:
             answer = self.workflow.on_failure(self._input, error)
-        except (Defect, MemoryError):
+        except PASSES_THROUGH:
             raise
-        except Exception as raised:  # noqa: BLE001  # what it raises fails the run
-            self._wanted.append(Closing(self._status_of(raised), None, raised))
-            return
+        except BaseException as raised:  # noqa: BLE001  # what it raises fails the run
+            return self._fail(raised)
         if isinstance(answer, GeneratorType):
             self._root = self._branches.open_root(answer)
         else:
             self._wanted.append(Closing(Status.COMPLETED, answer))
+        return None
 
     def _become(self, status: Status) -> None:
         self.status = status
@@ -684,6 +748,10 @@ class Execution:
             raise Unencodable(f"{self._title()}: its result cannot be written down: {error}") from error
 
     # ------------------------------------------------------------ disagreeing
+
+    def _invalid(self, error: InvalidUse) -> Defect:
+        """The code's declarations do not work: a developer has to act."""
+        return Defect(f"{self._title()}: {error}")
 
     def _title(self) -> str:
         if self.started is None:
@@ -815,7 +883,7 @@ HANDLERS_OF = {status: {kind: HANDLERS[kind] for kind in kinds} for status, kind
 """TRANSITIONS with what to do, so that one look-up is both the check and the way."""
 
 
-def is_marker(want: Want) -> bool:
+def is_marker(want: Want) -> TypeGuard[Node]:
     """Whether it is a version marker that waits for its answer."""
     return type(want) is Node and want.kind == "version"
 

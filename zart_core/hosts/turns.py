@@ -322,7 +322,8 @@ class Run:
                 if not self._captures:
                     return
                 seq = self._captures.popleft()
-                self._apply(execution, Resolved(seq, self._captured(execution, seq), now))
+                if seq in execution.pending:  # its branch may have been cancelled in this very turn
+                    self._apply(execution, Resolved(seq, self._captured(execution, seq), now))
 
     def _captured(self, execution: Execution, seq: int) -> Outcome:
         command = execution.command(seq)
