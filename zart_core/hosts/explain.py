@@ -6,7 +6,8 @@ Rule 1: issued minus resolved is what is left to do; everything else here is wor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
+from typing import Any
 
 import attrs
 
@@ -95,7 +96,7 @@ def issued(event: Issued) -> StepLine:
     )
 
 
-def changed(line: StepLine, **changes: object) -> StepLine:
+def changed(line: StepLine, **changes: Any) -> StepLine:
     """The line with some fields replaced."""
     return attrs.evolve(line, **changes)
 
@@ -172,4 +173,4 @@ def waits(line: StepLine, summary: Summary) -> str:
 
 def moment(at: float) -> str:
     """A time, as a person reads it."""
-    return datetime.fromtimestamp(at, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
