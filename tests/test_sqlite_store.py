@@ -340,7 +340,7 @@ def test_damaged_pages(path):
 
 
 def test_full(path, log):
-    """F6: a full disk is Rejected("full"), with nothing written, and the log works again when there is room."""
+    """F6: a full disk is Rejected("full"), nothing is written, and the log works again with room."""
     write(log, new())
     db = log._connection("writer")
     pages = db.execute("PRAGMA page_count").fetchone()[0]

@@ -214,8 +214,7 @@ class Shelf:
                 self.rob(worker)
 
     def rob(self, worker: str) -> None:
-        """Void all that the worker holds, and its lease."""
-        del self.leases[worker]
+        """Void all that the worker holds."""
         held = self.held.get(worker, ())
         if held:
             self.robbed.add(worker)
@@ -435,6 +434,7 @@ class MemoryLog:
                 for worker in self._workers:
                     self._release(worker, None)
                     self._shelf.leases.pop(worker, None)
+                    self._shelf.robbed.discard(worker)
                 self._closed = True
                 self._shelf.lock.notify_all()
 
