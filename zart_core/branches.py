@@ -10,6 +10,7 @@ Rule 3: cancellation strikes innermost branches first, newest first, each once, 
 from __future__ import annotations
 
 import dis
+import functools
 import inspect
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -622,10 +623,14 @@ def site_of(where: Where | None) -> Site:
     if where is None:
         return Site("?", "?", 0)
     code, instruction, names = where
+    return site_in(code, instruction, str(names.get("__name__", "?")))
+
+
+@functools.lru_cache(maxsize=4096)
+def site_in(code: CodeType, instruction: int, module: str) -> Site:
+    """The line of an instruction; kept, because the same few lines are asked for again and again."""
     line = next((line for start, end, line in code.co_lines() if start <= instruction < end and line), None)
-    return Site(
-        str(names.get("__name__", "?")), code.co_qualname, (line or code.co_firstlineno) - code.co_firstlineno
-    )
+    return Site(module, code.co_qualname, (line or code.co_firstlineno) - code.co_firstlineno)
 
 
 def refuse_delegation(error: BaseException) -> None:

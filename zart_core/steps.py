@@ -11,6 +11,7 @@ import inspect
 import string
 import typing
 from collections.abc import Callable, Coroutine, Generator
+from types import GenericAlias
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from typing_extensions import deprecated
@@ -59,6 +60,7 @@ class StepFunction(Generic[P, T_co]):
         self.signature = inspect.signature(fn)
         self.is_async = inspect.iscoroutinefunction(fn)
         self.arity = positional_arity(self.signature)
+        self.is_plain = self.arity >= 0
         self.formatter = compiled_template(id, self.signature)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Step[T_co]:
@@ -94,12 +96,16 @@ class StepFunction(Generic[P, T_co]):
 
     def bound(self, command: Step[Any]) -> list[Any]:
         """The arguments of a command, one for each parameter in order, defaults filled in."""
+        if not command.kwargs and len(command.args) == self.arity:
+            return list(command.args)
         bound = self.signature.bind(*command.args, **command.kwargs)
         bound.apply_defaults()
         return list(bound.arguments.values())
 
     def call(self, values: list[Any]) -> Any:
         """Call the function with one value for each parameter, as `bound` gives them."""
+        if self.is_plain:
+            return self.fn(*values)
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for parameter, value in zip(self.signature.parameters.values(), values, strict=True):
@@ -127,9 +133,9 @@ def parameter_type(parameter: inspect.Parameter, hints: dict[str, Any]) -> Any:
     declared = hints.get(parameter.name, Any)
     match parameter.kind:
         case inspect.Parameter.VAR_POSITIONAL:
-            return tuple[declared, ...]
+            return GenericAlias(tuple, (declared, ...))
         case inspect.Parameter.VAR_KEYWORD:
-            return dict[str, declared]
+            return GenericAlias(dict, (str, declared))
         case _:
             return declared
 

@@ -278,7 +278,8 @@ class Run:
             if self.closed is not None or outcome.seq not in execution.pending:
                 self.dropped += 1
                 continue
-            self._apply(execution, attrs.evolve(outcome, at=max(outcome.at, execution.now)))
+            late = outcome.at < execution.now  # times never decrease (I2)
+            self._apply(execution, attrs.evolve(outcome, at=execution.now) if late else outcome)
             self._answer(execution, now)
             while self.closed is None and (fact := self._next_early(execution, now)) is not None:
                 self._apply(execution, fact)
@@ -566,9 +567,9 @@ class Run:
             self.events.append(began)
             if first and deadline is not None:
                 heapq.heappush(self._timers, (deadline, 1, seq, "step"))
-            call = attrs.evolve(
-                call, context=attrs.evolve(call.context, deadline=self._attempt_deadline(execution, seq, now))
-            )
+            if deadline is not None:
+                until = self._attempt_deadline(execution, seq, now)
+                call = attrs.evolve(call, context=attrs.evolve(call.context, deadline=until))
         self._busy.add(seq)
         self.running.add(seq)
         self._calls.append(call)
@@ -797,8 +798,8 @@ class Run:
                 self.created(seq, new.id not in conflicts, now)
         effects = Effects(
             calls=self._calls,
-            stops=[seq for seq in self._stops if seq in self.running],
-            dropped=[seq for seq in self._ended if seq in self.running],
+            stops=[seq for seq in self._stops if seq in self.running] if self._stops else (),
+            dropped=[seq for seq in self._ended if seq in self.running] if self._ended else (),
             lines=self.execution.take_lines() if self.execution is not None else (),
             created=[new.id for new in self._creates.values()],
         )
