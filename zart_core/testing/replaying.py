@@ -1,0 +1,65 @@
+"""Replay of a finished history, as strictly as can be: what code that is not deterministic fails.
+
+Rule 1: every decision of the code is compared with the recorded one: order, names, arguments, times, result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from zart_core.codec import Codec
+from zart_core.divergence import replay_explained
+from zart_core.errors import Diverged
+from zart_core.events import Closed, Event, Issued, Noted, Status
+from zart_core.interpreter import Execution, described
+from zart_core.workflows import Workflow
+
+REMEDY = (
+    "The same code gave something else the second time. A workflow must not look at the clock, at random numbers, "
+    "at files or at globals that change: use zart.now, zart.random, zart.capture, or a step."
+)
+
+
+def replay_strictly(workflow: Workflow[Any, Any], events: Sequence[Event], codec: Codec) -> None:
+    """Raise Diverged, or another defect, unless the code decides again what the history holds. O(n)."""
+    replay_explained(workflow, events, codec, strict=True).close()
+    execution = Execution(workflow, codec=codec, strict=True)
+    try:
+        compare_decisions(execution, events)
+    finally:
+        execution.close()
+
+
+def compare_decisions(execution: Execution, events: Sequence[Event]) -> None:
+    """Apply the events, and ask before each what the code would have decided."""
+    wanted: list[Event] = []
+    for event in events:
+        if not isinstance(event, Noted) and not getattr(event, "held", False) and not is_termination(event):
+            wanted = wanted or execution.decide()
+            if wanted and wanted.pop(0) != event:
+                raise diverged(execution, event)
+        execution.apply(event)
+
+
+def is_termination(event: Event) -> bool:
+    """Whether it is the one end that no code decides."""
+    return isinstance(event, Closed) and event.status is Status.TERMINATED
+
+
+def diverged(execution: Execution, event: Event) -> Diverged:
+    """What was recorded beside what the code says now."""
+    now = execution.decide()[0]
+    recorded, yielded = described(event), described(now)
+    if recorded == yielded:
+        recorded, yielded = f"{recorded}: {event!r}", f"{yielded}: {now!r}"
+    site = event.site if isinstance(event, Issued) else None
+    return Diverged(
+        f"workflow '{execution.workflow.name}' is not deterministic: it diverged at event {execution.position} when "
+        f"its own history was replayed\n  recorded: {recorded}\n  decided:  {yielded}\n  {REMEDY}",
+        position=execution.position,
+        recorded=recorded,
+        yielded=yielded,
+        recorded_site=site,
+        remedy=REMEDY,
+    )

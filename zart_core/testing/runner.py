@@ -1,0 +1,206 @@
+"""Steps as a test wants them: real ones, or fakes that are put in their place by reference.
+
+Rule 1: what a fake gives depends on the step's name and attempt only, so that an attempt that a crash repeats
+        gives the same again.
+Rule 2: async functions run on one event loop in virtual time: `await asyncio.sleep(3600)` takes no time at all,
+        and a step's timeout strikes exactly when it should.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+import math
+import selectors
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeAlias
+
+from zart_core.context import SCENE, Scene
+from zart_core.errors import InvalidUse
+from zart_core.hosts.ports import Clock, StepCall, SystemClock
+from zart_core.steps import StepFunction
+from zart_core.testing.clock import VirtualClock
+
+Steps: TypeAlias = Mapping[StepFunction[..., Any], Any]
+"""What stands in for which step: a function, an exception, a list of outcomes, or the value itself."""
+
+
+class ScriptedRunner:
+    """A StepRunner that replaces step functions by reference, and counts the calls of each step by name.
+
+    Args:
+        steps: what stands in for a step:
+            a plain or async function is called with the step's arguments;
+            an exception, or a class of exceptions, is raised at every attempt;
+            a list gives one outcome for each attempt, in the order in which attempts first come up, each of these
+            kinds; an attempt that is repeated after a crash gets the same outcome again;
+            anything else is the step's value. A step that is not named runs its own function.
+        clock: the time of async functions; with a VirtualClock it passes by itself while they all wait.
+
+    Raises InvalidUse for a key that is no step. A list that is too short fails the attempt with InvalidUse.
+    """
+
+    def __init__(self, steps: Steps | None = None, *, clock: Clock | None = None) -> None:
+        self.steps: dict[StepFunction[..., Any], Any] = {}
+        for function, fake in (steps or {}).items():
+            if not isinstance(function, StepFunction):
+                raise InvalidUse(
+                    f"steps= maps functions decorated with @zart.step to fakes; {function!r} is none"
+                )
+            self.steps[function.origin] = fake
+        self.clock = clock or SystemClock()
+        self.calls: Counter[str] = Counter()
+        """How often each step was called, by the name it has in the log."""
+        self._dealt: dict[tuple[StepFunction[..., Any], str, int, str, int], int] = {}
+        self._counts: Counter[StepFunction[..., Any]] = Counter()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self, call: StepCall, scene: Scene) -> Any:
+        """Give what the step or its fake gives, or raise its error."""
+        self.calls[call.context.step or ""] += 1
+        token = SCENE.set(scene)
+        try:
+            value = self._outcome(call)
+            return self._awaited(value, call.context.deadline) if inspect.iscoroutine(value) else value
+        finally:
+            SCENE.reset(token)
+
+    def close(self) -> None:
+        """End what async functions left behind. Twice is once."""
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            if isinstance(loop, VirtualLoop):
+                loop.clock = VirtualClock(loop.clock.now())
+            loop.run_until_complete(wind_up(loop, asyncio.all_tasks(loop)))
+            loop.close()
+
+    def _outcome(self, call: StepCall) -> Any:
+        origin = call.function.origin
+        if origin not in self.steps:
+            return call.function.call(call.values)
+        fake = self.steps[origin]
+        return played(self._next_of(fake, call) if isinstance(fake, list) else fake, call)
+
+    def _next_of(self, outcomes: list[Any], call: StepCall) -> Any:
+        """The outcome that belongs to this attempt."""
+        origin, context = call.function.origin, call.context
+        key = (origin, context.execution_id, context.run, context.step or "", context.attempt)
+        if key not in self._dealt:
+            self._dealt[key] = self._counts[origin]
+            self._counts[origin] += 1
+        number = self._dealt[key]
+        if number >= len(outcomes):
+            raise InvalidUse(
+                f"steps= has {len(outcomes)} outcomes for step '{origin.id}', and this is attempt number {number + 1}"
+            )
+        return outcomes[number]
+
+    def _awaited(self, coroutine: Any, deadline: float | None) -> Any:
+        """The result of an async function, within the attempt's deadline; raises TimeoutError after it."""
+        if self._loop is None:
+            virtual = isinstance(self.clock, VirtualClock)
+            self._loop = VirtualLoop(self.clock) if virtual else asyncio.new_event_loop()
+        if deadline is None:
+            return self._loop.run_until_complete(coroutine)
+        left = deadline - self.clock.now()
+        return self._loop.run_until_complete(within(self._loop.time() + left, deadline, coroutine))
+
+
+async def within(loop_deadline: float, deadline: float, coroutine: Any) -> Any:
+    """Await something until a deadline of the loop's time."""
+    exact = isinstance(asyncio.get_running_loop(), VirtualLoop)
+    async with asyncio.timeout_at(deadline if exact else loop_deadline):
+        return await coroutine
+
+
+async def wind_up(loop: asyncio.AbstractEventLoop, left: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel what was left running, and wait for it."""
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()
+
+
+def played(fake: Any, call: StepCall) -> Any:
+    """What a single fake gives: a value, a coroutine, or a raised error."""
+    if isinstance(fake, BaseException):
+        raise fresh(fake)
+    if isinstance(fake, type) and issubclass(fake, BaseException):
+        raise fake
+    if isinstance(fake, StepFunction):
+        fake = fake.fn
+    if not callable(fake):
+        return fake
+    stand_in = copy.copy(call.function)
+    stand_in.fn = fake
+    return stand_in.call(call.values)
+
+
+def fresh(error: BaseException) -> BaseException:
+    """The same error without the tracebacks that earlier raises have left in it."""
+    return error.with_traceback(None)
+
+
+# ---------------------------------------------------------------- an event loop in virtual time
+
+
+class VirtualSelector:
+    """Waits for nothing: when only time can wake the loop, the clock moves; real input and output is waited for."""
+
+    def __init__(self) -> None:
+        self.real = selectors.DefaultSelector()
+        self.loop: VirtualLoop | None = None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """What is ready; lets `timeout` virtual seconds pass when nothing real can happen meanwhile."""
+        loop = self.loop
+        if loop is None or timeout == 0 or timeout is None or loop.busy or len(self.real.get_map()) > 1:
+            return self.real.select(timeout)
+        ready = self.real.select(0)
+        if not ready:
+            loop.wait_for_timer(timeout)
+        return ready
+
+    def __getattr__(self, name: str) -> Any:
+        """The other methods of a selector."""
+        return getattr(self.real, name)
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time is a VirtualClock. Work in threads, and open connections, take real time."""
+
+    def __init__(self, clock: Clock) -> None:
+        selector = VirtualSelector()
+        super().__init__(selector)  # type: ignore[arg-type]  # it has every method by delegation
+        selector.loop = self
+        self.clock = clock
+        self.busy = 0
+        """How many functions run in threads for it."""
+        self._clock_resolution = 2 * math.ulp(
+            clock.now()
+        )  # a timer must count as reached when time stands on it
+
+    def time(self) -> float:
+        """Virtual seconds."""
+        return self.clock.now()
+
+    def wait_for_timer(self, timeout: float) -> None:
+        """Let time pass until the next timer, or up to a callback of the clock."""
+        scheduled = getattr(self, "_scheduled", None)
+        if scheduled and isinstance(self.clock, VirtualClock):
+            self.clock.pass_until(scheduled[0].when())
+        else:
+            self.clock.sleep(timeout)
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+        """As usual; time is real meanwhile."""
+        future = super().run_in_executor(executor, func, *args)
+        self.busy += 1
+        future.add_done_callback(self._less_busy)
+        return future
+
+    def _less_busy(self, _: object) -> None:
+        self.busy -= 1
