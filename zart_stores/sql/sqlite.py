@@ -173,6 +173,7 @@ class SqliteLog:
         committing = False
         try:
             unit = Batch(db, self._path)
+            unit.prepare(batch)
             for item in batch:
                 outcomes.append(unit.write(item))
             if unit.empty:
