@@ -288,6 +288,23 @@ def test_registered_types():
         codec.encode(Card("1"), Any)
 
 
+def test_messages():
+    """Who sends an event does not know the type it is waited for with: the value's class decides."""
+    order = Order("1", [Line("a", Decimal("1.5"))])
+
+    assert CODEC.decode(CODEC.encode_message(order), Order) == order
+    assert (
+        CODEC.decode(CODEC.encode_message({"id": "1", "items": [{"sku": "a", "price": "1.5"}]}), Order)
+        == order
+    )
+    assert CODEC.decode(CODEC.encode_message({UUID(int=1): (Speed.SLOW, {3, 1})}), dict[UUID, list[Any]]) == {
+        UUID(int=1): ["slow", [1, 3]]
+    }
+    assert CODEC.decode(CODEC.encode_message({1: date(2024, 1, 2)}), dict[int, date]) == {1: date(2024, 1, 2)}
+    with pytest.raises(EncodeError, match=r"^payload\['a'\]: found lock, of which no value can be encoded"):
+        CODEC.encode_message({"a": threading.Lock()})
+
+
 def test_user_types_through_cattrs():
     """Hooks of the user's own types are registered with the codec's cattrs converter."""
 
@@ -587,8 +604,8 @@ GOLDEN = [
     (Resolved(0, Done(b""), 1.5, held=True), b'{"seq":0,"held":true}\n'),
     (
         Resolved(0, Failed(FAILURE), 1.5),
-        b'{"seq":0,"failed":{"kind":"exhausted","type":"RetryExhausted","message":"m","traceback":"t","attempts":3,'
-        b'"cause":{"kind":"error","type":"KeyError","message":"k"}}}',
+        b'{"seq":0,"failed":{"kind":"exhausted","type":"RetryExhausted","message":"m","traceback":"t",'
+        b'"attempts":3,"cause":{"kind":"error","type":"KeyError","message":"k"}}}',
     ),
     (Resolved(0, Taken(2), 1.5), b'{"seq":0,"taken":2}'),
     (Resolved(0, Cancellation(), 1.5), b'{"seq":0,"cancelled":""}'),

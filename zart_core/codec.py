@@ -79,6 +79,13 @@ class Codec:
         except DecodeError as error:
             raise EncodeError(f"it does not come back from its JSON: {error}", path=error.path) from error
 
+    def encode_message(self, value: Any, what: str = "payload") -> bytes:
+        """A value whose reader declares its type, which is not known here: as its own class writes it.
+
+        Raises EncodeError. Reading it without a type gives plain JSON: a Decimal is text then.
+        """
+        return _encoder(self.shapes.own, what)(value)
+
     def encoder(self, type: Any, what: str = "result") -> Encode:
         """`encode` for one type, compiled once."""
         return _once(self._encoders, (type, what), lambda: _encoder(self.shapes.of(type), what))

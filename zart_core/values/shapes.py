@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
+from types import GenericAlias
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import attrs
@@ -61,6 +62,7 @@ class Shapes:
         self._making: dict[Any, Form] = {}
         self._lock = threading.RLock()
         self.dynamic = Form("any value", lambda value: self._write(value, 0), self._read)
+        self.own = Form("any value", self._write_own, _unmade)
         self._forms: dict[Any, Form] = {
             **LEAVES,
             **dict.fromkeys(DYNAMIC, self.dynamic),
@@ -179,14 +181,11 @@ class Shapes:
         name = type_name(declared)
         if origin in ABSTRACT:
             usual, other = ABSTRACT[origin]
+            form = self.of(GenericAlias(usual, args) if args else usual)
             if other is None:
-                return self.of(usual[args] if args else usual)  # type: ignore[index]
-            others = (*args, ...) if args and other is tuple else args
-            return containers.either_form(
-                name,
-                self.of(usual[args] if args else usual),  # type: ignore[index]
-                self.of(other[others] if args else other),  # type: ignore[index]
-            )
+                return form
+            others = (*args, ...) if other is tuple else args
+            return containers.either_form(name, form, self.of(GenericAlias(other, others) if args else other))
         if origin is list or origin is deque:
             return containers.sequence_form(name, origin, self.of(args[0] if args else Any))
         if origin in (set, frozenset):
@@ -376,6 +375,25 @@ class Shapes:
                 f"annotate the place with its type, or register the class: Codec(types=[{name}])",
             )
         return tagged(tag, self._tagged[tag].write(value))
+
+    def _write_own(self, value: Any) -> Any:
+        """As the value's own class writes it, without a tag: for a reader that declares the type."""
+        cls = cast("Any", type(value))
+        if cls in (list, tuple, deque):
+            return each(self._write_own, value)
+        if cls is set or cls is frozenset:
+            return containers.set_form(cls.__name__, cls, self.own).write(value)
+        if cls is dict:
+            by_text = all(self._by_text((cast("Any", type(key)),)) for key in value)
+            return (containers.dict_form if by_text else containers.pairs_form)(
+                "dict", self.own, self.own
+            ).write(value)
+        try:
+            return self.of(cls).write(value)
+        except InvalidUse as error:
+            raise Unfit(
+                f"found {type_name(cls)}, of which no value can be encoded", "use another type"
+            ) from error
 
     def _read(self, data: Any) -> Any:
         cls = cast("Any", type(data))
