@@ -10,11 +10,9 @@ import functools
 import inspect
 import string
 import typing
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from types import GenericAlias
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
-
-from typing_extensions import deprecated
 
 from zart_core.commands import Step, checked_name
 from zart_core.errors import InvalidUse
@@ -59,6 +57,7 @@ class StepFunction(Generic[P, T_co]):
         """The step as it was decorated; differs from this one for a bound method."""
         self.signature = inspect.signature(fn)
         self.is_async = inspect.iscoroutinefunction(fn)
+        self.parameter_names = tuple(self.signature.parameters)
         self.arity = positional_arity(self.signature)
         self.is_plain = self.arity >= 0
         self.formatter = compiled_template(id, self.signature)
@@ -218,11 +217,6 @@ def bound_template(template: str, signature: inspect.Signature) -> NameOf:
 class StepDecorator(Protocol):
     """What `@step(...)` applies to a function."""
 
-    @overload
-    @deprecated(
-        "a step is a plain or async function; a generator function is a flow: call it with `yield from`"
-    )
-    def __call__(self, fn: Callable[P, Generator[Any, Any, T]], /) -> StepFunction[P, T]: ...
     @overload
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, T]], /) -> StepFunction[P, T]: ...
     @overload

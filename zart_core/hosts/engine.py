@@ -867,7 +867,7 @@ class AsyncEngine:
 
     async def send(self, id: str, name: str, payload: Any, *, key: str | None = None) -> None:
         """Deliver an event; durable when this returns. See `Engine.send`."""
-        data = self.codec.encode(payload, Any, f"the payload of event '{name}'")
+        data = self.codec.encode_message(payload, f"the payload of event '{name}'")
         await self.post(stored.Post(id, "event", checked_name(name, "event"), data, self.clock.now(), key))
 
     async def cancel(self, id: str, reason: str = "") -> bool:
