@@ -1,0 +1,212 @@
+"""The commands and their options. What they do stands in `running`, `reading` and `show`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from zart_core.cli import reading, running
+from zart_core.cli import show as shown
+from zart_core.cli.exits import EXIT_CODES, OK, USAGE, Ended
+from zart_core.cli.texts import as_json, plain, say
+from zart_core.errors import LogCorrupt
+from zart_core.hosts.engine import status_of
+from zart_core.interpreter import CODEC
+from zart_core.log import EventLog, MessageKind
+
+app = typer.Typer(
+    name="zart",
+    help="Run durable workflows, and look after them.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Store = Annotated[
+    str,
+    typer.Option("--store", envvar="ZART_STORE", help="Where executions are kept, such as sqlite:orders.db."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Id = Annotated[str, typer.Argument(help="The execution's id.")]
+NewId = Annotated[str | None, typer.Option("--id", help="The execution's id; a new one by default.")]
+Target = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODULE_OR_FILE[:WORKFLOW]", help="Where the workflow is, by dotted path or file."
+    ),
+]
+Input = Annotated[
+    str | None,
+    typer.Argument(metavar="[INPUT_JSON]", help="The workflow's input as JSON; - reads it from stdin."),
+]
+Reason = Annotated[str, typer.Option("--reason", help="Why; it is recorded.")]
+
+
+def invoke(arguments: list[str]) -> int | None:
+    """Run one command; gives its exit code, or raises what went wrong."""
+    code: int | None = typer.main.get_command(app).main(arguments, prog_name="zart", standalone_mode=False)
+    return code
+
+
+@app.command()
+def run(
+    target: Target,
+    input: Input = None,
+    store: Store = "",
+    id: NewId = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Steps that run at once.")] = 64,
+    json: Json = False,
+) -> int:
+    """Run an execution to its end, or attach to it and resume it.
+
+    Without INPUT_JSON an execution that exists is resumed by its --id. The last line is the result, as JSON.
+    Other unfinished executions of the module's workflows go on meanwhile. Ctrl-C ends it within a second, and
+    nothing is lost.
+    """
+    return running.run(target, input, store, id, concurrency, json)
+
+
+@app.command()
+def start(
+    target: Target, input: Input = None, store: Store = "", id: NewId = None, json: Json = False
+) -> int:
+    """Record an execution durably, without running it; print its id."""
+    return running.start(target, input, store, id, json)
+
+
+@app.command()
+def send(
+    id: Id,
+    event: Annotated[str, typer.Argument(help="The event's name.")],
+    payload: Annotated[
+        str, typer.Argument(metavar="[JSON]", help="The payload; - reads it from stdin.")
+    ] = "null",
+    store: Store = "",
+    key: Annotated[str | None, typer.Option(help="The same key again has no effect.")] = None,
+    json: Json = False,
+) -> int:
+    """Deliver an event to an execution; it is kept until the execution waits for it."""
+    text = running.read_text(payload) or "null"
+    value = CODEC.decode(text.encode(errors="surrogateescape"), object, "payload")
+    with reading.opened(store) as log:
+        created = reading.send(log, id, event, value, key)
+    said = "sent" if created else "this key was sent before; nothing changes"
+    say(as_json({"id": id, "event": event, "accepted": True, "new": created}) if json else said)
+    return OK
+
+
+@app.command("list")
+def list_(
+    store: Store = "",
+    status: Annotated[str | None, typer.Option(help="Only those of this status.")] = None,
+    workflow: Annotated[str | None, typer.Option(help="Only those of this workflow.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Only those whose id begins so.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at the most.")] = 100,
+    after: Annotated[str | None, typer.Option(help="Begin after this id.")] = None,
+    json: Json = False,
+) -> int:
+    """List executions in the order of their ids."""
+    wanted = None if status is None else status_of(status)
+    with reading.opened(store) as log:
+        page = log.list(status=wanted, workflow=workflow, id_prefix=prefix, limit=limit, after=after)
+    shown.show_list(page, json)
+    return OK
+
+
+@app.command()
+def show(id: Id, store: Store = "", json: Json = False) -> int:
+    """Show an execution: status, steps with attempts and durations, what it waits for and at which line."""
+    with reading.opened(store) as log:
+        shown.show(log, id, json)
+    return OK
+
+
+@app.command()
+def history(
+    id: Id,
+    store: Store = "",
+    run: Annotated[int | None, typer.Option(help="Which run; the current one by default.")] = None,
+    json: Json = False,
+) -> int:
+    """Print the events of an execution."""
+    with reading.opened(store) as log:
+        shown.history(log, id, run, json)
+    return OK
+
+
+@app.command()
+def cancel(id: Id, store: Store = "", reason: Reason = "", json: Json = False) -> int:
+    """Ask an execution to cancel: it unwinds, and compensates where it says so."""
+    with reading.opened(store) as log:
+        return request(log, id, "cancel", reason, json)
+
+
+@app.command()
+def terminate(
+    id: Id,
+    store: Store = "",
+    reason: Reason = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    json: Json = False,
+) -> int:
+    """End an execution at once, without its code: nothing is unwound or compensated. Asks first."""
+    with reading.opened(store) as log:
+        reading.summary_of(log, id)
+        if not yes:
+            confirm(id)
+        return request(log, id, "terminate", reason, json)
+
+
+@app.command()
+def verify(
+    place: Annotated[
+        str, typer.Argument(metavar="[STORE]", help="The store's URL, in place of --store.")
+    ] = "",
+    store: Store = "",
+    json: Json = False,
+) -> int:
+    """Read a whole store and check it: print counts, or where it is damaged."""
+    try:
+        with reading.opened(place or store) as log:
+            counts = log.verify()
+    except LogCorrupt as damage:
+        if json:
+            found = {"where": damage.where, "expected": damage.expected, "found": damage.found}
+            say(as_json({"ok": False, "damage": {"message": str(damage), **found}}))
+        raise
+    say(
+        as_json({"ok": True, **counts})
+        if json
+        else "no damage; " + ", ".join(f"{n:,} {what}" for what, n in counts.items())
+    )
+    return OK
+
+
+def confirm(id: str) -> None:
+    """Ask before what cannot be undone. Raises Ended."""
+    if not sys.stdin.isatty():
+        raise Ended(
+            USAGE, f"terminate ends '{id}' without unwinding it; add --yes to do it without being asked"
+        )
+    print(f"End '{plain(id)}' at once, without unwinding it? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise Ended(USAGE, "nothing was done")
+
+
+def request(log: EventLog, id: str, kind: MessageKind, reason: str, json: bool) -> int:
+    """Ask for the end of an execution, and say when it takes effect."""
+    accepted = reading.request(log, id, kind, reason)
+    summary = reading.summary_of(log, id)
+    if json:
+        say(as_json({"id": id, "accepted": accepted, "held": summary.owner is not None}))
+    elif not accepted:
+        say(f"it had ended before: {summary.status}")
+    elif summary.owner is None:
+        say(f"asked to {kind}; no process runs it now, so this takes effect when one does")
+    else:
+        say(f"asked to {kind}")
+    return OK

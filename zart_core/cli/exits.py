@@ -1,0 +1,108 @@
+"""Exit codes, and an error as one line.
+
+Rule 1: each family of errors has a code of its own, because each has somebody else who must act.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from zart_core.errors import (
+    Defect,
+    ExecutionClosed,
+    ExecutionConflict,
+    InvalidUse,
+    LogCorrupt,
+    UnknownExecution,
+    Weather,
+    ZartError,
+)
+
+OK = 0
+FAILED = 1
+"""The execution ended without a result: failed, cancelled, timed out or terminated."""
+USAGE = 2
+"""The command was not understood: an option, a module, an input, a URL."""
+UNKNOWN = 3
+"""No execution has this id."""
+STORE = 4
+"""The store is missing, locked, full, unreachable or damaged."""
+PARKED = 5
+"""The execution is parked: code and log disagree, or the code is wrong."""
+CONFLICT = 6
+"""The id is taken by something else, or the execution has ended and takes no messages."""
+INTERNAL = 70
+"""Something that should not happen; ZART_TRACEBACK=1 shows where."""
+INTERRUPTED = 130
+"""Ctrl-C; nothing is lost. 143 in the same way for SIGTERM."""
+TERMINATED = 143
+OUTPUT_GONE = 141
+"""Whoever read the output has gone."""
+
+EXIT_CODES = (
+    "Exit codes: 0 it went well; 1 the execution failed, or was cancelled, terminated or timed out; "
+    "2 wrong usage; 3 no such execution; 4 the store is missing, locked, unreachable or damaged; "
+    "5 the execution is parked: code and log disagree; 6 the id is taken, or the execution has ended; "
+    "70 a bug; 130 Ctrl-C and 143 SIGTERM (nothing is lost)."
+)
+
+
+class Ended(Exception):
+    """The command is over, with this exit code and perhaps one last line on stderr."""
+
+    def __init__(self, code: int, line: str = "") -> None:
+        super().__init__(line)
+        self.code = code
+        self.line = line
+
+
+class OutputGone(Exception):
+    """Nobody reads what is printed any more."""
+
+
+class StoreMissing(Weather):
+    """There is nothing where the store should be."""
+
+
+@runtime_checkable
+class UsageProblem(Protocol):
+    """What typer raises about a command line."""
+
+    def format_message(self) -> str:
+        """Give the message."""
+        ...
+
+
+def code_of(error: Exception) -> int:
+    """Give the exit code of an error."""
+    match error:
+        case UnknownExecution():
+            return UNKNOWN
+        case ExecutionConflict() | ExecutionClosed():
+            return CONFLICT
+        case Weather() | LogCorrupt():
+            return STORE
+        case Defect():
+            return PARKED
+        case InvalidUse() | UsageProblem():
+            return USAGE
+        case ZartError():
+            return FAILED
+        case _:
+            return INTERNAL
+
+
+def words_of(error: Exception) -> str:
+    """Say what went wrong and what to do."""
+    match error:
+        case LogCorrupt():
+            return f"{error}; keep the store as it is and restore a copy"
+        case Defect():
+            return f"{type(error).__name__}: {error}"
+        case ZartError():
+            return str(error)
+        case UsageProblem():
+            return f"{error.format_message().rstrip('.')}; zart --help says more"
+        case _:
+            text = f"{type(error).__name__}: {error}"
+            return f"internal error, {text}; ZART_TRACEBACK=1 shows where, please report it"

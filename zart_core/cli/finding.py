@@ -1,0 +1,97 @@
+"""Find a workflow by MODULE_OR_FILE[:workflow].
+
+Rule 1: the module is imported by its dotted path, or run from its file; the working directory comes first.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from zart_core.errors import InvalidUse, ZartError
+from zart_core.workflows import Registry, Workflow
+
+
+def find(target: str) -> tuple[Workflow[Any, Any], Registry]:
+    """Give the workflow, and all those of its module, so that children go on too. Raises InvalidUse."""
+    place, colon, name = target.rpartition(":") if ":" in target else (target, "", "")
+    module = load(place)
+    registry = Registry(module)
+    return chosen(registry, module, place, name if colon else ""), registry
+
+
+def chosen(registry: Registry, module: ModuleType, place: str, name: str) -> Workflow[Any, Any]:
+    """Give the workflow of this attribute or name; without one the only one that the module defines."""
+    if name:
+        found = getattr(module, name, None)
+        if not isinstance(found, Workflow) and name in registry:
+            found = registry[name]
+        if isinstance(found, Workflow):
+            return found
+        raise InvalidUse(f"{place} has no workflow '{name}'; it has: {listed(registry)}")
+    own = [workflow for workflow in registry if workflow.fn.__module__ == module.__name__]
+    candidates = own or list(registry)
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        raise InvalidUse(f"{place} has no workflow; decorate a generator function with @zart.workflow()")
+    raise InvalidUse(
+        f"{place} has several workflows ({listed(registry)}); "
+        f"add one of them, as in {place}:{candidates[0].name}"
+    )
+
+
+def listed(registry: Registry) -> str:
+    """Name what is there."""
+    return ", ".join(sorted(workflow.name for workflow in registry)) or "none"
+
+
+def load(place: str) -> ModuleType:
+    """Import a module by its dotted path, or from its file. Raises InvalidUse: what went wrong, and where."""
+    try:
+        if place.endswith(".py") or "/" in place:
+            return load_file(Path(place))
+        sys.path.insert(0, str(Path.cwd()))
+        return importlib.import_module(place)
+    except InvalidUse:
+        raise
+    except ModuleNotFoundError as missing:
+        if missing.name is not None and (place == missing.name or place.startswith(f"{missing.name}.")):
+            raise InvalidUse(
+                f"there is no module '{place}'; give a dotted path from here, or a file.py"
+            ) from None
+        raise InvalidUse(
+            f"importing {place} failed: {missing}; install it, or run zart where it is"
+        ) from missing
+    except (Exception, SystemExit) as error:
+        known = str(error) if isinstance(error, ZartError) else f"{type(error).__name__}: {error}"
+        raise InvalidUse(f"importing {place} failed: {known}{line_of(error)}") from error
+
+
+def load_file(path: Path) -> ModuleType:
+    """Import a file, as a module named like it; files beside it can be imported, as in a script."""
+    if not path.is_file():
+        raise InvalidUse(f"there is no file '{path}'; give a file.py, or the dotted path of a module")
+    sys.path[:0] = [str(path.resolve().parent), str(Path.cwd())]
+    name = f"{path.stem}_" if path.stem in sys.modules else path.stem
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InvalidUse(f"'{path}' is no Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def line_of(error: BaseException) -> str:
+    """Tell where an error was raised, at the end of its traceback."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    return f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})"

@@ -1,0 +1,97 @@
+"""What commands do beside a running process: read the log, and post to it. They take no execution up.
+
+Rule 1: nothing here claims, holds or runs anything; one read or one append, and the store is closed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from zart_core import log as stored
+from zart_core.cli.exits import StoreMissing
+from zart_core.commands import checked_name
+from zart_core.errors import ExecutionClosed, InvalidUse, StoreUnavailable, UnknownExecution
+from zart_core.events import Event, Ok
+from zart_core.hosts.ports import open_log
+from zart_core.interpreter import CODEC
+
+ON_DISK = ("file", "sqlite")
+TRIES_MAX = 8
+
+
+@contextlib.contextmanager
+def opened(url: str, *, new: bool = False) -> Iterator[stored.EventLog]:
+    """Open a store for one command; only `new` may make one where there is none.
+
+    Raises UnknownStore, StoreMissing, StoreLocked, LogCorrupt, StoreUnavailable.
+    """
+    if not url:
+        raise InvalidUse("no store is given; add --store URL, such as sqlite:orders.db, or set ZART_STORE")
+    scheme, _, path = url.partition(":")
+    if scheme in ON_DISK and path and not new and not os.path.lexists(path):
+        raise StoreMissing(
+            f"there is no store at '{path}'; check --store, or make one with zart run or zart start"
+        )
+    with contextlib.closing(open_log(url)) as log:
+        yield log
+
+
+def summary_of(log: stored.EventLog, id: str) -> stored.Summary:
+    """Give an execution as a list shows it. Raises UnknownExecution."""
+    summary = log.summary(id)
+    if summary is None:
+        raise UnknownExecution(id, f"no execution has the id '{id}'; zart list shows those there are")
+    return summary
+
+
+def events_of(log: stored.EventLog, id: str, run: int, start: int = 0) -> list[Event]:
+    """Give the events of a run from a position on, without its code."""
+    return CODEC.decode_events(log.records(id, run, start), id, run, start)
+
+
+def send(log: stored.EventLog, id: str, event: str, payload: Any, key: str | None) -> bool:
+    """Deliver an event; False when its key was seen before. Raises UnknownExecution and ExecutionClosed."""
+    data = CODEC.encode(payload, Any, f"the payload of event '{event}'")
+    return post(log, stored.Post(id, "event", checked_name(event, "event"), data, time.time(), key))
+
+
+def request(log: stored.EventLog, id: str, kind: stored.MessageKind, reason: str) -> bool:
+    """Ask for cancellation or termination, which counts once; False when the execution has ended."""
+    try:
+        post(log, stored.Post(id, kind, "", reason.encode(errors="replace"), time.time(), f"{kind}!"))
+    except ExecutionClosed:
+        return False
+    return True
+
+
+def post(log: stored.EventLog, message: stored.Post) -> bool:
+    """Append one message. One without a key is not tried again when it may have been accepted (L3)."""
+    why = ""
+    for _ in range(TRIES_MAX):
+        (outcome,) = log.append([message])
+        match outcome:
+            case Ok(receipt):
+                return receipt.created
+            case stored.Rejected(reason) if reason.startswith("unknown"):
+                raise UnknownExecution(
+                    message.id, f"no execution has the id '{message.id}'; zart list shows those there are"
+                )
+            case stored.Rejected(reason) if reason.startswith("closed"):
+                raise ExecutionClosed(
+                    message.id, f"execution '{message.id}' has ended and takes no messages any more"
+                )
+            case stored.Rejected(reason) if reason.startswith("too-large"):
+                raise InvalidUse(f"the message to '{message.id}' was not accepted: {reason}")
+            case stored.Unknown(reason) if message.key is None:
+                raise StoreUnavailable(
+                    f"it is not known whether the message was accepted ({reason}); look with zart show, "
+                    "and give it a --key next time: the same key counts once"
+                )
+            case stored.Rejected(reason) | stored.Unknown(reason):
+                why = reason
+                time.sleep(0.05)
+    raise StoreUnavailable(f"the message to '{message.id}' was not accepted: {why}; try again later")

@@ -1,0 +1,166 @@
+"""`zart run` and `zart start`: begin an execution, or attach to it, and see it through.
+
+Rule 1: without an input an execution that exists is attached to by its id alone, so that it can be resumed.
+Rule 2: Ctrl-C and SIGTERM hand over what runs and end within a second; nothing is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from zart_core import log as stored
+from zart_core.cli.exits import CONFLICT, FAILED, INTERRUPTED, OK, TERMINATED, Ended
+from zart_core.cli.finding import find
+from zart_core.cli.progress import Progress
+from zart_core.cli.reading import opened
+from zart_core.cli.texts import as_json, at, jsonable, payload, say
+from zart_core.cli.view import View, stream_for, view_on
+from zart_core.errors import InvalidUse
+from zart_core.events import Closed, Status
+from zart_core.hosts import face
+from zart_core.hosts.explain import words_of
+from zart_core.hosts.inline import Inline
+from zart_core.hosts.ports import new_id
+from zart_core.interpreter import CODEC
+from zart_core.workflows import Registry, Workflow
+
+LOOK_S = 0.1
+"""Time between two looks at the log."""
+
+
+def run(target: str, text: str | None, url: str, id: str | None, concurrency: int, json: bool) -> int:
+    """Run an execution to its end, or attach to it and resume it; gives the exit code."""
+    workflow, registry = find(target)
+    name = id or new_id(time.time())
+    with opened(url, new=True) as log, reporting(name):
+        create(log, workflow, text, name)
+        again = f"zart run {target} --store {url} --id {name}"
+        view = view_on(stream_for(json))
+        with face.open(log, registry, max_concurrent_steps=concurrency) as engine, signals() as received:
+            closed = watch(engine, Progress(log, name), view, received)
+        if closed is None:
+            code = TERMINATED if received == [signal.SIGTERM] else INTERRUPTED
+            raise Ended(code, f"interrupted, and nothing is lost; go on with: {again}")
+        return report(log, name, closed, json)
+
+
+def start(target: str, text: str | None, url: str, id: str | None, json: bool) -> int:
+    """Record an execution durably, without running it."""
+    workflow, _ = find(target)
+    name = id or new_id(time.time())
+    with opened(url, new=True) as log:
+        created = create(log, workflow, text, name)
+    say(as_json({"id": name, "created": created}) if json else name)
+    return OK
+
+
+def create(log: stored.EventLog, workflow: Workflow[Any, Any], text: str | None, id: str) -> bool:
+    """Create it, or find that it is there. Raises InvalidUse, ExecutionConflict, StoreUnavailable."""
+    if text is None and workflow.takes_input:
+        summary = log.summary(id)
+        if summary is None:
+            raise InvalidUse(
+                f"workflow '{workflow.name}' needs an input; give it as JSON, or - to read it from stdin"
+            )
+        if summary.workflow != workflow.name:
+            raise Ended(
+                CONFLICT, f"the id '{id}' belongs to workflow '{summary.workflow}', not '{workflow.name}'"
+            )
+        return False
+    return Inline(log, Registry()).start(workflow, input_of(workflow, text), id)
+
+
+def input_of(workflow: Workflow[Any, Any], text: str | None) -> Any:
+    """Decode the input as the workflow declares it. Raises InvalidUse, which shows no value."""
+    given = read_text(text)
+    if given is None:
+        return None
+    if not workflow.takes_input:
+        raise InvalidUse(f"workflow '{workflow.name}' takes no input")
+    return CODEC.decode(given.encode(errors="surrogateescape"), workflow.input_type, "input")
+
+
+def read_text(text: str | None) -> str | None:
+    """Give an argument; `-` reads stdin, so that a secret need not stand on the command line."""
+    return sys.stdin.read() if text == "-" else text
+
+
+# ---------------------------------------------------------------- watching
+
+
+def watch(engine: face.Engine, progress: Progress, view: View, received: list[int]) -> Closed | None:
+    """Show an execution until it has ended, or a signal came (None). Raises the defect that parks it."""
+    ended = asyncio.run_coroutine_threadsafe(engine.engine.closed(progress.id), engine.loop)
+    before = progress.read()
+    known = progress.position > 1
+    with view:
+        view.show(progress, [] if known else before)
+        while not received and not ended.done():
+            concurrent.futures.wait([ended], timeout=LOOK_S)
+            view.show(progress, progress.read())
+        view.show(progress, progress.read(), last=True)
+    if not ended.done():
+        ended.cancel()
+        return None
+    return ended.result()
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM while this is open; a second one interrupts at once."""
+    received: list[int] = []
+
+    def receive(number: int, frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    old = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def reporting(id: str) -> Iterator[None]:
+    """Keep the engine from saying what this command says at its end: that this execution is parked."""
+
+    def mark(record: logging.LogRecord) -> bool:
+        args = record.args if isinstance(record.args, tuple) else ()
+        record.told = str(record.msg).startswith("execution '%s' is parked") and args[:1] == (id,)
+        return True
+
+    logger = logging.getLogger("zart.engine")
+    logger.addFilter(mark)
+    try:
+        yield
+    finally:
+        logger.removeFilter(mark)
+
+
+# ---------------------------------------------------------------- the end
+
+
+def report(log: stored.EventLog, id: str, closed: Closed, json: bool) -> int:
+    """Print the result as the last line, as JSON; how it ended otherwise goes to stderr."""
+    completed = closed.status is Status.COMPLETED
+    if json:
+        ending = {"id": id, "status": str(closed.status), "ended_at": at(closed.at)}
+        how = {"result": payload(closed.payload)} if completed else {"failure": jsonable(closed.failure)}
+        say(as_json({**ending, **how}))
+    elif completed:
+        say(as_json(payload(closed.payload)))
+    if completed:
+        return OK
+    why = f": {words_of(closed.failure)}" if closed.failure is not None else ""
+    raise Ended(FAILED, f"execution '{id}' is {closed.status}{why}; zart history {id} says more")

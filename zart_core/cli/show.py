@@ -1,0 +1,166 @@
+"""`zart list`, `zart show` and `zart history`: executions for people and programs, without their code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from zart_core import log as stored
+from zart_core.cli.reading import events_of, summary_of
+from zart_core.cli.texts import as_json, at, columns, duration, jsonable, payload, plain, say, shortened
+from zart_core.errors import InvalidUse
+from zart_core.events import Closed, Event, Started
+from zart_core.hosts.explain import StepLine, explain, moment, steps_of
+
+
+def show_list(page: stored.Page[stored.Summary], json: bool) -> None:
+    """Print a page of executions."""
+    if json:
+        say(as_json({"items": [summary_json(item) for item in page.items], "next": page.next}))
+        return
+    rows = [("ID", "WORKFLOW", "STATUS", "RUN", "EVENTS", "UPDATED", "REASON")]
+    for item in page.items:
+        numbers = (str(item.run), str(item.position))
+        rows.append(
+            (
+                item.id,
+                item.workflow,
+                str(item.status),
+                *numbers,
+                moment(item.updated_at),
+                shortened(item.reason),
+            )
+        )
+    for line in columns(rows):
+        say(line.rstrip())
+    if page.next is not None:
+        say(f"there are more: --after '{plain(page.next)}'")
+
+
+def summary_json(summary: stored.Summary) -> dict[str, Any]:
+    """Give an execution as plain data."""
+    return {
+        "id": summary.id,
+        "workflow": summary.workflow,
+        "status": str(summary.status),
+        "run": summary.run,
+        "events": summary.position,
+        "created_at": at(summary.created_at),
+        "updated_at": at(summary.updated_at),
+        "due_at": None if summary.wake == 0.0 else at(summary.wake),
+        "held": summary.owner is not None,
+        "reason": summary.reason,
+        "unread": summary.unread,
+    }
+
+
+def show(log: stored.EventLog, id: str, json: bool) -> None:
+    """Print where it stands: status, steps with attempts and durations, what it waits for and where."""
+    summary = summary_of(log, id)
+    events = events_of(log, id, summary.run)
+    steps = steps_of(events)
+    if json:
+        say(
+            as_json(
+                {**summary_json(summary), **ends_json(events), "steps": [step_json(step) for step in steps]}
+            )
+        )
+        return
+    first, *rest = explain(summary, events).splitlines()
+    say(plain(first))
+    rows = [("STEP", "KIND", "STATE", "ATTEMPTS", "DURATION", "AT", "")]
+    rows += [step_row(step, time.time()) for step in steps]
+    for line in columns(rows) if steps else ():
+        say(f"  {line.rstrip()}")
+    for line in rest:
+        say(plain(line))
+    if events and isinstance(last := events[-1], Closed) and last.payload:
+        say(f"result: {shortened(as_json(payload(last.payload)))}")
+
+
+def step_row(step: StepLine, now: float) -> tuple[str, str, str, str, str, str, str]:
+    """Give one command as cells."""
+    attempts = str(step.attempts) if step.attempts else ""
+    return (
+        step.name,
+        step.kind,
+        step.state,
+        attempts,
+        duration(taken(step, now)),
+        str(step.site or ""),
+        step.error,
+    )
+
+
+def taken(step: StepLine, now: float) -> float:
+    """Tell how long a command took, or has taken so far: from the start of its first attempt, if any."""
+    return (now if step.ended_at is None else step.ended_at) - (step.began_at or step.issued_at)
+
+
+def step_json(step: StepLine) -> dict[str, Any]:
+    """Give one command as plain data."""
+    return {
+        "seq": step.seq,
+        "kind": step.kind,
+        "name": step.name,
+        "state": step.state,
+        "attempts": step.attempts,
+        "issued_at": at(step.issued_at),
+        "began_at": at(step.began_at),
+        "ended_at": at(step.ended_at),
+        "duration_s": None if step.ended_at is None else round(taken(step, 0.0), 6),
+        "until": at(step.until),
+        "site": jsonable(step.site),
+        "subject": step.event,
+        "error": step.error,
+    }
+
+
+def ends_json(events: Sequence[Event]) -> dict[str, Any]:
+    """Give what went into a run and what came out of it."""
+    first, last = (events[0], events[-1]) if events else (None, None)
+    ended = last if isinstance(last, Closed) else None
+    return {
+        "input": payload(first.payload) if isinstance(first, Started) else None,
+        "deadline": at(first.deadline) if isinstance(first, Started) else None,
+        "result": payload(ended.payload) if ended else None,
+        "failure": jsonable(ended.failure) if ended else None,
+    }
+
+
+def history(log: stored.EventLog, id: str, run: int | None, json: bool) -> None:
+    """Print the events of a run, one a line."""
+    summary = summary_of(log, id)
+    number = summary.run if run is None else run
+    if not 0 <= number <= summary.run:
+        raise InvalidUse(f"execution '{id}' has the runs 0 to {summary.run}, not {number}")
+    events = events_of(log, id, number)
+    if json:
+        facts = [{"position": n, **event_json(event)} for n, event in enumerate(events)]
+        say(as_json({"id": id, "run": number, "events": facts}))
+        return
+    rows = [
+        (f"{n:>5}", moment(event.at), type(event).__name__, event_words(event))
+        for n, event in enumerate(events)
+    ]
+    for line in columns(rows):
+        say(line.rstrip())
+
+
+def event_json(event: Event) -> dict[str, Any]:
+    """Give an event as plain data."""
+    return {"event": type(event).__name__, **jsonable(event), "at": at(event.at)}
+
+
+def event_words(event: Event) -> str:
+    """Give what an event says, without its time, as name=value."""
+    fields = jsonable(event)
+    del fields["at"]
+    given = {key: value for key, value in fields.items() if value not in (None, "", False)}
+    return "  ".join(f"{key}={shortened(cell(value))}" for key, value in given.items())
+
+
+def cell(value: Any) -> str:
+    """Give a field's value as text."""
+    return value if isinstance(value, str) else as_json(value)

@@ -1,0 +1,100 @@
+"""Text for people and for programs: escaping, columns, durations, and events as JSON.
+
+Rule 1: `plain` stands before every print of something that comes from data: ids, names, messages, payloads.
+Rule 2: JSON goes out as ASCII, so it needs no escaping of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from enum import Enum
+from typing import Any
+
+import attrs
+
+from zart_core.cli.exits import OutputGone
+from zart_core.events import Cancellation, Done, Failed, Taken
+from zart_core.hosts.explain import moment
+
+PAYLOAD_CHARS_MAX = 200
+OUTCOMES: dict[type[Any], str] = {Done: "done", Failed: "failed", Taken: "taken", Cancellation: "cancelled"}
+
+
+def say(line: str = "") -> None:
+    """Print a line of text that is escaped already. Raises OutputGone when nobody reads it."""
+    try:
+        print(line, flush=True)  # noqa: T201  # this is a command
+    except BrokenPipeError as gone:
+        raise OutputGone from gone
+
+
+def plain(text: str) -> str:
+    """Escape what is not printable: control characters, line ends, direction marks (RELIABILITY 5)."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def one_line(text: str) -> str:
+    """Give a text of several lines as one, escaped."""
+    return plain(" ".join(part.strip() for part in text.splitlines() if part.strip()))
+
+
+def shortened(text: str, chars_max: int = PAYLOAD_CHARS_MAX) -> str:
+    """Cut a long text, and say so."""
+    return text if len(text) <= chars_max else f"{text[:chars_max]}... ({len(text):,} characters)"
+
+
+def duration(seconds: float) -> str:
+    """Give a duration as a person reads it: 0.012 s, 3.2 s, 4 min 05 s, 2 h 03 min."""
+    if seconds < 1:
+        return f"{max(seconds, 0.0):.3f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def columns(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Align rows of escaped cells; the last column is as long as it is."""
+    table = [[plain(cell) for cell in row] for row in rows]
+    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)][:-1]
+    return ["  ".join([c.ljust(w) for c, w in zip(row, widths, strict=False)] + row[-1:]) for row in table]
+
+
+def as_json(value: Any) -> str:
+    """Give plain data as one line of ASCII JSON."""
+    return json.dumps(value, separators=(", ", ": "))
+
+
+def payload(data: bytes) -> Any:
+    """Give a payload as plain data; as hexadecimal text where it is no JSON."""
+    try:
+        return json.loads(data) if data else None
+    except ValueError:
+        return {"bytes": data.hex()}
+
+
+def jsonable(value: Any) -> Any:
+    """Give a record as plain data: an event, an outcome, a failure, a summary."""
+    match value:
+        case Enum():
+            return value.value
+        case bytes():
+            return payload(value)
+        case list() | tuple():
+            return [jsonable(item) for item in value]  # pyright: ignore[reportUnknownVariableType]  # of anything
+        case _ if attrs.has(type(value)):
+            fields = {field.name: jsonable(getattr(value, field.name)) for field in attrs.fields(type(value))}
+            outcome = OUTCOMES.get(type(value))
+            return {"is": outcome, **fields} if outcome else fields
+        case _:
+            return value
+
+
+def at(seconds: float | None) -> str | None:
+    """Give a time as text, in UTC."""
+    return None if seconds is None else moment(seconds)
