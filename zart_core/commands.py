@@ -16,7 +16,7 @@ from types import GeneratorType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Never, TypeAlias, overload
 
 import attrs
-from typing_extensions import TypeForm, TypeVar
+from typing_extensions import TypeForm, TypeIs, TypeVar
 
 from zart_core.context import SCENE
 from zart_core.errors import InvalidUse, ZartError
@@ -44,10 +44,10 @@ R = TypeVar("R")
 class Command(Generic[T_co]):
     """Something to yield from a workflow. It does nothing by itself."""
 
-    __slots__ = ()
-
     if TYPE_CHECKING:
         yielded: bool
+    else:
+        __slots__ = ()
 
     def __iter__(self) -> Generator[Command[Any], Any, T_co]:
         """Let `x = yield from command` hand the command to the interpreter and give its result."""
@@ -277,17 +277,23 @@ class ContinueAsNew(Command[Never]):
 
 def describe(thing: object) -> str:
     """What a yielded object is, for messages: kind and name, never its arguments."""
+    noun = type(thing).__name__
     match thing:
         case Step() | Sleep() | Capture() | Now() | Version():
             return f"{thing.kind} '{thing.name}'"
         case WaitForEvent():
             return f"event wait '{thing.name or thing.event}'"
-        case Child() | Spawn():
+        case _ if starts_another(thing):
             return f"{thing.kind} '{thing.name or thing.workflow.name}'"
         case Command():
-            return f"{type(thing).__name__.lower()}"
+            return noun.lower()
         case _:
-            return f"a {type(thing).__name__}"
+            return f"a {noun}"
+
+
+def starts_another(thing: object) -> TypeIs[Child[Any] | Spawn]:
+    """Whether it is a command that starts another execution."""
+    return isinstance(thing, Child | Spawn)
 
 
 def checked_name(name: object, what: str = "name") -> str:
@@ -345,7 +351,7 @@ def gather(
 ) -> Wait[tuple[A, B, C, D, E, F]]: ...
 @overload
 def gather(*targets: Waitable[T]) -> Wait[tuple[T, ...]]: ...
-def gather(*targets: Any) -> Any:
+def gather(*targets: Any) -> Wait[Any]:
     """Wait for all and give a tuple of their values; raises as `wait` does."""
     return Wait("gather", targets)
 
@@ -360,7 +366,7 @@ def race(
 def race(
     a: Waitable[A], b: Waitable[B], c: Waitable[C], d: Waitable[D], /
 ) -> Wait[tuple[Literal[0], A] | tuple[Literal[1], B] | tuple[Literal[2], C] | tuple[Literal[3], D]]: ...
-def race(*targets: Any) -> Any:
+def race(*targets: Any) -> Wait[Any]:
     """The first to end wins, with a value or an error; the others are cancelled and unwound before it returns."""
     if len(targets) < 2:
         raise InvalidUse("zart.race takes two things or more; for a single one write `yield from` alone")
@@ -369,11 +375,16 @@ def race(*targets: Any) -> Any:
 
 def items_of(targets: Iterable[Waitable[T]], verb: str) -> tuple[Waitable[T], ...]:
     """The targets as a tuple; raises InvalidUse for a single command or flow given in place of a list."""
-    if isinstance(targets, Command | Branch | GeneratorType):
+    if isinstance(targets, Command | Branch) or is_flow(targets):
         raise InvalidUse(
             f"zart.{verb} takes a list of tasks, steps or flows; put it in brackets: zart.{verb}([...])"
         )
     return tuple(targets)
+
+
+def is_flow(thing: object) -> bool:
+    """Whether it is a generator of commands; a generator expression is an iterable like any other."""
+    return isinstance(thing, GeneratorType) and thing.gi_code.co_name != "<genexpr>"
 
 
 def sleep(name: str, duration: Duration) -> Sleep:
@@ -408,7 +419,7 @@ def wait_for_event(
 ) -> WaitForEvent[Any]: ...
 def wait_for_event(
     event: str, type: Any = None, timeout: Duration | None = None, name: str | None = None
-) -> Any:
+) -> WaitForEvent[Any]:
     """Wait for one delivery of `event` and give its payload, decoded as `type`.
 
     Raises EventTimedOut in the workflow when none came in time, and EventRejected when the payload does not decode.
@@ -449,7 +460,7 @@ def random(name: str) -> Capture[float]:
 def child(workflow: Workflow[None, R], input: None = None, *, id: str | None = None) -> Child[R]: ...
 @overload
 def child(workflow: Workflow[I, R], input: I, *, id: str | None = None) -> Child[R]: ...
-def child(workflow: Any, input: Any = None, *, id: str | None = None) -> Any:
+def child(workflow: Any, input: Any = None, *, id: str | None = None) -> Child[Any]:
     """Start another execution and wait for its result; it ends with this one. `id` is made from this one's unless given."""
     return Child(checked_workflow(workflow, "child"), input, None if id is None else checked_name(id, "id"))
 
@@ -458,7 +469,7 @@ def child(workflow: Any, input: Any = None, *, id: str | None = None) -> Any:
 def spawn(workflow: Workflow[None, Any], input: None = None, *, id: str | None = None) -> Spawn: ...
 @overload
 def spawn(workflow: Workflow[I, Any], input: I, *, id: str | None = None) -> Spawn: ...
-def spawn(workflow: Any, input: Any = None, *, id: str | None = None) -> Any:
+def spawn(workflow: Any, input: Any = None, *, id: str | None = None) -> Spawn:
     """Start another execution that lives on its own, and give its id."""
     return Spawn(checked_workflow(workflow, "spawn"), input, None if id is None else checked_name(id, "id"))
 
@@ -482,7 +493,7 @@ def version(name: str, current: Literal[3]) -> Version[Literal[1, 2, 3]]: ...
 def version(name: str, current: Literal[4]) -> Version[Literal[1, 2, 3, 4]]: ...
 @overload
 def version(name: str, current: int) -> Version[int]: ...
-def version(name: str, current: int) -> Any:
+def version(name: str, current: int) -> Version[Any]:
     """Which version of the code this run began with: 1 for runs older than the marker, `current` for new ones (R23)."""
     if isinstance(current, bool) or not isinstance(current, int) or current < 1:
         raise InvalidUse(f"zart.version('{name}', {current!r}): versions are counted 1, 2, 3, ...")
@@ -499,21 +510,25 @@ def shield(flow: Flow[T]) -> SubFlow[T]:
     return SubFlow(checked_flow(flow, "shield"), True, "")
 
 
-def checked_flow(flow: Any, verb: str) -> Any:
+def checked_flow(flow: Flow[T], verb: str) -> Flow[T]:
     """The flow; raises InvalidUse for anything but a generator (or a command, which is wrapped)."""
-    if isinstance(flow, Command):
-        return iter(flow)
-    if not isinstance(flow, GeneratorType):
-        raise InvalidUse(
-            f"zart.{verb} takes a flow: call a generator function, as in zart.{verb}(..., helper(x))"
-        )
-    return flow
+    given: object = flow
+    if isinstance(given, Command | GeneratorType):
+        return as_flow(flow)
+    raise InvalidUse(
+        f"zart.{verb} takes a flow: call a generator function, as in zart.{verb}(..., helper(x))"
+    )
+
+
+def as_flow(target: Command[T] | Flow[T]) -> Flow[T]:
+    """A flow that yields the command, or the flow itself."""
+    return iter(target) if isinstance(target, Command) else target
 
 
 def outcome(target: Command[T] | Flow[T]) -> Flow[Ok[T] | Err[Exception]]:
     """Its result as `Ok(value)` or `Err(error)`, for `match`; a cancellation passes through."""
     try:
-        return Ok((yield from target))
+        return Ok((yield from as_flow(target)))
     except Exception as error:  # noqa: BLE001  # the very point: every error of the step, as a value
         return Err(error)
 
@@ -521,7 +536,7 @@ def outcome(target: Command[T] | Flow[T]) -> Flow[Ok[T] | Err[Exception]]:
 def step_or(target: Command[T] | Flow[T], default: R) -> Flow[T | R]:
     """Its value, or `default` for every step error."""
     try:
-        return (yield from target)
+        return (yield from as_flow(target))
     except Exception:  # noqa: BLE001  # the very point
         return default
 
@@ -529,7 +544,7 @@ def step_or(target: Command[T] | Flow[T], default: R) -> Flow[T | R]:
 def step_or_else(target: Command[T] | Flow[T], fn: Callable[[Exception], R]) -> Flow[T | R]:
     """Its value, or `fn(error)` for a declared business error; any other error is raised."""
     try:
-        return (yield from target)
+        return (yield from as_flow(target))
     except ZartError:
         raise
     except Exception as error:  # noqa: BLE001  # whatever `raises=` declares

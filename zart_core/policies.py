@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from datetime import timedelta
 from enum import Enum
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import attrs
 
@@ -155,8 +156,12 @@ def checked(retry: Retry) -> Retry:
 
 def error_types(given: object, what: str) -> ErrorTypes:
     """A tuple of exception classes out of one or several; raises InvalidUse."""
-    items = given if isinstance(given, tuple) else tuple(given) if isinstance(given, list | set) else (given,)
-    for item in items:
-        if not (isinstance(item, type) and issubclass(item, Exception)):
-            raise InvalidUse(f"{what}= takes exception classes such as (ValueError,); {item!r} is none")
-    return items
+    items = cast("Iterable[object]", given) if isinstance(given, tuple | list | set) else (given,)
+    return tuple(error_type(item, what) for item in items)
+
+
+def error_type(item: object, what: str) -> type[Exception]:
+    """The item, if it is an exception class; raises InvalidUse."""
+    if isinstance(item, type) and issubclass(item, Exception):
+        return item
+    raise InvalidUse(f"{what}= takes exception classes such as (ValueError,); {item!r} is none")

@@ -12,6 +12,8 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any, Generic, Never, Protocol, TypeAlias, TypeVar, get_args, get_origin, overload
 
+from typing_extensions import TypeGuard, TypeIs
+
 from zart_core.commands import Command, ContinueAsNew, Flow, checked_name
 from zart_core.errors import InvalidUse, UnknownWorkflow
 from zart_core.policies import Duration, ErrorTypes, error_types, seconds
@@ -69,12 +71,16 @@ class Workflow(Generic[I, R_co]):
             return arguments[2]
         return Any
 
-    def continue_as_new(self, input: I = None) -> Never:  # type: ignore[assignment]  # for workflows without input
+    @overload
+    def continue_as_new(self: Workflow[None, Any], input: None = None) -> Never: ...
+    @overload
+    def continue_as_new(self, input: I) -> Never: ...
+    def continue_as_new(self, input: Any = None) -> Any:
         """End this run and begin the next one: `yield from my_workflow.continue_as_new(input)`, in the root branch only.
 
         The new run has an empty history and the same id; undelivered events move along, in the same commit.
         """
-        return ContinueAsNew(self, input)  # type: ignore[return-value]  # Never tells the checkers that nothing follows
+        return ContinueAsNew(self, input)
 
 
 class WorkflowDecorator(Protocol):
@@ -119,7 +125,7 @@ def workflow(
 
     if callable(name):
         raise InvalidUse("write @zart.workflow() with parentheses, or @zart.workflow('a-name')")
-    return decorate  # type: ignore[return-value]  # the overloads above say more than one signature can
+    return decorate
 
 
 def refuse_wrong_function(fn: Callable[..., Any], id: str) -> None:
@@ -141,6 +147,16 @@ def refuse_wrong_function(fn: Callable[..., Any], id: str) -> None:
         )
 
 
+def is_workflow(value: object) -> TypeIs[Workflow[Any, Any]]:
+    """Whether it is a function decorated with @workflow."""
+    return isinstance(value, Workflow)
+
+
+def is_several(source: object) -> TypeGuard[Iterable[WorkflowSource]]:
+    """Whether it can be gone through, and is no text."""
+    return isinstance(source, Iterable) and not isinstance(source, str | bytes)
+
+
 WorkflowSource: TypeAlias = "Workflow[Any, Any] | ModuleType | Registry"
 
 
@@ -159,23 +175,28 @@ class Registry:
         """
         match source:
             case Workflow():
-                known = self.by_name.setdefault(source.name, source)
-                if known is not source:
-                    raise InvalidUse(
-                        f"two workflows are named '{source.name}': {known.fn.__module__}.{known.fn.__qualname__} "
-                        f"and {source.fn.__module__}.{source.fn.__qualname__}; rename one"
-                    )
+                self.add_one(source)
             case Registry():
                 self.add(source.by_name.values())
             case ModuleType():
-                self.add([value for value in vars(source).values() if isinstance(value, Workflow)])
-            case _ if isinstance(source, Iterable) and not isinstance(source, str | bytes):
+                self.add([value for value in vars(source).values() if is_workflow(value)])
+            case _ if is_several(source):
                 for item in source:
                     self.add(item)
             case _:
                 raise InvalidUse(
-                    f"{source!r} is no workflow; give functions decorated with @zart.workflow, modules or a Registry"
+                    f"{source!r} is no workflow; give functions decorated with @zart.workflow, "
+                    "modules or a Registry"
                 )
+
+    def add_one(self, workflow: Workflow[Any, Any]) -> None:
+        """Register a workflow. Raises InvalidUse when another has its name."""
+        known = self.by_name.setdefault(workflow.name, workflow)
+        if known is not workflow:
+            raise InvalidUse(
+                f"two workflows are named '{workflow.name}': {known.fn.__module__}.{known.fn.__qualname__} "
+                f"and {workflow.fn.__module__}.{workflow.fn.__qualname__}; rename one"
+            )
 
     def __getitem__(self, name: str) -> Workflow[Any, Any]:
         """The workflow of this name; raises UnknownWorkflow."""
@@ -183,10 +204,10 @@ class Registry:
             return self.by_name[name]
         except KeyError:
             near = get_close_matches(name, self.by_name, 1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
+            hint = f"; did you mean '{near[0]}'? " if near else ". "
             known = ", ".join(sorted(self.by_name)) or "none"
             raise UnknownWorkflow(
-                f"workflow '{name}' is not registered (registered: {known}){hint} "
+                f"workflow '{name}' is not registered (registered: {known}){hint}"
                 "Pass it to zart.open(url, [...]), and its runs go on"
             ) from None
 
