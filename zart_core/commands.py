@@ -201,6 +201,11 @@ class Spawn(Command[str]):
     yielded: bool = used()
     kind: ClassVar[Literal["spawn"]] = "spawn"
 
+    def named(self, name: str) -> Spawn:
+        """The same under another name."""
+        mark_used(self)
+        return Spawn(self.workflow, self.input, self.id, checked_name(name))
+
 
 @record
 class Version(Command[T_co]):
