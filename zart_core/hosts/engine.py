@@ -12,9 +12,10 @@ import asyncio
 import concurrent.futures
 import contextlib
 import heapq
+import itertools
 import logging
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Generic, TypeVar, overload
 
@@ -28,18 +29,20 @@ from zart_core.errors import (
     Defect,
     ExecutionClosed,
     InvalidUse,
+    LogCorrupt,
     StoreFailed,
     StoreUnavailable,
     UnknownExecution,
     UnknownWorkflow,
     Weather,
+    ZartError,
 )
 from zart_core.events import Closed, Event, Ok, Status
 from zart_core.hosts.explain import explain
 from zart_core.hosts.inline import closed_event, conflict, conflicts_of, emit, encoded_input, result_of
 from zart_core.hosts.ports import Clock, StepCall, SystemClock, new_id, open_log
 from zart_core.hosts.threads import DaemonExecutor
-from zart_core.hosts.turns import Run, new_execution
+from zart_core.hosts.turns import OWN_KEY, Run, new_execution
 from zart_core.hosts.writer import Writer
 from zart_core.interpreter import CODEC
 from zart_core.policies import Duration, seconds
@@ -56,26 +59,40 @@ SAFETY_S = 2.0
 """How often the log is asked for work although nobody said that there is any."""
 CLAIM_GAP_S = 0.05
 """The shortest time between two such questions when other processes write."""
+DEATH_GAP_S = 0.4
+"""The shortest time between two such questions when something has changed and nothing is due: a worker may have died."""
 CLAIMS_MAX = 500
 TIMER_MAX_S = 5.0
 """The longest sleep of the engine's timer, so that a clock that jumps is noticed."""
 RETRY_MAX_S = 5.0
+CREATE_GAP_S = 0.05
+EVICTION_LOOKS = 16
+"""How many executions that are busy may stand in front of one that is let go."""
 TRIES_MAX = 8
-CLOSE_GRACE_S = 0.5
+CLOSE_GRACE_S = 0.4
+"""How long running attempts get to end when the engine closes."""
+CLOSE_WRITE_S = 5.0
+"""How long the log gets to take what is left to write."""
 LOGGER = logging.getLogger("zart.engine")
 
 
 class Live:
     """An execution that the engine holds in memory."""
 
-    __slots__ = ("calls", "dirty", "hungry", "run", "tries", "wake", "writing")
+    __slots__ = ("again", "calls", "code", "dirty", "hungry", "released", "run", "tries", "wake", "writing")
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.calls: dict[int, Attempt] = {}
         """What runs for it, by seq."""
         self.writing = False
-        """Whether a turn of it is in flight."""
+        """Whether a turn of it is in flight, or it is being read back."""
+        self.again = False
+        """Whether something happened meanwhile."""
+        self.released = False
+        """Whether the last turn gave the claim back."""
+        self.code = 0
+        """The generation of the code that it was replayed with."""
         self.dirty = False
         """Whether it is in line for its next turn."""
         self.hungry = False
@@ -119,8 +136,6 @@ class AsyncEngine:
         max_live: int = 10_000,
         max_concurrent_steps: int = 64,
     ) -> None:
-        if max_live < 1 or max_concurrent_steps < 1:
-            raise InvalidUse("max_live and max_concurrent_steps must be 1 or more")
         self.log = log
         self.owns_log = owns_log
         self.registry = registry
@@ -147,34 +162,78 @@ class AsyncEngine:
         self.on_trial: tuple[str, int] | None = None
         self.alone = False
         """Whether the suspect on trial has been on trial before: then nothing else begins (R5)."""
-        self.tried: set[str] = set()
-        """Parked executions that the code at hand does not fit."""
+        self.tried: dict[str, Defect] = {}
+        """Parked executions that the code at hand does not fit, and why."""
+        self.code = 0
+        """Generation of the registered code."""
+        self.opening = True
+        """Whether it is not known yet what was running when an earlier worker died: nothing begins."""
+        self.background: set[asyncio.Task[Any]] = set()
+        self.claimed_at = 0.0
         self.claiming: asyncio.Event = asyncio.Event()
         self.tasks: list[asyncio.Task[None]] = []
         self.closing = False
+        self.closed_down = asyncio.Event()
         self.pumping = False
 
     # ------------------------------------------------------------ opening and closing
 
     async def begin(self) -> None:
         """Take up whatever was unfinished, and look for work from now on."""
-        self.clock.watch(lambda: self.loop.call_soon_threadsafe(self.time_moved))
+        self.clock.watch(self.watched)
         await self.off_loop(self.park_unknown)
-        await self.claim()
-        await self.retry_parked()
+        taken = await self.claim_due()
+        taken += await self.retry_parked()
+        self.opening = False
+        self.try_suspects(taken)
+        self.feed()
         self.tasks = [self.loop.create_task(self.look_for_work()), self.loop.create_task(self.listen())]
+
+    def watched(self) -> None:
+        """Time was moved by hand, in any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody needs to know
+            self.loop.call_soon_threadsafe(self.time_moved)
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do something beside everything else; what it raises is logged."""
+        task = self.loop.create_task(work)
+        self.background.add(task)
+        task.add_done_callback(self.spawned)
+        return task
+
+    def spawned(self, task: asyncio.Task[Any]) -> None:
+        """Something that went on beside everything else has ended."""
+        self.background.discard(task)
+        if (
+            not task.cancelled()
+            and (error := task.exception()) is not None
+            and not isinstance(error, ZartError)
+        ):
+            LOGGER.error("something went wrong in the engine", exc_info=error)
+
+    async def pause(self, duration_s: float) -> None:
+        """Let time pass, less of it when the engine closes."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.closed_down.wait(), duration_s)
 
     async def close(self) -> None:
         """Stop, losing nothing: what runs is told to end and given back; what is durable stays so. Twice is once."""
         if self.closing:
             return
         self.closing = True
+        self.closed_down.set()
+        self.claiming.set()
+        await self.end_attempts()
+        if self.tasks:
+            await asyncio.wait([*self.tasks, *self.background], timeout=CLOSE_GRACE_S)
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
-        await self.end_attempts()
         if self.writer.failed is None:
-            await self.hand_over()
+            try:
+                await asyncio.wait_for(self.hand_over(), CLOSE_WRITE_S)
+            except (Weather, LogCorrupt, asyncio.TimeoutError) as error:
+                LOGGER.warning("what was left could not be written: %s", error or "the log takes too long")
         self.writer.stop()
         self.readers.shutdown()
         if self.owns_executor:
@@ -202,19 +261,44 @@ class AsyncEngine:
 
     async def hand_over(self) -> None:
         """Write what is left to write, and give every claim back, so that no crash is held against a step."""
-        while any(live.writing for live in self.live.values()):
+        while self.background or any(live.writing for live in self.live.values()):
             await asyncio.sleep(0.001)
-        writes: list[stored.Write] = []
+        parts: list[tuple[Live, list[stored.Write]]] = []
         for live in self.live.values():
-            run = live.run
-            run.build(self.clock.now())
-            if live.calls:
-                run.hand_over(self.clock.now())
-            writes += run.compose(self.clock.now(), build=self.build)
-        with contextlib.suppress(Weather):
-            if writes:
-                await self.writer.write(writes)
-            await self.off_loop(lambda: self.log.release(self.worker))
+            run, now = live.run, self.clock.now()
+            if run.execution is None and run.defect is None:
+                continue
+            run.build(now)
+            if run.running:
+                run.hand_over(now)
+            parts.append((live, run.compose(now, build=self.build)))
+        writes = [write for _, part in parts for write in part]
+        outcomes = await self.writer.write(writes) if writes else []
+        for live, part in parts:
+            own, outcomes = outcomes[: len(part)], outcomes[len(part) :]
+            if part and all(isinstance(outcome, Ok) for outcome in own):
+                self.handed_over(live)
+        await self.off_loop(lambda: self.log.release(self.worker))
+
+    def handed_over(self, live: Live) -> None:
+        """The last turn is durable: let out what it has to say, and nothing else."""
+        closed, opened = live.run.closed, live.run.opened
+        for line in live.run.committed(self.clock.now()).lines:
+            emit(line)
+        if closed is not None and opened is None:
+            self.tell(live.run.id, closed)
+
+    def tell(self, id: str, closed: Closed) -> None:
+        """Tell everybody who waits for it how an execution ended."""
+        for future in self.waiters.pop(id, ()):
+            if not future.done():
+                future.set_result(closed)
+
+    def look_again(self, id: str) -> None:
+        """It is not here any more: who waits for it has to ask the log."""
+        for future in self.waiters.pop(id, ()):
+            if not future.done():
+                future.set_exception(TimeoutError())
 
     def fail_waiters(self, error: BaseException) -> None:
         """Tell everybody who waits for a result that there will be none here."""
@@ -235,15 +319,17 @@ class AsyncEngine:
     async def look_for_work(self) -> None:
         """Claim when somebody says that there is work, and from time to time; renew the lease."""
         renewed = self.loop.time()
-        while True:
+        while not self.closing:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.claiming.wait(), SAFETY_S)
             self.claiming.clear()
+            if self.closing:
+                return
             try:
                 await self.claim()
                 if self.loop.time() - renewed > LEASE_S / 3:
                     renewed = self.loop.time()
-                    await self.retry_parked()
+                    self.try_suspects(await self.retry_parked())
                     if not await self.off_loop(lambda: self.log.renew(self.worker, lease_s=LEASE_S)):
                         LOGGER.warning("the lease had run out; what others took is dropped at its next turn")
             except StoreFailed as failed:
@@ -251,14 +337,27 @@ class AsyncEngine:
                 return
             except Weather as weather:
                 LOGGER.warning("the log cannot be asked for work: %s", weather)
+                await self.pause(CLAIM_GAP_S)
+            except Exception:
+                LOGGER.exception("the log cannot be asked for work")
+                await self.pause(SAFETY_S)
 
     async def listen(self) -> None:
-        """Look for work when another process writes to the log."""
-        while self.log.blocking:
-            heard = await asyncio.wrap_future(self.readers.submit(self.log.wait, SAFETY_S), loop=self.loop)
-            if heard and await self.off_loop(self.is_due):
-                self.claiming.set()
-            await asyncio.sleep(CLAIM_GAP_S)
+        """Look for work when another process writes to the log, or dies."""
+        while self.log.blocking and not self.closing:
+            try:
+                heard = await asyncio.wrap_future(
+                    self.readers.submit(self.log.wait, SAFETY_S), loop=self.loop
+                )
+                gone = self.loop.time() - self.claimed_at > DEATH_GAP_S
+                if heard and (gone or await self.off_loop(self.is_due)):
+                    self.claiming.set()
+            except StoreFailed:
+                return
+            except Exception as error:  # noqa: BLE001  # weather; the log is asked from time to time all the same
+                LOGGER.warning("the log cannot be listened to: %s", error)
+                await self.pause(SAFETY_S)
+            await self.pause(CLAIM_GAP_S)
 
     def is_due(self) -> bool:
         """Whether something is due by the log's own account; a read."""
@@ -267,41 +366,96 @@ class AsyncEngine:
 
     async def claim(self) -> None:
         """Take what is due, until nothing more is."""
+        self.try_suspects(await self.claim_due())
+
+    async def claim_due(self) -> list[Live]:
+        """Take what is due, all of it before any suspect is tried; set the alarm for what will be."""
+        taken: list[Live] = []
         while not self.closing:
             names = [workflow.name for workflow in self.registry]
             now = self.clock.now()
+            self.claimed_at = self.loop.time()
             given = await self.off_loop(
-                lambda: self.log.claim(
+                lambda names=names, now=now: self.log.claim(  # type: ignore[misc]  # bound at once
                     self.worker, now=now, lease_s=LEASE_S, limit=CLAIMS_MAX, workflows=names
                 )
             )
-            taken = [live for summary in given if (live := await self.take_up(summary)) is not None]
-            self.try_suspects(taken)
+            for summary in given:
+                live = await self.take_up(summary)
+                if live is not None:
+                    taken.append(live)
             if len(given) < CLAIMS_MAX:
-                return
+                break
+        wake = await self.off_loop(self.log.next_wake)
+        if wake is not None and wake > self.clock.now() and not (self.timers and self.timers[0][0] <= wake):
+            self.set_timer(wake, "")
+        return taken
 
     async def take_up(self, summary: stored.Summary) -> Live | None:
-        """Hold an execution that was claimed: the live one with its new messages, or one that is replayed."""
+        """Hold an execution that was claimed: the live one with its new messages, or one that is replayed.
+
+        None when it could not be read: it is tried again.
+        """
         live = self.live.get(summary.id)
+        if live is not None and live.run.fence == summary.fence - 1:
+            live.run.fence = summary.fence  # the lease had run out, and nobody else has had it
         if live is not None and live.run.fence == summary.fence:
-            run = live.run
+            return live if await self.read_inbox(live) else None
+        if live is not None:
+            self.lose(live)
+        live = Live(Run(summary, self.codec))
+        live.writing = True
+        self.hold(live)
+        return live if await self.read(live) else None
+
+    async def read_inbox(self, live: Live) -> bool:
+        """Give a live execution its new messages; False when they could not be read."""
+        run = live.run
+        if live.writing:
+            live.again = True
+        try:
             run.receive(await self.off_loop(lambda: self.log.inbox(run.id, run.seen)))
-        else:
-            live = Live(Run(summary, self.codec))
-            self.hold(live)
-            await self.revive(live)
+        except StoreFailed:
+            raise
+        except (Weather, LogCorrupt):
+            if not live.writing:
+                live.writing = True
+                self.spawn(self.recover(live, "its messages cannot be read"))
+            return False
         self.kick(live)
-        return live
+        return True
+
+    async def read(self, live: Live) -> bool:
+        """Replay an execution that is marked as being read back; False when that has to be tried again."""
+        try:
+            await self.load(live)
+        except StoreFailed:
+            live.writing = False
+            raise
+        except Weather as weather:
+            self.spawn(self.recover(live, weather))
+            return False
+        except BaseException:
+            live.writing = False
+            raise
+        live.writing = live.again = False
+        self.kick(live)
+        return True
 
     def hold(self, live: Live) -> None:
         """Keep it in memory, and let the least recently used idle one go if there are too many."""
         self.live[live.run.id] = live
         self.live.move_to_end(live.run.id)
-        if len(self.live) > self.max_live:
-            for other in list(self.live.values())[: len(self.live) - self.max_live + 8]:
-                if other is not live and self.is_idle(other):
-                    self.evict(other)
-                    break
+        self.shrink(live)
+
+    def shrink(self, but: Live | None = None) -> None:
+        """Let idle executions go, the least recently used first, while there are too many."""
+        excess = len(self.live) - self.max_live
+        if excess > 0:
+            oldest = itertools.islice(self.live.values(), excess + EVICTION_LOOKS)
+            idle = [live for live in oldest if live is not but and self.is_idle(live)]
+            for live in idle[:excess]:
+                self.evict(live)
 
     def is_idle(self, live: Live) -> bool:
         """Whether nothing goes on with it in this process."""
@@ -315,22 +469,79 @@ class AsyncEngine:
         self.live.pop(live.run.id, None)
         live.run.drop()
         self.writer.submit([mark], lambda outcomes: None)
+        self.look_again(live.run.id)
 
-    async def revive(self, live: Live) -> None:
-        """Read an execution back and replay it; children that its commands ask for are made sure of."""
+    async def load(self, live: Live) -> None:
+        """Read an execution back and replay it; children that its commands ask for are made sure of. Raises Weather."""
         run = live.run
-        records, messages = await self.off_loop(
-            lambda: (self.log.records(run.id, run.run), self.log.inbox(run.id))
-        )
+        live.code = self.code
+        try:
+            records, messages = await self.off_loop(
+                lambda: (self.log.records(run.id, run.run), self.log.inbox(run.id))
+            )
+        except Defect as defect:
+            run.park(defect)
+            return
+        seen = run.seen
         run.inbox.clear()
         run.seen = 0
         run.receive(messages)
+        if run.seen < seen:  # some came in meanwhile
+            self.claiming.set()
         run.revive(records, self.registry)
-        children = run.children()
+        try:
+            children = run.children()
+        except Defect as defect:
+            run.park(defect)
+            return
         if children:
             outcomes = await self.writer.write(list(children.values()))
             for seq, outcome in zip(children, outcomes, strict=True):
-                run.created(seq, isinstance(outcome, Ok), self.clock.now())
+                refused = isinstance(outcome, stored.Rejected) and outcome.reason.startswith("conflict")
+                if not refused and not isinstance(outcome, Ok):
+                    raise StoreUnavailable(f"a child of '{run.id}' could not be created: {outcome.reason}")
+                run.created(seq, not refused, self.clock.now())
+
+    async def recover(self, live: Live, why: object) -> None:
+        """Its turn may be in the log or not, or it cannot be read: drop, wait a little, read back, go on (L3)."""
+        give_up = False
+        while self.live.get(live.run.id) is live and not self.closing:
+            live.tries += 1
+            LOGGER.warning("execution '%s' is read back (try %d): %s", live.run.id, live.tries, why)
+            await self.pause(min(RETRY_MAX_S, 0.02 * 2 ** min(live.tries, 10)))
+            try:
+                give_up = not await self.read_back(live, why)
+                break
+            except StoreFailed as failed:
+                self.fail(failed)
+                break
+            except Weather as weather:
+                why = weather
+        live.writing = live.again = False
+        if give_up:
+            self.lose(live)
+        elif self.live.get(live.run.id) is live and not self.closing:
+            self.try_suspects([live])
+            self.kick(live)
+
+    async def read_back(self, live: Live, why: object) -> bool:
+        """One try of it; False when the execution is in other hands. Raises Weather."""
+        run = live.run
+        try:
+            summary = await self.off_loop(lambda: self.log.summary(run.id))
+        except Defect as defect:
+            run.park(defect)
+            return True
+        if summary is None or summary.fence != run.fence:
+            return False
+        if summary.run != run.run:
+            for seq in list(live.calls):
+                self.abandon(live, seq)
+            live.run = Run(summary, self.codec)
+        await self.load(live)
+        if isinstance(why, stored.Rejected) and why.reason.startswith(("invalid", "too-large", "damaged")):
+            live.run.park(Defect(f"its turn was refused: {why.reason}"))
+        return True
 
     def park_unknown(self) -> None:
         """Mark what is unfinished and whose workflow nobody here has registered (R20). Costs O(unfinished)."""
@@ -356,29 +567,34 @@ class AsyncEngine:
                         ]
                     )
 
-    async def retry_parked(self) -> None:
+    async def retry_parked(self) -> list[Live]:
         """Take up parked executions that the code at hand has not been tried on."""
+        taken: list[Live] = []
         for summary in await self.off_loop(lambda: list(pages(self.log, Status.PARKED))):
             if summary.workflow not in self.registry or summary.id in self.tried or summary.id in self.live:
                 continue
             held = await self.off_loop(
                 lambda id=summary.id: self.log.acquire(self.worker, id, lease_s=LEASE_S)
             )  # type: ignore[misc]  # bound at once
-            if held is not None:
-                self.tried.add(summary.id)
-                live = await self.take_up(held)
-                self.try_suspects([live] if live is not None else [])
+            live = None if held is None else await self.take_up(held)
+            if live is not None:
+                taken.append(live)
+        return taken
 
     async def register(self, *sources: WorkflowSource | Iterable[WorkflowSource]) -> None:
         """Register workflows, in place of those of the same name, and try parked executions again."""
+        self.check_usable()
         for workflow in Registry(*sources):
             self.registry.by_name[workflow.name] = workflow
+        self.code += 1
         self.tried.clear()
-        for live in [live for live in self.live.values() if live.run.defect is not None and not live.writing]:
-            await self.revive(live)
-            self.kick(live)
-        await self.claim()
-        await self.retry_parked()
+        for live in list(self.live.values()):
+            if live.run.defect is not None and not live.writing:
+                live.writing = True
+                if await self.read(live):
+                    self.try_suspects([live])
+        taken = await self.claim_due()
+        self.try_suspects(taken + await self.retry_parked())
 
     # ------------------------------------------------------------ suspects of a crash (R5)
 
@@ -389,12 +605,14 @@ class AsyncEngine:
         trial before; while such a one runs, nothing else begins, so that its guilt shows the next time.
         """
         suspects = [(live, seq) for live in taken for seq in live.run.suspects]
+        suspects = [item for item in suspects if item not in self.quarantine]
         if len(suspects) == 1 and not self.quarantine and self.on_trial is None:
             live, seq = suspects[0]
             live.run.try_suspect(seq, alone=True, now=self.clock.now())
             self.kick(live)
             return
-        self.quarantine.extend(sorted(suspects, key=lambda item: not item[0].run.was_on_trial(item[1])))
+        again = {item for item in suspects if item[0].run.was_on_trial(item[1])}
+        self.quarantine.extend(sorted(suspects, key=lambda item: item not in again))
         self.next_suspect()
 
     def next_suspect(self) -> None:
@@ -403,33 +621,53 @@ class AsyncEngine:
             live, seq = self.quarantine.popleft()
             if self.live.get(live.run.id) is live and seq in live.run.suspects:
                 again = live.run.was_on_trial(seq)
-                if live.run.try_suspect(seq, alone=False, now=self.clock.now()):
+                watched = again and not any(other.run.running for other in self.live.values())
+                if live.run.try_suspect(seq, alone=False, watched=watched, now=self.clock.now()):
                     self.on_trial = (live.run.id, seq)
                     self.alone = again
                 self.kick(live)
 
-    def acquit(self, live: Live, seq: int) -> None:
+    def acquit(self, id: str, seq: int) -> None:
         """A suspect has come to its end without harm: the next one, and all others that had to wait."""
-        if self.on_trial == (live.run.id, seq):
+        if self.on_trial == (id, seq):
             self.on_trial = None
             self.next_suspect()
             if self.alone and self.on_trial is None:
                 self.alone = False
-                for other in self.hungry:
-                    other.hungry = False
-                    self.kick(other)
-                self.hungry.clear()
+                self.feed()
 
-    def slots_for(self, live: Live) -> int:
-        """How many attempts it may begin now."""
+    def end_trial(self, live: Live) -> None:
+        """Acquit what was on trial in this execution, if it neither runs nor is about to."""
         on_trial = self.on_trial
-        return self.slots if not self.alone or on_trial is None or on_trial[0] == live.run.id else 0
+        if on_trial is not None and on_trial[0] == live.run.id:
+            here = self.live.get(live.run.id) is live
+            seq = on_trial[1]
+            if not here or not (seq in live.calls or seq in live.run.ready):
+                self.acquit(live.run.id, seq)
+
+    def feed(self) -> None:
+        """There are slots again: everything in line may ask for one."""
+        hungry, self.hungry = self.hungry, deque()
+        for live in hungry:
+            live.hungry = False
+            self.kick(live)
+
+    def slots_for(self, id: str) -> int:
+        """How many attempts an execution may begin now."""
+        on_trial = self.on_trial
+        if self.opening or (self.alone and on_trial is not None and on_trial[0] != id):
+            return 0
+        return self.slots
 
     # ------------------------------------------------------------ turns
 
     def kick(self, live: Live) -> None:
         """Something has happened to it: it gets its next turn."""
-        if not live.dirty and not self.closing:
+        if self.closing or self.writer.failed is not None:
+            return
+        if live.writing:
+            live.again = True
+        elif not live.dirty:
             live.dirty = True
             self.dirty.append(live)
             if not self.pumping:
@@ -442,70 +680,78 @@ class AsyncEngine:
         for _ in range(len(self.dirty)):
             live = self.dirty.popleft()
             live.dirty = False
-            if not live.writing and self.live.get(live.run.id) is live and not self.closing:
+            if live.writing:
+                live.again = True
+            elif self.live.get(live.run.id) is live and not self.closing:
                 self.turn(live)
 
     def turn(self, live: Live) -> None:
         """Build a turn and hand it to the writer; carry on at once where there is nothing to write."""
-        run, now = live.run, self.clock.now()
-        run.build(now)
-        self.slots -= run.begin(self.slots_for(live), now)
-        if run.ready and not live.hungry:
-            live.hungry = True
-            self.hungry.append(live)
-        parked = run.defect is not None and not live.calls
-        writes = run.compose(now, build=self.build, releases=parked)
+        try:
+            writes = self.build_turn(live)
+        except Exception as error:
+            LOGGER.exception("execution '%s' cannot go on", live.run.id)
+            self.give_slots(live.run.begun)
+            live.run.park(Defect(f"its turn cannot be built: {type(error).__name__}: {error}"))
+            live.released = not live.calls
+            writes = [live.run.mark(self.build, releases=live.released)]
         if writes:
             live.writing = True
             self.writer.submit(writes, lambda outcomes: self.written(live, outcomes))
         else:
             self.carry_out(live)
 
+    def build_turn(self, live: Live) -> list[stored.Write]:
+        """The writes of its next turn; empty when there is nothing to write."""
+        run, now = live.run, self.clock.now()
+        run.build(now)
+        self.slots -= run.begin(self.slots_for(run.id), now)
+        if run.ready and not live.hungry:
+            live.hungry = True
+            self.hungry.append(live)
+        live.released = run.defect is not None and not live.calls
+        return run.compose(now, build=self.build, releases=live.released)
+
     def written(self, live: Live, outcomes: list[stored.Appended]) -> None:
         """The turn's outcome: carry out what it asks for, or read back and build another."""
-        live.writing = False
         first = outcomes[0]
         if all(isinstance(outcome, Ok) for outcome in outcomes):
+            live.writing = False
             live.tries = 0
             self.carry_out(live, conflicts_of(outcomes))
-        elif self.writer.failed is not None:
+            if live.again:
+                live.again = False
+                self.kick(live)
+            return
+        self.give_slots(live.run.begun)
+        live.run.drop()
+        if self.writer.failed is not None:
+            live.writing = False
             self.fail(self.writer.failed)
-        elif isinstance(first, stored.Rejected) and first.reason.startswith(("stale", "closed", "unknown")):
+        elif isinstance(first, stored.Rejected) and first.reason.startswith(("closed", "unknown")):
+            live.writing = False
             self.lose(live)
         else:
-            self.loop.create_task(self.read_back(live, first))
+            self.spawn(self.recover(live, first))
 
     def lose(self, live: Live) -> None:
         """Somebody else has it now: forget it, and what runs for it."""
         LOGGER.info("execution '%s' is in other hands now", live.run.id)
         for seq in list(live.calls):
             self.abandon(live, seq)
-        self.slots += live.run.begun
-        self.live.pop(live.run.id, None)
+        self.give_slots(live.run.begun)
+        if self.live.get(live.run.id) is live:
+            del self.live[live.run.id]
         live.run.drop()
+        self.end_trial(live)
+        self.look_again(live.run.id)
         self.claiming.set()
 
-    async def read_back(self, live: Live, outcome: stored.Appended) -> None:
-        """An append was not Ok and may be in the log or not: drop, wait a little, read back, build again (L3)."""
-        live.writing = True
-        self.slots += live.run.begun
-        live.run.drop()
-        live.tries += 1
-        LOGGER.warning("execution '%s' could not be written (try %d): %s", live.run.id, live.tries, outcome)
-        await asyncio.sleep(min(RETRY_MAX_S, 0.02 * 2**live.tries))
-        try:
-            summary = await self.off_loop(lambda: self.log.summary(live.run.id))
-            if summary is None or summary.fence != live.run.fence:
-                return self.lose(live)
-            live.run.run = summary.run
-            await self.revive(live)
-        except StoreFailed as failed:
-            return self.fail(failed)
-        except Weather as weather:
-            LOGGER.warning("execution '%s' could not be read back: %s", live.run.id, weather)
-        live.writing = False
-        self.kick(live)
-        return None
+    def give_slots(self, count: int) -> None:
+        """Attempts that were to begin do not."""
+        if count:
+            self.slots += count
+            self.feed()
 
     def carry_out(self, live: Live, conflicts: Iterable[str] = ()) -> None:
         """The turn is durable: do what it asks for (DESIGN 2: nothing leaves the process before)."""
@@ -518,17 +764,21 @@ class AsyncEngine:
             self.abandon(live, seq)
         for seq in effects.stops:
             self.tell_to_end(live, seq)
-        for call in effects.calls:
-            self.call(live, call)
+        if not self.closing:  # else they are handed over with the rest
+            for call in effects.calls:
+                self.call(live, call)
         if effects.created or posted:
             self.claiming.set()
         if run.closed is not None:
             return self.ended(live)
         if run.defect is not None:
             return self.parked(live)
-        if run.outcomes or (run.ready and self.slots > 0 and not live.hungry):
+        self.end_trial(live)
+        if run.outcomes or run.has_more or (run.ready and self.slots > 0 and not live.hungry):
             self.kick(live)
         self.set_alarm(live)
+        if len(self.live) > self.max_live:
+            self.shrink()
         return None
 
     def ended(self, live: Live) -> None:
@@ -539,13 +789,12 @@ class AsyncEngine:
             self.abandon(live, seq)
         closed, opened = run.closed, run.opened
         run.drop()
+        self.end_trial(live)
         if opened is not None:
             self.next_run(live, opened)
             return
         self.live.pop(run.id, None)
-        for future in self.waiters.pop(run.id, ()):
-            if not future.done():
-                future.set_result(closed)
+        self.tell(run.id, closed)
 
     def next_run(self, live: Live, opened: list[stored.Record]) -> None:
         """Go on with the run that continue_as_new opened."""
@@ -559,18 +808,26 @@ class AsyncEngine:
         """Code and log disagree: say so to who waits, and let go once nothing runs for it (R20)."""
         run = live.run
         assert run.defect is not None
+        self.end_trial(live)
+        if live.code != self.code:  # other code was registered meanwhile
+            live.writing = True
+            self.spawn(self.recover(live, "other code was registered"))
+            return
         if run.id not in self.tried:
             LOGGER.error("execution '%s' is parked: %s", run.id, run.defect)
-        self.tried.add(run.id)
+        self.tried[run.id] = run.defect
         for future in self.waiters.pop(run.id, ()):
             if not future.done():
                 future.set_exception(run.defect)
-        if not live.calls:
+        if run.outcomes or not (live.calls or live.released):
+            self.kick(live)
+        elif live.released:
             self.live.pop(run.id, None)
+            run.drop()
             if run.wake is not None:
                 self.set_timer(run.wake, "")
-        elif run.outcomes:
-            self.kick(live)
+        else:
+            self.set_alarm(live)
 
     def fail(self, failed: StoreFailed) -> None:
         """The store can no longer be used: nothing goes on in this engine (F5)."""
@@ -632,8 +889,10 @@ class AsyncEngine:
         try:
             async with asyncio.timeout(self.left(call)) as limit:
                 value = await call.function.call(call.values)
-        except asyncio.CancelledError:
-            if not self.closing:
+        except asyncio.CancelledError as error:
+            if not attempt.told:
+                self.raised(live, attempt, error)
+            elif not self.closing:
                 self.finished(live, attempt, lambda now: live.run.cancelled(call, now))
         except TimeoutError as error:
             if limit.expired():
@@ -649,9 +908,13 @@ class AsyncEngine:
         """An attempt of a sync step, in the executor; one that takes too long is abandoned (R11)."""
         call = attempt.call
         here = isinstance(self.executor, DaemonExecutor | concurrent.futures.ThreadPoolExecutor)
-        attempt.future = self.executor.submit(
-            call_with_context, call.function, call.values, call.context, self.resources if here else {}
-        )
+        try:
+            attempt.future = self.executor.submit(
+                call_with_context, call.function, call.values, call.context, self.resources if here else {}
+            )
+        except Exception as error:  # noqa: BLE001  # the user's executor does not take it
+            self.loop.call_soon(self.raised, live, attempt, error)
+            return
         attempt.future.add_done_callback(lambda future: self.back_on_loop(live, attempt, future))
         left = self.left(call)
         if left is not None:
@@ -697,7 +960,7 @@ class AsyncEngine:
         del live.calls[seq]
         self.free_slot()
         report(self.clock.now())
-        self.acquit(live, seq)
+        self.acquit(live.run.id, seq)
         self.kick(live)
 
     def free_slot(self) -> None:
@@ -730,7 +993,7 @@ class AsyncEngine:
             if attempt.timer is not None:
                 attempt.timer.cancel()
             self.free_slot()
-            self.acquit(live, seq)
+            self.acquit(live.run.id, seq)
 
     # ------------------------------------------------------------ what users call
 
@@ -782,7 +1045,7 @@ class AsyncEngine:
             timeout_s=None if timeout is None else seconds(timeout, "timeout"),
             wake=None if at is None else instant(at, "at="),
         )
-        created = await self.create(new, workflow)
+        created = await asyncio.shield(self.spawn(self.create(new, workflow)))
         return AsyncHandle(self, name, workflow, created)
 
     async def create(self, new: stored.New, workflow: Workflow[Any, Any]) -> bool:
@@ -794,24 +1057,45 @@ class AsyncEngine:
                 self.forget(live)
                 live = None
         asked = new if live is None else live.run.compose_new(new, self.worker)
+        doubt = False
+        reason = ""
         for _ in range(TRIES_MAX):
-            (outcome,) = await self.writer.write([asked])
+            try:
+                (outcome,) = await self.writer.write([asked])
+                found = (
+                    await self.summary_or_none(new.id)
+                    if doubt or isinstance(outcome, stored.Unknown)
+                    else None
+                )
+            except StoreFailed:
+                self.forget(live)
+                raise
+            except Weather as weather:
+                doubt, reason = True, str(weather)
+                await self.pause(CREATE_GAP_S)
+                continue
             match outcome:
+                case _ if found is not None and found.created_at == new.at and found.digest == new.digest:
+                    self.created_in_doubt(live, found)  # it was this one, with an outcome that was not known
+                    return True
                 case Ok(receipt):
-                    self.created(live, receipt)
+                    self.created(live, receipt, new)
                     return receipt.created
                 case stored.Rejected(reason) if reason.startswith("conflict"):
                     self.forget(live)
                     raise conflict(new.id)
-                case stored.Rejected(reason) if reason.startswith("too-large"):
+                case stored.Rejected(reason) if reason.startswith(("too-large", "invalid")):
                     self.forget(live)
                     raise InvalidUse(f"execution '{new.id}' cannot be created: {reason}")
-                case _:
-                    # the same id and digest again is safe: it is created once (L9); the fence tells whether by us
-                    self.forget(live)
-                    live, asked = None, new
-                    await asyncio.sleep(0.05)
-        raise StoreUnavailable(f"execution '{new.id}' could not be created: {outcome.reason}")
+                case stored.Rejected(reason) | stored.Unknown(reason):
+                    doubt = doubt or isinstance(outcome, stored.Unknown)
+                    await self.pause(CREATE_GAP_S)
+        self.forget(live)
+        raise StoreUnavailable(f"execution '{new.id}' could not be created: {reason}")
+
+    async def summary_or_none(self, id: str) -> stored.Summary | None:
+        """An execution as a list shows it, or None."""
+        return await self.off_loop(lambda: self.log.summary(id))
 
     def first_turn(self, new: stored.New) -> Live:
         """The execution as it will be, with its first turn built ahead of its creation."""
@@ -824,14 +1108,19 @@ class AsyncEngine:
         run.revive(new.records, self.registry)
         now = self.clock.now()
         run.build(now)
-        self.slots -= run.begin(self.slots, now)
-        return Live(run)
+        self.slots -= run.begin(self.slots_for(new.id), now)
+        live = Live(run)
+        live.code = self.code
+        return live
 
-    def created(self, live: Live | None, receipt: stored.Receipt) -> None:
+    def created(self, live: Live | None, receipt: stored.Receipt, new: stored.New) -> None:
         """The execution is there: hold it if it is ours, or look for it."""
         if live is None or not receipt.created:
             self.forget(live)
-            self.claiming.set()
+            if new.wake and new.wake > self.clock.now():
+                self.set_timer(new.wake, "")
+            else:
+                self.claiming.set()
             return
         live.run.fence = receipt.fence
         self.hold(live)
@@ -840,10 +1129,20 @@ class AsyncEngine:
             self.hungry.append(live)
         self.carry_out(live, receipt.conflicts)
 
+    def created_in_doubt(self, live: Live | None, found: stored.Summary) -> None:
+        """The execution is there, and was made by us: read it back if it is ours, or look for it."""
+        self.forget(live)
+        if live is not None and found.owner == self.worker and found.fence == live.run.fence:
+            live.writing = True
+            self.hold(live)
+            self.spawn(self.recover(live, "it was not known whether it had been created"))
+        else:
+            self.claiming.set()
+
     def forget(self, live: Live | None) -> None:
         """The execution that was built ahead is not ours."""
         if live is not None:
-            self.slots += live.run.begun
+            self.give_slots(live.run.begun)
             live.run.drop()
 
     async def run(
@@ -868,7 +1167,9 @@ class AsyncEngine:
     async def send(self, id: str, name: str, payload: Any, *, key: str | None = None) -> None:
         """Deliver an event; durable when this returns. See `Engine.send`."""
         data = self.codec.encode_message(payload, f"the payload of event '{name}'")
-        await self.post(stored.Post(id, "event", checked_name(name, "event"), data, self.clock.now(), key))
+        await self.post(
+            stored.Post(id, "event", checked_name(name, "event"), data, self.clock.now(), own_key(key))
+        )
 
     async def cancel(self, id: str, reason: str = "") -> bool:
         """Ask an execution to cancel; False when it has ended. See `Engine.cancel`."""
@@ -880,7 +1181,9 @@ class AsyncEngine:
 
     async def request(self, id: str, kind: stored.MessageKind, reason: str) -> bool:
         """Post a request that counts once."""
-        post = stored.Post(id, kind, "", reason.encode(errors="replace"), self.clock.now(), f"{kind}!")
+        post = stored.Post(
+            id, kind, "", reason.encode(errors="replace"), self.clock.now(), f"{OWN_KEY}{kind}"
+        )
         try:
             await self.post(post)
         except ExecutionClosed:
@@ -903,7 +1206,7 @@ class AsyncEngine:
                     raise ExecutionClosed(
                         post.id, f"execution '{post.id}' has ended and takes no messages any more"
                     )
-                case stored.Rejected(reason) if reason.startswith("too-large"):
+                case stored.Rejected(reason) if reason.startswith(("too-large", "invalid")):
                     raise InvalidUse(f"the message to '{post.id}' was not accepted: {reason}")
                 case stored.Unknown(reason) if post.key is None:
                     raise StoreUnavailable(
@@ -911,7 +1214,7 @@ class AsyncEngine:
                         "give it a key= and send it again: the same key counts once"
                     )
                 case _:
-                    await asyncio.sleep(0.05)
+                    await self.pause(CREATE_GAP_S)
         raise StoreUnavailable(f"the message to '{post.id}' was not accepted: {outcome.reason}")
 
     def posted(self, post: stored.Post, number: int) -> None:
@@ -934,6 +1237,7 @@ class AsyncEngine:
         after: str | None = None,
     ) -> stored.Page[stored.Summary]:
         """A page of executions in the order of their ids."""
+        self.check_usable()
         wanted = None if status is None else status_of(status)
         return await self.off_loop(
             lambda: self.log.list(
@@ -943,12 +1247,14 @@ class AsyncEngine:
 
     async def stats(self) -> Mapping[Status, int]:
         """How many executions stand where; every status is there."""
+        self.check_usable()
         counted = await self.off_loop(self.log.stats)
         return {status: counted.get(status, 0) for status in Status}
 
     async def summary(self, id: str) -> stored.Summary:
         """An execution as a list shows it. Raises UnknownExecution."""
-        summary = await self.off_loop(lambda: self.log.summary(id))
+        self.check_usable()
+        summary = await self.summary_or_none(id)
         if summary is None:
             raise UnknownExecution(id, f"no execution has the id '{id}'")
         return summary
@@ -967,6 +1273,7 @@ class AsyncEngine:
     async def closed(self, id: str) -> Closed:
         """How the execution ended, once it has. Raises the defect when it is parked."""
         while True:
+            self.check_usable()
             live = self.live.get(id)
             if live is not None and live.run.defect is not None:
                 raise live.run.defect
@@ -998,7 +1305,7 @@ class AsyncEngine:
         """Raise why an execution that this engine has tried is parked."""
         summary = await self.summary(id)
         if summary.status is Status.PARKED and id in self.tried and id not in self.live:
-            raise Defect(f"execution '{id}' is parked: {summary.reason}")
+            raise self.tried[id]
 
     def check_usable(self) -> None:
         """Raise when the engine was closed, or its store has failed."""
@@ -1068,6 +1375,11 @@ def call_with_context(
         SCENE.reset(token)
 
 
+def own_key(key: str | None) -> str | None:
+    """The user's key, kept apart from those of requests and children."""
+    return f"{OWN_KEY}{key}" if key is not None and key.startswith(OWN_KEY) else key
+
+
 def pages(log: stored.EventLog, status: Status) -> Iterable[stored.Summary]:
     """Every execution of a status, a page at a time."""
     after = None
@@ -1106,6 +1418,8 @@ async def serve(
     Arguments and errors as `zart.open`.
     """
     registry = Registry(workflows)
+    if max_live < 1 or max_concurrent_steps < 1:
+        raise InvalidUse("max_live and max_concurrent_steps must be 1 or more")
     log = open_log(url, durability) if isinstance(url, str) else url
     engine = AsyncEngine(
         log,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import os
 import threading
 from collections.abc import Coroutine, Iterable, Mapping
 from datetime import datetime
@@ -29,6 +30,10 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
+LEFT_S = 0.2
+"""How long steps that do not end when they are cancelled are waited for at the very end."""
+
+
 class Engine:
     """Runs workflows in the background of this process. Get one from `zart.open`; use it as a context manager."""
 
@@ -43,6 +48,7 @@ class Engine:
         self.thread = thread
         self.stack = stack
         self.engine = engine
+        self.pid = os.getpid()
 
     def __enter__(self) -> Engine:
         return self
@@ -53,8 +59,13 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """Stop within a second, losing nothing: what is unfinished is taken up by the next engine on this log."""
+        """Stop within a second, losing nothing: what is unfinished is taken up by the next engine on this log.
+
+        Twice is once. Raises InvalidUse when an async step of this very engine calls it.
+        """
         if self.thread.is_alive():
+            if threading.current_thread() is self.thread:
+                raise InvalidUse("an async step cannot close the engine that runs it: close it from outside")
             try:
                 asyncio.run_coroutine_threadsafe(self.stack.aclose(), self.loop).result()
             finally:
@@ -63,6 +74,11 @@ class Engine:
 
     def await_(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the engine's loop and wait for it here."""
+        if self.pid != os.getpid():
+            coroutine.close()
+            raise InvalidUse(
+                "the engine was opened in another process; after a fork open one of its own (F12)"
+            )
         if not self.thread.is_alive():
             coroutine.close()
             raise InvalidUse("the engine was closed; use it inside its `with` block")
@@ -279,7 +295,8 @@ def serve_loop(loop: asyncio.AbstractEventLoop) -> None:
         left = asyncio.all_tasks(loop)
         for task in left:
             task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=LEFT_S))
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()

@@ -56,6 +56,14 @@ EVENTS_MAX = 50_000
 MESSAGES_PER_TURN_MAX = 256
 """Messages taken into one turn, so that a turn stays small."""
 
+ALONE = "alone"
+"""The Noted that says that nothing else runs beside a suspect: should the worker die now, it is its doing (R5)."""
+OWN_KEY = "!"
+"""How keys of messages begin that are not the user's; a user's key that begins so is given another one."""
+MISBEHAVIOUR = (Exception, SystemExit, GeneratorExit)
+"""What parks an execution whatever it is, so that the others go on."""
+LOGGER = logging.getLogger("zart.engine")
+
 TimerKind: TypeAlias = Literal["run", "sleep", "event", "step", "retry", "grace"]
 Timer: TypeAlias = tuple[float, int, int, TimerKind]
 """When, tie-breaker (a run's deadline comes first), seq, and what it is about."""
@@ -108,7 +116,20 @@ class Run:
         """Steps that were running when their worker died: seq, and crashes held against them so far (R5)."""
         self.dropped = 0
         """Outcomes that came too late to matter."""
+        self._adopted = False
+        """Whether this host has found out before what was left to do: what began since then, it began itself."""
+        self._floor = 0.0
+        """The time of the last event on record: no later one has an earlier time (I2)."""
         self._takeovers: dict[int, int] = {}
+        """Suspects that are to be started, and crashes held against them; kept until that is on record."""
+        self._watched: set[int] = set()
+        """Suspects beside which nothing runs when they are started; their log says so."""
+        self._guilty: set[int] = set()
+        """Suspects beside which nothing ran when their worker died, by their log."""
+        self._returning: set[int] = set()
+        """Steps that were waiting for a retry when they were taken up: that attempt may have been running already."""
+        self._orphans: list[str] = []
+        """Children that the run waits for while it is parked."""
         self._timers: list[Timer] = []
         self._busy: set[int] = set()
         self._captures: deque[int] = deque()
@@ -138,13 +159,50 @@ class Run:
         try:
             events = self.codec.decode_events(records, self.id, self.run)
             self.started = self._first(events)
-            self._interruption_held = any(isinstance(event, Interrupted) for event in events)
-            self.closed = events[-1] if isinstance(events[-1], Closed) else None
+            self._look_back(events)
+            if isinstance(events[-1], Closed):
+                self.closed = events[-1]
+                return
             execution = replay_explained(registry[self.started.workflow], events, self.codec)
             execution.take_lines()
             self._adopt(execution)
-        except Defect as defect:
-            self.park(defect)
+        except MISBEHAVIOUR as error:
+            self.park(error if isinstance(error, Defect) else misbehaviour(error))
+
+    def _look_back(self, events: Sequence[Event]) -> None:
+        """What the log itself says, whether the code fits or not."""
+        self._floor = events[-1].at
+        self._interruption_held = any(isinstance(event, Interrupted) for event in events)
+        children: dict[int, str] = {}
+        attempts: dict[int, int] = {}
+        settled: set[int] = set()
+        self._guilty.clear()
+        for event in events:
+            match event:
+                case Issued(kind="child", child=str(child)):
+                    children[event.seq] = child
+                case Resolved():
+                    settled.add(event.seq)
+                    children.pop(event.seq, None)
+                case Began():
+                    attempts[event.seq] = event.attempt
+                    self._guilty.discard(event.seq)
+                case Retried():
+                    attempts[event.seq] = event.attempt + 1
+                    self._guilty.discard(event.seq)
+                case Noted(what="alone", who=who) if who.isdecimal():
+                    self._guilty.add(int(who))
+                case Noted(what=what) if what == HANDED_OVER:
+                    self._guilty.clear()
+                case _:
+                    pass
+        self._orphans = list(children.values())
+        self.outcomes = [
+            outcome
+            for outcome in self.outcomes
+            if outcome.seq not in settled
+            and not (isinstance(outcome, Retried) and attempts.get(outcome.seq, 0) > outcome.attempt)
+        ]
 
     def _first(self, events: Sequence[Event]) -> Started:
         if not events or not isinstance(events[0], Started):
@@ -162,6 +220,8 @@ class Run:
             if issued.kind == "step":
                 self._adopt_step(execution, seq)
         self._track_cancelling(execution)
+        self.suspects = {seq: crashes for seq, crashes in self.suspects.items() if seq in execution.pending}
+        self._adopted = True
 
     def _adopt_step(self, execution: Execution, seq: int) -> None:
         progress = execution.progress(seq)
@@ -169,29 +229,37 @@ class Run:
             heapq.heappush(self._timers, (progress.deadline, 1, seq, "step"))
         if seq in self.running:
             return
-        due = progress.retry_at is not None and not progress.began and progress.retry_at <= execution.now
-        if progress.began or due:
-            if progress.handed_over and not self._policy(seq).at_most_once:
+        if progress.began and not self._adopted and not self._is_handed_over(execution, seq):
+            self.suspects[seq] = progress.crashes
+        elif progress.began or progress.retry_at is None:
+            if seq not in self.suspects:
                 self.ready.append(seq)
-            else:
-                self.suspects[seq] = progress.crashes
-        elif progress.retry_at is not None:
+        else:
+            if not self._adopted:
+                self._returning.add(seq)
             self._busy.discard(seq)
             heapq.heappush(self._timers, (progress.retry_at, 1, seq, "retry"))
-        else:
-            self.ready.append(seq)
+
+    def _is_handed_over(self, execution: Execution, seq: int) -> bool:
+        """Whether the worker that began it gave it back on purpose, and it may run again (R5, R10)."""
+        return execution.progress(seq).handed_over and not self._policy(seq).at_most_once
 
     def drop(self) -> None:
         """Forget the execution and the turn that was being built; outcomes and what runs are kept."""
         if self.execution is not None:
-            self.execution.close()
-            self.execution = None
+            execution, self.execution = self.execution, None
+            try:
+                execution.close()
+            except MISBEHAVIOUR as error:
+                LOGGER.warning(
+                    "execution '%s': %s while its code was put away", self.id, type(error).__name__
+                )
         self.outcomes = self._offered + self.outcomes
         for call in self._calls:
             self.running.discard(call.seq)
+        self.closed = None
+        self.opened = None
         self.ready.clear()
-        self.suspects.clear()
-        self._takeovers.clear()
         self._timers.clear()
         self._busy.clear()
         self._captures.clear()
@@ -229,12 +297,19 @@ class Run:
     @property
     def idle(self) -> bool:
         """Whether it may be evicted: nothing runs, nothing is ready, nothing waits to be written."""
-        return not (self.running or self.ready or self.suspects or self.outcomes or self.events)
+        busy = self.running or self.ready or self.suspects or self.outcomes or self.events
+        return not busy and (self.execution is not None or self.defect is not None)
 
     @property
     def begun(self) -> int:
         """How many attempts the turn begins; it may have nothing to write all the same (retries)."""
         return len(self._calls)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a message waits that did not fit into the last turn."""
+        execution = self.execution
+        return bool(self.inbox) and execution is not None and self._next_message(execution) is not None
 
     @property
     def posted(self) -> bool:
@@ -255,36 +330,42 @@ class Run:
         self._offered, self.outcomes = self.outcomes, []
         try:
             if self.execution is not None:
-                self._take_in(self.execution, max(now, self.execution.now))
-        except Defect as defect:
-            self._park_mid_turn(defect)
+                self._take_in(self.execution, max(now, self._floor, self.execution.now))
+        except MISBEHAVIOUR as error:
+            self._park_mid_turn(error if isinstance(error, Defect) else misbehaviour(error))
         if self.defect is not None:
-            self._build_parked(now)
+            self._build_parked(max(now, self._floor))
 
     def _park_mid_turn(self, defect: Defect) -> None:
         """Keep the outcomes of the turn, and forget all it led to."""
-        self.closed = None
-        self.opened = None
+        pending = () if self.execution is None else self.execution.pending.values()
+        self._orphans += [
+            issued.child
+            for issued in pending
+            if issued.kind == "child" and issued.child is not None and issued.seq not in self._creates
+        ]
         self.park(defect)
         self._offered, self.outcomes = self.outcomes, []
 
     def _take_in(self, execution: Execution, now: float) -> None:
         """Apply facts in the order of time, each followed at once by everything it leads to."""
         self._answer(execution, now)
-        while self.closed is None and (fact := self._next_early(execution, now)) is not None:
-            self._apply(execution, fact)
-            self._answer(execution, now)
         for outcome in self._offered:
+            self._take_early(execution, now, outcome.at)
             if self.closed is not None or outcome.seq not in execution.pending:
                 self.dropped += 1
                 continue
             late = outcome.at < execution.now  # times never decrease (I2)
             self._apply(execution, attrs.evolve(outcome, at=execution.now) if late else outcome)
             self._answer(execution, now)
-            while self.closed is None and (fact := self._next_early(execution, now)) is not None:
-                self._apply(execution, fact)
-                self._answer(execution, now)
+        self._take_early(execution, now, now)
         self._check_size()
+
+    def _take_early(self, execution: Execution, now: float, until: float) -> None:
+        """Apply timers and messages that came before an instant: an outcome that was in time stays in time."""
+        while self.closed is None and (fact := self._next_early(execution, now, until)) is not None:
+            self._apply(execution, fact)
+            self._answer(execution, now)
 
     def _apply(self, execution: Execution, event: Event) -> None:
         execution.apply(event)
@@ -314,6 +395,7 @@ class Run:
     def _answer(self, execution: Execution, now: float) -> None:
         """Apply decisions until there are none, and evaluate what is captured on the way."""
         while self.closed is None:
+            self._check_size()
             decisions = execution.decide()
             for decision in decisions:
                 if isinstance(decision, Closed):
@@ -348,11 +430,13 @@ class Run:
 
     # ------------------------------------------------------------ timers and messages
 
-    def _next_early(self, execution: Execution, now: float) -> Event | None:
-        """The earliest timer or message that leads to an event; the one that came first wins."""
+    def _next_early(self, execution: Execution, now: float, until: float) -> Event | None:
+        """The earliest timer or message up to an instant that leads to an event; the one that came first wins."""
         while True:
-            timer = self._timers[0] if self._timers and self._timers[0][0] <= now else None
+            timer = self._timers[0] if self._timers and self._timers[0][0] <= until else None
             message = self._next_message(execution)
+            if message is not None and message.at > until and until < now:
+                message = None
             if timer is not None and (message is None or timer[0] <= message.at):
                 heapq.heappop(self._timers)
                 fact = self._fired(execution, timer, now)
@@ -452,7 +536,7 @@ class Run:
             self._told.add(seq)
             child = execution.pending[seq].child
             if child is not None:
-                key = f"cancel:{self.id}:{self.run}:{seq}"
+                key = f"{OWN_KEY}cancel:{self.run}:{seq}"
                 self._posts.append(
                     stored.Post(child, "cancel", "", b"its parent cancelled it", execution.now, key)
                 )
@@ -472,10 +556,22 @@ class Run:
             self.opened = self._next_run(execution, closed)
         elif execution.started is not None and execution.started.parent is not None:
             self._posts.append(self._report(execution.started.parent, closed))
+        self._end_children(
+            [
+                issued.child
+                for issued in execution.pending.values()
+                if issued.kind == "child" and issued.child is not None
+            ],
+            closed,
+        )
+
+    def _end_children(self, children: Sequence[str], closed: Closed) -> None:
+        """Nobody waits for them any more: a run that was terminated takes its children along."""
         self._posts.extend(
-            stored.Post(issued.child, "terminate", "", b"its parent was terminated", closed.at)
-            for issued in execution.pending.values()
-            if issued.kind == "child" and issued.child is not None
+            stored.Post(
+                child, "terminate", "", b"its parent was terminated", closed.at, f"{OWN_KEY}terminate"
+            )
+            for child in children
         )
 
     def _next_run(self, execution: Execution, closed: Closed) -> list[stored.Record]:
@@ -504,13 +600,20 @@ class Run:
             message = closed.failure.message if closed.failure is not None else ""
             outcome = Failed(Failure("child", str(closed.status), message, cause=closed.failure))
         told = self.codec.encode_event(Resolved(parent.seq, outcome, closed.at), parent.id, parent.run)
-        return stored.Post(parent.id, "child", str(parent.run), told.data, closed.at, f"child:{self.id}")
+        return stored.Post(
+            parent.id,
+            "child",
+            str(parent.run),
+            told.data,
+            closed.at,
+            f"{OWN_KEY}child:{parent.run}:{parent.seq}",
+        )
 
     def _new_child(self, issued: Issued) -> stored.New:
         """The execution that a child or spawn command asks for; the same command always asks for the same one."""
         assert issued.child is not None and self.execution is not None
         command = self.execution.command(issued.seq)
-        self.registry.add(command.workflow)
+        self.registry.by_name.setdefault(command.workflow.name, command.workflow)
         parent = Parent(self.id, self.run, issued.seq) if issued.kind == "child" else None
         return new_execution(
             self.codec, command.workflow, issued.child, issued.payload, issued.at, parent=parent
@@ -547,24 +650,28 @@ class Run:
             while self.ready and count < slots:
                 seq = self.ready.popleft()
                 if seq in execution.pending and seq not in execution.cancelling and seq not in self.running:
-                    self._begin(execution, seq, max(now, execution.now))
+                    self._begin(execution, seq, max(now, self._floor, execution.now))
                     count += 1
-        except Defect as defect:
-            self._park_mid_turn(defect)
-            self._build_parked(now)
+        except MISBEHAVIOUR as error:
+            self._park_mid_turn(error if isinstance(error, Defect) else misbehaviour(error))
+            self._build_parked(max(now, self._floor))
             return 0
         return count
 
     def _begin(self, execution: Execution, seq: int, now: float) -> None:
         """Begin one attempt: the first is always on record, one after a takeover too, a retry where R10 asks for it."""
         progress, policy = execution.progress(seq), self._policy(seq)
-        takeover = self._takeovers.pop(seq, None)
+        takeover = self._takeovers.get(seq, progress.crashes or None)
         first = not progress.began and progress.retry_at is None
         call = self._call(execution, seq, now)
-        if first or takeover is not None or policy.at_most_once or progress.began:
+        if first or takeover is not None or policy.at_most_once or progress.began or seq in self._returning:
             deadline = progress.deadline if not first else self._global_deadline(execution, seq, now)
             execution.apply(began := Began(seq, progress.attempt, now, takeover, deadline))
             self.events.append(began)
+            if seq in self._watched:
+                self._apply(
+                    execution, Noted(ALONE, now, str(seq), f"nothing runs beside '{call.context.step}'")
+                )
             if first and deadline is not None:
                 heapq.heappush(self._timers, (deadline, 1, seq, "step"))
             if deadline is not None:
@@ -595,7 +702,7 @@ class Run:
     def _call(self, execution: Execution, seq: int, now: float) -> StepCall:
         issued, progress = execution.pending[seq], execution.progress(seq)
         function: StepFunction[..., Any] = execution.command(seq).function
-        _, decode = self.codec.args_codec(function.parameter_types)
+        _, decode = self.codec.args_codec(function.parameter_types, function.parameter_names)
         try:
             values = decode(issued.payload)
         except DecodeError as error:
@@ -628,12 +735,13 @@ class Run:
         """Whether a suspect had been started again after a crash already."""
         return self.execution is not None and self.execution.progress(seq).taken_over
 
-    def try_suspect(self, seq: int, *, alone: bool, now: float) -> bool:
+    def try_suspect(self, seq: int, *, alone: bool, watched: bool = False, now: float) -> bool:
         """Decide about a step that was running when its worker died: lost, or ready to be started again (R5, R10).
 
-        Gives whether it is ready. `alone` says whether it was the only one; only then is the crash held against it.
+        Gives whether it is ready. `alone` says whether it was the only suspect; only then, or when its log says that it
+        ran alone, is the crash held against it. `watched` says that nothing else will run while it does.
         """
-        crashes = self.suspects.pop(seq, 0) + (1 if alone else 0)
+        crashes = self.suspects.pop(seq, 0) + (1 if alone or seq in self._guilty else 0)
         policy = self._policy(seq)
         assert self.execution is not None
         name = self.execution.pending[seq].name
@@ -643,6 +751,8 @@ class Run:
             why = f"step '{name}' brought down its worker {crashes} times"
         else:
             self._takeovers[seq] = crashes
+            if watched:
+                self._watched.add(seq)
             self.ready.appendleft(seq)
             return True
         self.outcomes.append(Resolved(seq, Failed(Failure("lost", name, why, attempts=crashes)), now))
@@ -700,8 +810,12 @@ class Run:
     def _build_parked(self, now: float) -> None:
         """Facts alone: outcomes of what still ran, the deadline, or the end by termination (R16, R18, R20)."""
         for outcome in self._offered:
-            held = attrs.evolve(outcome, held=True) if isinstance(outcome, Resolved) else outcome
-            self.events.append(held)
+            at = max(outcome.at, self.events[-1].at if self.events else self._floor)
+            if isinstance(outcome, Resolved):
+                self.events.append(attrs.evolve(outcome, at=at, held=True))
+            else:
+                self.events.append(attrs.evolve(outcome, at=at))
+        now = max(now, self.events[-1].at if self.events else now)
         for message in [message for message in self.inbox.values() if message.kind == "terminate"]:
             self._used.append(message.number)
             del self.inbox[message.number]
@@ -717,14 +831,18 @@ class Run:
         self.closed = closed
         if self.started is not None and self.started.parent is not None:
             self._posts.append(self._report(self.started.parent, closed))
+        self._end_children(self._orphans, closed)
 
     def hand_over(self, now: float) -> None:
         """Put a note into the turn that what runs is given back on purpose: no crash counts (R5)."""
-        note = Noted(HANDED_OVER, now)
+        if self.closed is not None:
+            return
         if self.execution is not None:
-            self._apply(self.execution, note)
+            self._apply(self.execution, Noted(HANDED_OVER, max(now, self._floor, self.execution.now)))
         else:
-            self.events.append(note)
+            self.events.append(
+                Noted(HANDED_OVER, max(now, self._floor, self.events[-1].at if self.events else now))
+            )
 
     # ------------------------------------------------------------ writing and afterwards
 
@@ -742,7 +860,7 @@ class Run:
                     records=list(self.codec.encode_events(self.events, self.id, self.run, self.position)),
                     at=max(now, self.events[-1].at if self.events else now),
                     status=Status.RUNNING if opens is not None else self.status,
-                    wake=self.wake,
+                    wake=0.0 if opens is not None else self.wake,
                     seen=self.seen,
                     consumes=tuple(self._used),
                     opens=opens,
@@ -793,6 +911,12 @@ class Run:
     def committed(self, now: float, conflicts: Collection[str] = ()) -> Effects:
         """The turn is durable: its effects, and room for the next turn. `conflicts` are ids that were taken."""
         self.position += len(self.events)
+        if self.events:
+            self._floor = self.events[-1].at
+        for call in self._calls:
+            self._takeovers.pop(call.seq, None)
+            self._watched.discard(call.seq)
+            self._returning.discard(call.seq)
         for seq, new in self._creates.items():
             if self.execution is not None and seq in self.execution.pending:
                 self.created(seq, new.id not in conflicts, now)
@@ -806,6 +930,12 @@ class Run:
         self.running.difference_update(effects.dropped)
         self._clear()
         return effects
+
+
+def misbehaviour(error: BaseException) -> Defect:
+    """The defect for code that raised what no workflow may raise, or for what this code did not foresee (I8)."""
+    LOGGER.error("an execution is parked", exc_info=error)
+    return Defect(f"its code cannot go on: {type(error).__name__}: {error}")
 
 
 class TooManyEvents(Defect):

@@ -6,15 +6,20 @@ Rule 1: one commit at a time; while it runs, the next group gathers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from zart_core.errors import StoreFailed, Weather
-from zart_core.log import Appended, EventLog, Unknown, Write
+from zart_core.errors import InvalidUse, StoreFailed
+from zart_core.log import Appended, EventLog, Rejected, Unknown, Write
 
 GROUP_MAX = 1000
 """Writes in one commit at the most."""
+STOP_S = 5.0
+"""How long a commit that is under way is waited for when the engine closes."""
+LOGGER = logging.getLogger("zart.engine")
 
 Written = Callable[[list[Appended]], None]
 
@@ -56,14 +61,27 @@ class Writer:
             self.wanted.release()
 
     def append(self, group: list[tuple[Sequence[Write], Written]]) -> list[Appended] | StoreFailed:
-        """One commit. Weather makes every outcome of the group Unknown; a store that failed fails for good."""
+        """One commit. Weather makes every outcome of the group Unknown; a store that failed fails for good.
+
+        What the store refuses at its edge is found by writing each caller's part by itself: it hinders nobody else (I8).
+        """
         batch = [write for writes, _ in group for write in writes]
         try:
             return self.log.append(batch)
         except StoreFailed as failed:
             return failed
-        except Weather as weather:
-            return [Unknown(f"{type(weather).__name__}: {weather}") for _ in batch]
+        except InvalidUse as invalid:
+            if len(group) == 1:
+                return [Rejected(f"invalid: {invalid}") for _ in batch]
+            outcomes: list[Appended] = []
+            for item in group:
+                found = self.append([item])
+                if isinstance(found, StoreFailed):
+                    return found
+                outcomes += found
+            return outcomes
+        except Exception as error:  # noqa: BLE001  # weather, or a bug of the store: either way it may be in the log or not
+            return [Unknown(f"{type(error).__name__}: {error}") for _ in batch]
 
     def serve(self) -> None:
         """The writer thread: one group after the other."""
@@ -73,7 +91,8 @@ class Writer:
             if group is None:
                 return
             outcomes = self.append(group)
-            self.loop.call_soon_threadsafe(self.finish, group, outcomes)
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and who wanted to know with it
+                self.loop.call_soon_threadsafe(self.finish, group, outcomes)
 
     def finish(
         self, group: list[tuple[Sequence[Write], Written]], outcomes: list[Appended] | StoreFailed
@@ -88,7 +107,10 @@ class Writer:
             self.loop.call_soon(self.flush)
         start = 0
         for writes, written in group:
-            written(outcomes[start : start + len(writes)])
+            try:
+                written(outcomes[start : start + len(writes)])
+            except Exception:
+                LOGGER.exception("what a turn led to could not be carried out")
             start += len(writes)
 
     async def write(self, writes: Sequence[Write]) -> list[Appended]:
@@ -104,4 +126,4 @@ class Writer:
         """End the thread; nothing may be submitted any more."""
         if self.thread is not None:
             self.wanted.release()
-            self.thread.join(5.0)
+            self.thread.join(STOP_S)
