@@ -1,6 +1,6 @@
-"""For testers: run a workflow in memory and virtual time, crash it at every point, break its store, check a store.
+"""For testers: run a workflow in virtual time, crash it at every point, break its store, check a store.
 
-Nothing is imported before it is used: the pytest plugin lives in this package, and StoreContract needs pytest.
+Rule 1: nothing is imported before it is used: the pytest plugin lives here, and StoreContract needs pytest.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zart_core.testing.clock import VirtualClock
     from zart_core.testing.contract import StoreContract
-    from zart_core.testing.crashes import ALL_POINTS, Point, Reopened, explore_crashes
-    from zart_core.testing.faulty import FaultyStore
+    from zart_core.testing.crashes import ALL_POINTS, explore_crashes
+    from zart_core.testing.faulty import FaultyStore, seeded
     from zart_core.testing.filesystem import SimulatedFileSystem
     from zart_core.testing.relay import Relay
     from zart_core.testing.report import CrashReport, Violation
     from zart_core.testing.runner import ScriptedRunner
     from zart_core.testing.running import RunResult, run
-    from zart_core.testing.world import Cancel, SimulatedCrash, Terminate
+    from zart_core.testing.witness import Point
+    from zart_core.testing.world import Cancel, Place, Reopened, SimulatedCrash, TearingPlace, Terminate
 
 __all__ = [
     "ALL_POINTS",
     "Cancel",
     "CrashReport",
     "FaultyStore",
+    "Place",
     "Point",
     "Relay",
     "Reopened",
@@ -33,11 +35,13 @@ __all__ = [
     "SimulatedCrash",
     "SimulatedFileSystem",
     "StoreContract",
+    "TearingPlace",
     "Terminate",
     "Violation",
     "VirtualClock",
     "explore_crashes",
     "run",
+    "seeded",
 ]
 
 MODULES = {
@@ -45,19 +49,22 @@ MODULES = {
     "Cancel": "world",
     "CrashReport": "report",
     "FaultyStore": "faulty",
-    "Point": "crashes",
+    "Place": "world",
+    "Point": "witness",
     "Relay": "relay",
-    "Reopened": "crashes",
+    "Reopened": "world",
     "RunResult": "running",
     "ScriptedRunner": "runner",
     "SimulatedCrash": "world",
     "SimulatedFileSystem": "filesystem",
     "StoreContract": "contract",
+    "TearingPlace": "world",
     "Terminate": "world",
     "Violation": "report",
     "VirtualClock": "clock",
     "explore_crashes": "crashes",
     "run": "running",
+    "seeded": "faulty",
 }
 """Where each public name lives."""
 

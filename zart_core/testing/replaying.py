@@ -23,10 +23,13 @@ REMEDY = (
 
 def replay_strictly(workflow: Workflow[Any, Any], events: Sequence[Event], codec: Codec) -> None:
     """Raise Diverged, or another defect, unless the code decides again what the history holds. O(n)."""
-    replay_explained(workflow, events, codec, strict=True).close()
     execution = Execution(workflow, codec=codec, strict=True)
     try:
         compare_decisions(execution, events)
+        execution.check_answered()
+    except Diverged:
+        replay_explained(workflow, events, codec, strict=True).close()  # says more, where it diverges too
+        raise
     finally:
         execution.close()
 

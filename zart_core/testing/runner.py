@@ -42,7 +42,9 @@ class ScriptedRunner:
     Raises InvalidUse for a key that is no step. A list that is too short fails the attempt with InvalidUse.
     """
 
-    def __init__(self, steps: Steps | None = None, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self, steps: Steps | None = None, *, clock: Clock | None = None, loops: Loops | None = None
+    ) -> None:
         self.steps: dict[StepFunction[..., Any], Any] = {}
         for function, fake in (steps or {}).items():
             if not isinstance(function, StepFunction):
@@ -55,6 +57,8 @@ class ScriptedRunner:
         """How often each step was called, by the name it has in the log."""
         self._dealt: dict[tuple[StepFunction[..., Any], str, int, str, int], int] = {}
         self._counts: Counter[StepFunction[..., Any]] = Counter()
+        self._loops = loops
+        self._own = Loops()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def run(self, call: StepCall, scene: Scene) -> Any:
@@ -71,10 +75,8 @@ class ScriptedRunner:
         """End what async functions left behind. Twice is once."""
         loop, self._loop = self._loop, None
         if loop is not None:
-            if isinstance(loop, VirtualLoop):
-                loop.clock = VirtualClock(loop.clock.now())
-            loop.run_until_complete(wind_up(loop, asyncio.all_tasks(loop)))
-            loop.close()
+            wind_up(loop)
+            self._own.close()
 
     def _outcome(self, call: StepCall) -> Any:
         origin = call.function.origin
@@ -100,8 +102,7 @@ class ScriptedRunner:
     def _awaited(self, coroutine: Any, deadline: float | None) -> Any:
         """The result of an async function, within the attempt's deadline; raises TimeoutError after it."""
         if self._loop is None:
-            virtual = isinstance(self.clock, VirtualClock)
-            self._loop = VirtualLoop(self.clock) if virtual else asyncio.new_event_loop()
+            self._loop = (self._loops or self._own).loop_in(self.clock)
         if deadline is None:
             return self._loop.run_until_complete(coroutine)
         left = deadline - self.clock.now()
@@ -115,13 +116,44 @@ async def within(loop_deadline: float, deadline: float, coroutine: Any) -> Any:
         return await coroutine
 
 
-async def wind_up(loop: asyncio.AbstractEventLoop, left: Collection[asyncio.Task[Any]]) -> None:
-    """Cancel what was left running, and wait for it."""
-    for task in left:
-        task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
-    await loop.shutdown_asyncgens()
-    await loop.shutdown_default_executor()
+class Loops:
+    """Keeps one event loop for several runners, one after the other: to open one takes a millisecond."""
+
+    def __init__(self) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def loop_in(self, clock: Clock) -> asyncio.AbstractEventLoop:
+        """The loop, in this clock's time from now on."""
+        if self.loop is None:
+            self.loop = VirtualLoop(clock) if isinstance(clock, VirtualClock) else asyncio.new_event_loop()
+        if isinstance(self.loop, VirtualLoop):
+            self.loop.clock = clock
+        return self.loop
+
+    def close(self) -> None:
+        """Close it. Twice is once."""
+        loop, self.loop = self.loop, None
+        if loop is not None:
+            wind_up(loop)
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+
+
+def wind_up(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what was left running, and wait for it in a time of its own."""
+    if isinstance(loop, VirtualLoop):
+        loop.clock = VirtualClock(loop.clock.now())
+    left = asyncio.all_tasks(loop)
+    if left:
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(all_ended(left))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+async def all_ended(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Wait for them, however they end."""
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def played(fake: Any, call: StepCall) -> Any:

@@ -26,7 +26,7 @@ from zart_core.log import EventLog, Post, Rejected, Summary, Write
 from zart_core.policies import Duration, seconds
 from zart_core.records import record
 from zart_core.testing.clock import START, VirtualClock, seconds_of
-from zart_core.testing.runner import ScriptedRunner, Steps
+from zart_core.testing.runner import Loops, ScriptedRunner, Steps
 from zart_core.workflows import Registry, Workflow
 
 RESEND_S = 1.0
@@ -151,7 +151,9 @@ def memory_opener() -> Callable[[str], EventLog]:
 
 def place_of(store: Callable[[], Place | EventLog] | None) -> Place:
     """A fresh place: what `store()` gives, a memory log by default. Raises InvalidUse for anything else."""
-    made = memory_opener()("memory:") if store is None else store()
+    if store is None:
+        return Kept(memory_opener()("memory:"))
+    made = store()
     if isinstance(made, Place):
         return made
     if isinstance(made, EventLog):
@@ -219,8 +221,11 @@ class World:
         clock: VirtualClock | None = None,
         make_host: HostFactory = Inline,
         codec: Codec | None = None,
+        registry: Registry | None = None,
+        loops: Loops | None = None,
         keyed: bool = False,
         wrap_log: Callable[[EventLog], EventLog] = lambda log: log,
+        wrap_sender: Callable[[EventLog], EventLog] = lambda log: log,
         wrap_runner: Callable[[StepRunner], StepRunner] = lambda runner: runner,
     ) -> None:
         self.scenario = scenario
@@ -229,12 +234,14 @@ class World:
         self.codec = codec or CODEC
         self.clock = clock or VirtualClock(scenario.start)
         self.began = self.clock.now()
-        self.registry = Registry(scenario.workflow)
+        self.registry = registry or Registry(scenario.workflow)
+        """All workflows that were seen: what is deployed."""
         steps, resources = scenario.steps, scenario.resources
-        self.runner = ScriptedRunner(steps() if callable(steps) else steps, clock=self.clock)
+        self.runner = ScriptedRunner(steps() if callable(steps) else steps, clock=self.clock, loops=loops)
         self.resources = dict((resources() if callable(resources) else resources) or {})
         self.make_host = make_host
         self.wrap_log = wrap_log
+        self.wrap_sender = wrap_sender
         self.wrap_runner = wrap_runner
         self.log = place.open()
         self.host: Host | None = None
@@ -248,9 +255,8 @@ class World:
 
     def live(self) -> Ending:
         """Let a host work from here to the end of the execution; raises what kills the host (SimulatedCrash)."""
-        self.gate = self.wrap_log(self.log)
         self.host = host = self.make_host(
-            self.gate,
+            self.wrap_log(self.log),
             self.registry,
             clock=self.clock,
             runner=self.wrap_runner(self.runner),
@@ -324,7 +330,7 @@ class World:
         if not self._sending:
             self.clock.at(self.clock.now(), functools.partial(self._send, post))
             return
-        (outcome,) = self.gate.append([post])
+        (outcome,) = self.wrap_sender(self.log).append([post])
         if isinstance(outcome, Ok):
             self.sent.append(post)
         elif not (isinstance(outcome, Rejected) and outcome.reason.startswith("closed")):

@@ -1,0 +1,306 @@
+"""Crash a workflow at every point of its life, take it up again, and check that nothing shows.
+
+Rule 1: the crash-free run comes first; every point that it passes is a place to die, and so is every point that the
+        recovery passes, down to the depth that is asked for.
+Rule 2: the dead host's successor is another worker on the same log, at the same virtual instant.
+Rule 3: a schedule says everything about a run; a violation names its schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, TypeVar, cast, overload
+
+from zart_core.codec import Codec
+from zart_core.errors import Defect, InvalidUse
+from zart_core.events import Closed, Failure, Status
+from zart_core.hosts.inline import Inline, Stuck
+from zart_core.interpreter import CODEC
+from zart_core.log import EventLog
+from zart_core.testing.clock import START
+from zart_core.testing.invariants import Judge
+from zart_core.testing.report import CrashReport, Violation
+from zart_core.testing.runner import Loops, Steps
+from zart_core.testing.witness import (
+    CrashingLog,
+    CrashingRunner,
+    CrashingSender,
+    Fate,
+    Moment,
+    Played,
+    Point,
+    Schedule,
+    Witness,
+)
+from zart_core.testing.world import (
+    Ending,
+    HostFactory,
+    Kept,
+    Place,
+    Reopened,
+    Scenario,
+    Sending,
+    SimulatedCrash,
+    TearingPlace,
+    World,
+    place_of,
+)
+from zart_core.workflows import Registry, Workflow
+
+I = TypeVar("I")  # noqa: E741  # the input
+
+ALL_POINTS: frozenset[Moment] = frozenset({"before", "torn", "after", "effect", "unsent", "sent"})
+"""Every kind of point. `torn` is passed only where the store's place can tear an append."""
+
+
+@overload
+def explore_crashes(
+    workflow: Workflow[None, Any],
+    input: None = None,
+    *,
+    steps: Steps | Callable[[], Steps] | None = None,
+    events: Iterable[Sending] = (),
+    resources: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+    depth: int = 1,
+    store: Callable[[], Place | EventLog] | None = None,
+    points: Collection[Moment] | Collection[Point] | Collection[Collection[Point]] = ALL_POINTS,
+    start: datetime | float = START,
+    host: HostFactory = Inline,
+    codec: Codec | None = None,
+    id: str | None = None,
+) -> CrashReport: ...
+@overload
+def explore_crashes(
+    workflow: Workflow[I, Any],
+    input: I,
+    *,
+    steps: Steps | Callable[[], Steps] | None = None,
+    events: Iterable[Sending] = (),
+    resources: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
+    depth: int = 1,
+    store: Callable[[], Place | EventLog] | None = None,
+    points: Collection[Moment] | Collection[Point] | Collection[Collection[Point]] = ALL_POINTS,
+    start: datetime | float = START,
+    host: HostFactory = Inline,
+    codec: Codec | None = None,
+    id: str | None = None,
+) -> CrashReport: ...
+def explore_crashes(
+    workflow: Any,
+    input: Any = None,
+    *,
+    steps: Any = None,
+    events: Iterable[Sending] = (),
+    resources: Any = None,
+    depth: int = 1,
+    store: Callable[[], Place | EventLog] | None = None,
+    points: Any = ALL_POINTS,
+    start: datetime | float = START,
+    host: HostFactory = Inline,
+    codec: Codec | None = None,
+    id: str | None = None,
+) -> CrashReport:
+    """Run a workflow without a crash, then once for every point where its host may die, and check the invariants.
+
+    Args:
+        workflow: what to run.
+        input: its input.
+        steps: as in `run`. When fakes keep state, give a function that makes fresh ones for each run.
+        events: as in `run`; one that has no key gets one, and is sent again with it when its sender got no answer.
+        resources: as in `run`; a function makes fresh ones for each run.
+        depth: how many crashes a run may have; each recovery is crashed at every point of its own. The number of runs
+            is about the number of points to the power of the depth.
+        store: gives a fresh log, or the `Place` of one, for each run; a memory log by default.
+        points: the kinds of points to die at; or the very points, or schedules of points, to repeat a violation.
+        start: when virtual time begins.
+        host: makes the host, `Inline` by default; give your own to explore it.
+        codec: in place of a plain one.
+        id: the execution's id; the workflow's name by default.
+
+    Raises what is wrong without any crash: the defect of a parked run, Stuck for one that waits for what never comes,
+    InvalidUse for points that are none. Violations are in the report; `check()` raises them.
+    """
+    scenario = Scenario(workflow, input, steps, tuple(events), resources, start, id)
+    player = Player(scenario, store, host, codec or CODEC)
+    try:
+        return player.explore(*chosen(points), depth)
+    finally:
+        player.loops.close()
+
+
+class Player:
+    """Plays one scenario, again and again, each time in a world of its own."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        store: Callable[[], Place | EventLog] | None,
+        make_host: HostFactory,
+        codec: Codec,
+    ) -> None:
+        self.scenario = scenario
+        self.store = store
+        self.make_host = make_host
+        self.codec = codec
+        self.registry = Registry(scenario.workflow)
+        self.loops = Loops()
+
+    def explore(self, moments: Collection[Moment], schedules: Iterable[Schedule], depth: int) -> CrashReport:
+        """Play without a crash, then at all points of these kinds, or by these schedules; judge all of it."""
+        baseline = self.play(())
+        if baseline.error is not None and not baseline.status.closed:
+            raise baseline.error
+        comparable = self.play(()).outcome == baseline.outcome
+        judge = Judge(baseline, self.registry, self.codec, comparable=comparable)
+        again = self.crash(baseline, moments, depth) if moments else map(self.play, schedules)
+        runs = [baseline, *again]
+        violations = [
+            Violation(rule, what, played.schedule, code_of(self.scenario, played.schedule))
+            for played in runs
+            for rule, what in judge.violations(played)
+        ]
+        return CrashReport(
+            workflow=self.scenario.workflow.name,
+            depth=max(len(played.schedule) for played in runs),
+            runs=tuple(runs),
+            violations=tuple(violations),
+            notes=tuple(notes_on(runs, judge)),
+        )
+
+    def crash(self, played: Played, moments: Collection[Moment], depth: int) -> Iterator[Played]:
+        """Play once for each point that this playing passed in its last life, and so on, down to the depth."""
+        if depth > 0:
+            for point in played.passed:
+                if point.moment in moments:
+                    again = self.play((*played.schedule, point))
+                    yield again
+                    yield from self.crash(again, moments, depth - 1)
+
+    def play(self, schedule: Schedule) -> Played:
+        """Play it with these crashes."""
+        fate, witness, place = Fate(schedule), Witness(), place_of(self.store)
+        tearing = place if isinstance(place, TearingPlace) else None
+        world = World(
+            self.scenario,
+            place,
+            make_host=self.make_host,
+            codec=self.codec,
+            registry=self.registry,
+            loops=self.loops,
+            keyed=True,
+            wrap_log=lambda log: CrashingLog(log, tearing, fate, witness),
+            wrap_sender=lambda log: CrashingSender(log, fate),
+            wrap_runner=lambda runner: CrashingRunner(runner, lambda: world.log, world.clock, fate, witness),
+        )
+        try:
+            ending = self.live(world, fate, witness)
+            return Played(
+                schedule=schedule,
+                outcome=outcome_text(ending),
+                status=ending.status,
+                value=ending.value,
+                error=ending.error,
+                histories=world.histories(),
+                summaries=world.executions(),
+                calls=witness.calls,
+                deaths=witness.deaths,
+                lost=witness.lost,
+                sent=world.sent,
+                unread=[message.key for message in world.log.inbox(world.id)],
+                passed=fate.passed,
+                unreached=tuple(fate.left),
+                elapsed_s=world.clock.now() - world.began,
+            )
+        finally:
+            world.close()
+
+    def live(self, world: World, fate: Fate, witness: Witness) -> Ending:
+        """Let one host after the other work until the execution has ended, or nothing goes on."""
+        while True:
+            try:
+                return world.live()
+            except SimulatedCrash:
+                world.bury()
+                witness.note_death(fate, world.log, world.executions())
+                fate.reborn()
+            except Exception as error:
+                if not witness.deaths:
+                    raise
+                return Ending(world.status(), None, error, None)
+
+
+# ---------------------------------------------------------------- points and texts
+
+
+def chosen(points: Any) -> tuple[Collection[Moment], list[Schedule]]:
+    """Tell kinds of points from schedules. Raises InvalidUse for what is neither."""
+    items = [points] if isinstance(points, str | Point) else list(points)
+    if all(item in ALL_POINTS for item in items if isinstance(item, str)):
+        if all(isinstance(item, str) for item in items):
+            return cast("Collection[Moment]", set(items)), []
+        schedules = [(item,) if isinstance(item, Point) else tuple(item) for item in items]
+        if all(isinstance(point, Point) for schedule in schedules for point in schedule):
+            return (), schedules
+    raise InvalidUse(
+        f"points= holds some of {', '.join(sorted(ALL_POINTS))}, or Points, or schedules of Points: {points!r}"
+    )
+
+
+def outcome_text(ending: Ending) -> str:
+    """How it ended, as text that is the same for what is the same; without tracebacks."""
+    closed = ending.closed
+    if closed is None:
+        return f"{ending.status}: {type(ending.error).__name__}: {ending.error}"
+    if closed.status is Status.COMPLETED:
+        return f"completed: {closed.payload.decode()}"
+    return f"{closed.status}: {failure_text(closed)}"
+
+
+def failure_text(closed: Closed) -> str:
+    """A failure and what caused it, in one line."""
+    parts: list[str] = []
+    failure: Failure | None = closed.failure
+    while failure is not None:
+        parts.append(f"{failure.type}: {failure.message}")
+        failure = failure.cause
+    return " <- ".join(parts)
+
+
+def code_of(scenario: Scenario, schedule: Schedule) -> str:
+    """The line that repeats a run."""
+    fn = scenario.workflow.fn.__name__
+    arguments = [fn] if scenario.input is None else [fn, repr(scenario.input)]
+    if scenario.steps is not None:
+        arguments.append("steps=steps")
+    if scenario.events:
+        arguments.append(f"events={list(scenario.events)!r}")
+    if scenario.resources is not None:
+        arguments.append("resources=resources")
+    points = ", ".join(f"Point({point.moment!r}, {point.n})" for point in schedule)
+    arguments.append(f"points=[({points})]" if len(schedule) > 1 else f"points=[{points}]")
+    return f"explore_crashes({', '.join(arguments)}).check()"
+
+
+def notes_on(runs: Iterable[Played], judge: Judge) -> Iterator[str]:
+    """Say what to know about the exploration itself."""
+    if not judge.comparable:
+        yield "it ends differently each time, without any crash; outcomes are not compared (I10)"
+    for excuse, count in judge.excused.items():
+        yield f"{count} runs ended otherwise than without a crash: {excuse}"
+    unreached = [played.schedule for played in runs if played.unreached]
+    if unreached:
+        yield f"{len(unreached)} of the points were never reached, the first being {unreached[0]}"
+
+
+__all__ = [
+    "ALL_POINTS",
+    "Defect",
+    "Kept",
+    "Place",
+    "Point",
+    "Reopened",
+    "Stuck",
+    "TearingPlace",
+    "explore_crashes",
+]
