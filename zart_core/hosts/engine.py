@@ -1182,7 +1182,7 @@ class AsyncEngine:
     async def request(self, id: str, kind: stored.MessageKind, reason: str) -> bool:
         """Post a request that counts once."""
         post = stored.Post(
-            id, kind, "", reason.encode(errors="replace"), self.clock.now(), f"{OWN_KEY}{kind}"
+            id, kind, kind, reason.encode(errors="replace"), self.clock.now(), f"{OWN_KEY}{kind}"
         )
         try:
             await self.post(post)

@@ -538,7 +538,7 @@ class Run:
             if child is not None:
                 key = f"{OWN_KEY}cancel:{self.run}:{seq}"
                 self._posts.append(
-                    stored.Post(child, "cancel", "", b"its parent cancelled it", execution.now, key)
+                    stored.Post(child, "cancel", "cancel", b"its parent cancelled it", execution.now, key)
                 )
             elif seq in self.running:
                 self._stops.append(seq)
@@ -569,7 +569,12 @@ class Run:
         """Nobody waits for them any more: a run that was terminated takes its children along."""
         self._posts.extend(
             stored.Post(
-                child, "terminate", "", b"its parent was terminated", closed.at, f"{OWN_KEY}terminate"
+                child,
+                "terminate",
+                "terminate",
+                b"its parent was terminated",
+                closed.at,
+                f"{OWN_KEY}terminate",
             )
             for child in children
         )
