@@ -2,7 +2,7 @@
 
     zart run examples/corpus.py '{}' --store sqlite:corpus.db --id corpus
 
-Kill it at any moment and run the same line again: it goes on where it stood, and repeats nothing that is done.
+Kill it at any moment and run the same line again: it goes on where it stood and repeats nothing that is done.
 """
 
 from __future__ import annotations

@@ -47,11 +47,11 @@ class Job:
         self.born = 0
         """How many events there were before the process of the moment began."""
 
-    def start(self, **options: Any) -> subprocess.Popen[bytes]:
+    def start(self, stdout: int | None = None) -> subprocess.Popen[bytes]:
         """Begin the job, or go on with it: the same command."""
         self.born = len(self.events)
         environment = {**os.environ, "CORPUS_JOURNAL": str(self.journal)}
-        return subprocess.Popen(self.command, env=environment, **options)
+        return subprocess.Popen(self.command, env=environment, stdout=stdout)
 
     def look(self) -> None:
         """Read what is new in the log, from outside, as any process may."""

@@ -5,7 +5,7 @@ Rule 1: each family of errors has a code of its own, because each has somebody e
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
 
 from zart_core.errors import (
     Defect,
@@ -64,13 +64,10 @@ class StoreMissing(Weather):
     """There is nothing where the store should be."""
 
 
-@runtime_checkable
-class UsageProblem(Protocol):
-    """What typer raises about a command line."""
-
-    def format_message(self) -> str:
-        """Give the message."""
-        ...
+def usage_of(error: Exception) -> str:
+    """Say what typer has to say about a command line; empty when the error is not typer's."""
+    message: Callable[[], str] | None = getattr(error, "format_message", None)
+    return "" if message is None else message().rstrip(".")
 
 
 def code_of(error: Exception) -> int:
@@ -84,12 +81,12 @@ def code_of(error: Exception) -> int:
             return STORE
         case Defect():
             return PARKED
-        case InvalidUse() | UsageProblem():
+        case InvalidUse():
             return USAGE
         case ZartError():
             return FAILED
         case _:
-            return INTERNAL
+            return USAGE if usage_of(error) else INTERNAL
 
 
 def words_of(error: Exception) -> str:
@@ -101,8 +98,8 @@ def words_of(error: Exception) -> str:
             return f"{type(error).__name__}: {error}"
         case ZartError():
             return str(error)
-        case UsageProblem():
-            return f"{error.format_message().rstrip('.')}; zart --help says more"
+        case _ if usage := usage_of(error):
+            return f"{usage}; zart --help says more"
         case _:
             text = f"{type(error).__name__}: {error}"
             return f"internal error, {text}; ZART_TRACEBACK=1 shows where, please report it"

@@ -27,11 +27,9 @@ def find(target: str) -> tuple[Workflow[Any, Any], Registry]:
 def chosen(registry: Registry, module: ModuleType, place: str, name: str) -> Workflow[Any, Any]:
     """Give the workflow of this attribute or name; without one the only one that the module defines."""
     if name:
-        found = getattr(module, name, None)
-        if not isinstance(found, Workflow) and name in registry:
-            found = registry[name]
-        if isinstance(found, Workflow):
-            return found
+        for workflow in registry:
+            if name == workflow.name or vars(module).get(name) is workflow:
+                return workflow
         raise InvalidUse(f"{place} has no workflow '{name}'; it has: {listed(registry)}")
     own = [workflow for workflow in registry if workflow.fn.__module__ == module.__name__]
     candidates = own or list(registry)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from zart_core import log as stored
@@ -16,7 +16,9 @@ from zart_core.cli.exits import StoreMissing
 from zart_core.commands import checked_name
 from zart_core.errors import ExecutionClosed, InvalidUse, StoreUnavailable, UnknownExecution
 from zart_core.events import Event, Ok
+from zart_core.hosts.engine import own_key
 from zart_core.hosts.ports import open_log
+from zart_core.hosts.turns import OWN_KEY
 from zart_core.interpreter import CODEC
 
 ON_DISK = ("file", "sqlite")
@@ -24,7 +26,7 @@ TRIES_MAX = 8
 
 
 @contextlib.contextmanager
-def opened(url: str, *, new: bool = False) -> Iterator[stored.EventLog]:
+def opened(url: str, *, new: bool = False) -> Generator[stored.EventLog]:
     """Open a store for one command; only `new` may make one where there is none.
 
     Raises UnknownStore, StoreMissing, StoreLocked, LogCorrupt, StoreUnavailable.
@@ -55,14 +57,16 @@ def events_of(log: stored.EventLog, id: str, run: int, start: int = 0) -> list[E
 
 def send(log: stored.EventLog, id: str, event: str, payload: Any, key: str | None) -> bool:
     """Deliver an event; False when its key was seen before. Raises UnknownExecution and ExecutionClosed."""
-    data = CODEC.encode(payload, Any, f"the payload of event '{event}'")
-    return post(log, stored.Post(id, "event", checked_name(event, "event"), data, time.time(), key))
+    data = CODEC.encode_message(payload, f"the payload of event '{event}'")
+    return post(log, stored.Post(id, "event", checked_name(event, "event"), data, time.time(), own_key(key)))
 
 
 def request(log: stored.EventLog, id: str, kind: stored.MessageKind, reason: str) -> bool:
     """Ask for cancellation or termination, which counts once; False when the execution has ended."""
     try:
-        post(log, stored.Post(id, kind, "", reason.encode(errors="replace"), time.time(), f"{kind}!"))
+        post(
+            log, stored.Post(id, kind, kind, reason.encode(errors="replace"), time.time(), f"{OWN_KEY}{kind}")
+        )
     except ExecutionClosed:
         return False
     return True
@@ -84,7 +88,7 @@ def post(log: stored.EventLog, message: stored.Post) -> bool:
                 raise ExecutionClosed(
                     message.id, f"execution '{message.id}' has ended and takes no messages any more"
                 )
-            case stored.Rejected(reason) if reason.startswith("too-large"):
+            case stored.Rejected(reason) if reason.startswith(("too-large", "invalid")):
                 raise InvalidUse(f"the message to '{message.id}' was not accepted: {reason}")
             case stored.Unknown(reason) if message.key is None:
                 raise StoreUnavailable(

@@ -13,7 +13,7 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 from zart_core import log as stored
@@ -114,7 +114,7 @@ def watch(engine: face.Engine, progress: Progress, view: View, received: list[in
 
 
 @contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
+def signals() -> Generator[list[int]]:
     """Collect SIGINT and SIGTERM while this is open; a second one interrupts at once."""
     received: list[int] = []
 
@@ -132,7 +132,7 @@ def signals() -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def reporting(id: str) -> Iterator[None]:
+def reporting(id: str) -> Generator[None]:
     """Keep the engine from saying what this command says at its end: that this execution is parked."""
 
     def mark(record: logging.LogRecord) -> bool:

@@ -87,12 +87,16 @@ def jsonable(value: Any) -> Any:
             return payload(value)
         case list() | tuple():
             return [jsonable(item) for item in value]  # pyright: ignore[reportUnknownVariableType]  # of anything
-        case _ if attrs.has(type(value)):
-            fields = {field.name: jsonable(getattr(value, field.name)) for field in attrs.fields(type(value))}
-            outcome = OUTCOMES.get(type(value))
-            return {"is": outcome, **fields} if outcome else fields
         case _:
-            return value
+            return fields_of(value, value.__class__)
+
+
+def fields_of(value: Any, cls: type[Any]) -> Any:
+    """Give the fields of a record as a dict; anything else as it is."""
+    if not attrs.has(cls):
+        return value
+    fields = {field.name: jsonable(getattr(value, field.name)) for field in attrs.fields(cls)}
+    return {"is": OUTCOMES[cls], **fields} if cls in OUTCOMES else fields
 
 
 def at(seconds: float | None) -> str | None:

@@ -24,6 +24,7 @@ ROWS_MAX = 8
 """Commands that the live view names, of each kind."""
 NOTES_MAX = 4
 """Last things of note below them."""
+BAR_CHARS = 24
 BURST = 5
 """Steps done between two looks that are told one by one; more are told as one line a second."""
 SILENT_S = 2.0
@@ -141,15 +142,24 @@ def picture(progress: Progress, notes: Sequence[Note], now: float) -> Group:
     head = Text.assemble(
         (plain(progress.id), "bold"), f"  {plain(progress.workflow)}  ", (status, color), f"  {elapsed}"
     )
-    rows = [head, Text(f"  {counted(progress)}")]
+    named = [line for line in waiting if line.kind != "step" or line.state == "retrying"]
+    rows = [head, Text(f"  {bar(progress)} {counted(progress)}")]
     rows += [Text(f"  > {running_words(line, now)}", "cyan") for line in running[:ROWS_MAX]]
-    rows += [Text(f"  . {waiting_words(line, now)}", "yellow") for line in waiting[:ROWS_MAX]]
-    more = max(0, len(running) - ROWS_MAX) + max(0, len(waiting) - ROWS_MAX)
+    rows += [Text(f"  . {waiting_words(line, now)}", "yellow") for line in named[:ROWS_MAX]]
+    more = len(running) + len(waiting) - min(len(running), ROWS_MAX) - min(len(named), ROWS_MAX)
     rows += [Text(f"    and {more:,} more", "dim")] if more else []
     rows += [Text(f"  {moment(note.at)[11:19]} {plain(note.text)}", "dim") for note in notes]
     for row in rows:
         row.no_wrap, row.overflow = True, "ellipsis"
     return Group(*rows)
+
+
+def bar(progress: Progress) -> str:
+    """Draw the part of the steps known so far that is through."""
+    ended = sum(progress.counts[state] for state in ("done", "failed", "cancelled"))
+    known = ended + sum(line.kind == "step" for line in progress.lines.values())
+    width = BAR_CHARS * ended // known if known else 0
+    return "━" * width + "┄" * (BAR_CHARS - width)
 
 
 def counted(progress: Progress) -> str:
