@@ -578,6 +578,19 @@ def test_kill(path, log, child):
     log.verify()
 
 
+def test_kill_with_a_child(path, log, child):
+    """F12: a child that a worker forked does not keep it alive for others."""
+    write(log, new())
+    child.ask("claimed(log, 'dead', lease_s=3600.0)")
+    sleeper = int(child.ask("__import__('os').fork() or time.sleep(30)"))
+    try:
+        os.kill(child.process.pid, signal.SIGKILL)
+        child.process.wait(20)
+        expect(claimed(log), ["a"])
+    finally:
+        os.kill(sleeper, signal.SIGKILL)
+
+
 def test_stopped(path, log, child):
     """F15: a process that was stopped past its lease finds its append rejected by the fence."""
     write(log, new())

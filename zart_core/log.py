@@ -110,7 +110,8 @@ class Turn:
     consumes: Sequence[int] = ()
     """Numbers of inbox messages that this turn used; they are gone with it."""
     opens: Sequence[Record] | None = None
-    """The first records of the execution's next run, `run + 1`, at position 0; the inbox stays with the execution."""
+    """The first records of the execution's next run, `run + 1`, at position 0; the inbox stays with the execution.
+    A closed `status` beside it is the old run's: the execution is then SCHEDULED."""
     creates: Sequence[New] = ()
     """Executions to create. One whose id is taken is left out and its id listed in `Receipt.conflicts`,
     unless it is the very same (workflow and digest); the turn goes through all the same."""
@@ -124,7 +125,8 @@ class Turn:
 class Mark:
     """Set what stands beside the log (L13): no record is written, the position does not move.
 
-    Rejected if the execution is unknown or has ended, or if `fence` is given and is not the current one.
+    Rejected if the execution is unknown or has ended, or if `fence` is given and is not the current one. Reason and
+    build stay as long as the status does: a turn with another status clears them. A closed status is InvalidUse.
     """
 
     id: str
@@ -156,7 +158,8 @@ class Receipt:
 
 @record
 class Rejected:
-    """Nothing was written, now or later. The reason begins with one word: stale, unknown, closed, conflict, full, too-large."""
+    """Nothing was written, now or later. The reason begins with one word: stale, unknown, closed, conflict, full,
+    too-large, unavailable (locked or out of reach, try later), damaged (reading the execution will say more)."""
 
     reason: str
 
