@@ -569,17 +569,23 @@ PERFORMANCES: dict[type[Any], Callable[[Branches, Branch, Any, Where], Any]] = {
 
 
 def shut(gen: GeneratorType[Any, Any, Any]) -> None:
-    """Close a generator, again while it still yields, a bounded number of times."""
-    for _ in range(CLOSE_ATTEMPTS_MAX):
+    """Close a generator, what it delegates to first, again while it still yields, a bounded number of times.
+
+    Closing from the outside in would leave an inner one that yields once more to the garbage collector, which complains.
+    """
+    attempts = 0
+    while gen.gi_frame is not None and attempts < CLOSE_ATTEMPTS_MAX:
+        inner: GeneratorType[Any, Any, Any] = gen
+        while type(inner.gi_yieldfrom) is GeneratorType and inner.gi_yieldfrom.gi_frame is not None:
+            inner = inner.gi_yieldfrom
         try:
-            gen.close()
+            inner.close()
         except RuntimeError:  # it yielded a command while closing
-            continue
+            attempts += 1
         except PASSES_THROUGH:
             raise
         except BaseException:  # noqa: BLE001, S110  # an effect-free workflow has nobody to tell
             pass
-        break
 
 
 def forgo(command: Any) -> None:
