@@ -99,7 +99,7 @@ class Journal:
         self._sequence = 0
         self._synced = 0
         self._footers: list[Frame] = []
-        """Footers at the end of the last segment. Nobody knows whether they reached the disk, so that they are
+        """Footers at the end of the last segment. Nobody knows whether they reached the disk, so they are
         written again, the same, with the next frame."""
         self._spoiled = False
         self.failed: str | None = None
@@ -531,7 +531,7 @@ class Journal:
         self._sync(fd, segment.path)
 
     def abandon(self, *, unlock: bool) -> None:
-        """Close descriptors, write nothing. A forked child leaves the lock alone: it is its parent's (F12)."""
+        """Close descriptors, write nothing. A forked child leaves the lock to its parent (F12)."""
         if unlock and self._lock_file >= 0:
             with contextlib.suppress(OSError):
                 self._fs.unlock(self._lock_file)
