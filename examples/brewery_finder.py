@@ -9,15 +9,7 @@ import json
 import threading
 from typing import Any, ClassVar
 
-import attrs
-
 import zart_core as zart
-
-
-@attrs.frozen
-class Search:
-    zip: str
-    port: int
 
 
 @zart.step("lookup-zip", retry=zart.Retry.exponential(3, "1s"), timeout="1m")
@@ -36,9 +28,10 @@ def transform(breweries: list[dict[str, str]]) -> list[str]:
 
 
 @zart.workflow("brewery-finder", timeout="5m")
-def brewery_finder(search: Search) -> zart.Flow[list[str]]:
-    city = yield from lookup_zip(search.port, search.zip)
-    breweries = yield from find_breweries(search.port, city)
+def brewery_finder(search: tuple[int, str]) -> zart.Flow[list[str]]:
+    port, zip = search
+    city = yield from lookup_zip(port, zip)
+    breweries = yield from find_breweries(port, city)
     return (yield from transform(breweries))
 
 
@@ -77,7 +70,7 @@ def main() -> None:
         zart.open("memory:", [brewery_finder]) as engine,
     ):
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        found = engine.run(brewery_finder, Search("97209", server.server_port))
+        found = engine.run(brewery_finder, (server.server_port, "97209"))
         print(*found, "asked for:", *Answering.asked, sep="\n")
         server.shutdown()
 

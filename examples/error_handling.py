@@ -17,7 +17,6 @@ class InsufficientFunds(Exception):
 class Purchase:
     sku: str
     cents: int
-    refund: bool = False
 
 
 @zart.step("reserve-inventory")
@@ -47,9 +46,8 @@ def refund(sku: str) -> str:
 
 
 def explain(purchase: Purchase, failure: Exception) -> str:
-    if isinstance(failure, zart.RetryExhausted):
-        return f"no luck in {failure.attempts} attempts"
-    return f"failed: {failure}"
+    exhausted = isinstance(failure, zart.RetryExhausted)
+    return f"no luck in {failure.attempts} attempts" if exhausted else f"failed: {failure}"
 
 
 def refund_it(purchase: Purchase, failure: Exception) -> zart.Flow[str]:

@@ -1,4 +1,4 @@
-"""Order fulfilment: a retried charge, a pause, a message from the warehouse, and a deadline over all of it."""
+"""Order fulfilment: a retried charge, a pause, a message from the warehouse, a deadline over all of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An answer, a patience that runs out, or a machine that is quicker: the first one wins, the others are cancelled."""
+"""An answer, a patience that runs out, or a quick machine: the first one wins, the others are cancelled."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def wrong_inputs(engine: zart.Engine) -> zart.Flow[None]:
     yield from zart.child(helper, "a")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
-def missing_next_input() -> zart.Flow[None]:  # pyright: what never returns is not looked at closely
+def missing_next_input() -> zart.Flow[None]:  # pyright does not look closely at what never returns
     yield from order_flow.continue_as_new()  # type: ignore[call-arg]
 
 

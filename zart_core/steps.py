@@ -101,10 +101,11 @@ class StepFunction(Generic[P, T_co]):
         bound.apply_defaults()
         return list(bound.arguments.values())
 
-    def call(self, values: list[Any]) -> Any:
-        """Call the function with one value for each parameter, as `bound` gives them."""
+    def call(self, values: list[Any], stand_in: Callable[..., Any] | None = None) -> Any:
+        """Call the function, or what stands in for it, with one value for each parameter, as `bound` gives them."""
+        fn = stand_in or self.fn
         if self.is_plain:
-            return self.fn(*values)
+            return fn(*values)
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for parameter, value in zip(self.signature.parameters.values(), values, strict=True):
@@ -117,7 +118,7 @@ class StepFunction(Generic[P, T_co]):
                     kwargs[parameter.name] = value
                 case _:
                     args.append(value)
-        return self.fn(*args, **kwargs)
+        return fn(*args, **kwargs)
 
 
 def positional_arity(signature: inspect.Signature) -> int:
