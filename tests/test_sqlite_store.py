@@ -231,6 +231,14 @@ def test_gone(path, log):
         "UPDATE executions SET fence = fence + 1",
         "UPDATE executions SET status = 'nonsense'",
         "UPDATE executions SET workflow = 'v'",
+        "UPDATE executions SET fence = 'three'",
+        "UPDATE executions SET reason = X'00'",
+        "UPDATE executions SET digest = CAST(X'FF' AS TEXT)",
+        "UPDATE records SET data = 'text' WHERE position = 1",
+        "UPDATE records SET at = 'noon' WHERE position = 1",
+        "UPDATE records SET kind = X'00' WHERE position = 1",
+        "UPDATE records SET kind = CAST(X'FF' AS TEXT) WHERE position = 1",
+        "DROP TABLE records",
     ],
 )
 def test_damaged_record(path, log, statement):
@@ -250,6 +258,8 @@ def test_damaged_record(path, log, statement):
         "UPDATE messages SET name = 'other' WHERE number = 2",
         "UPDATE messages SET key = 'other' WHERE number = 2",
         "UPDATE messages SET number = 9 WHERE number = 2",
+        "UPDATE messages SET payload = 'text' WHERE number = 2",
+        "UPDATE messages SET at = 'noon' WHERE number = 2",
         "DELETE FROM messages WHERE number = 1",
         "DELETE FROM messages WHERE number = 2",
     ],

@@ -14,6 +14,9 @@ from zart_core.log import Message
 from zart_stores.rows import Row
 
 _HEAD = struct.Struct("<qqd")
+_ROW = struct.Struct("<qdddqqqqqqq??")
+UNFIT = (struct.error, TypeError, AttributeError, UnicodeError)
+"""What a sum raises for values of another type than was written: damage too."""
 
 
 def of_id(id: str) -> int:
@@ -33,29 +36,22 @@ def of_message(start: int, message: Message) -> int:
 
 
 def of_row(row: Row) -> int:
-    """Sum up an execution."""
-    return zlib.crc32(
-        repr(
-            (
-                row.key,
-                row.id,
-                row.workflow,
-                row.digest,
-                row.created_at,
-                row.status.value,
-                row.owner,
-                row.wake,
-                row.run,
-                row.position,
-                row.fence,
-                row.updated_at,
-                row.given,
-                row.seen,
-                row.posted,
-                row.top,
-                row.unread,
-                row.reason,
-                row.build,
-            )
-        ).encode()
+    """Sum up an execution. Packed, not formatted: that takes a third of the time, at each append twice."""
+    wake = row.wake
+    numbers = _ROW.pack(
+        row.key,
+        row.created_at,
+        0.0 if wake is None else wake,
+        row.updated_at,
+        row.run,
+        row.position,
+        row.fence,
+        row.seen,
+        row.posted,
+        row.top,
+        row.unread,
+        row.given,
+        wake is None,
     )
+    words = (row.id, row.workflow, row.digest, row.status.value, row.owner or "", row.reason, row.build)
+    return zlib.crc32("\0".join(words).encode(), zlib.crc32(numbers))

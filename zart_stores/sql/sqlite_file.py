@@ -207,7 +207,7 @@ def weather(error: sqlite3.Error, path: str) -> ZartError:
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Tell whether the database is not what was written: bad pages, missing tables, rows that cannot be."""
-    return code(error) in (
+    return str(error).startswith("Could not decode") or code(error) in (
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
         sqlite3.SQLITE_ERROR,
