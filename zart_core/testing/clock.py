@@ -1,6 +1,6 @@
 """A clock that moves by hand: the twin of `SystemClock`.
 
-Rule 1: time moves only in `sleep`, `pass_until`, `advance` and `jump`; nothing here looks at the machine's clock.
+Rule 1: time moves only in `sleep`, `pass_until`, `advance` and `jump`; nobody looks at the machine's clock.
 Rule 2: what was asked for `at` an instant runs at that instant, in order; what was asked first runs first.
 Rule 3: callbacks run in the thread that moves the time, and may move it themselves.
 """
@@ -11,11 +11,11 @@ import heapq
 import itertools
 import threading
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 
 from zart_core.commands import instant
 
-START = datetime(2026, 1, 1, tzinfo=timezone.utc)
+START = datetime(2026, 1, 1, tzinfo=UTC)
 """When virtual time begins, unless a test says otherwise."""
 
 
@@ -37,7 +37,7 @@ class VirtualClock:
         return self._now
 
     def sleep(self, duration_s: float) -> None:
-        """Let so many seconds pass; returns early after a callback, so that a host can look what it changed."""
+        """Let so many seconds pass; returns early after a callback, so that a host can look again."""
         self.pass_until(self._now + max(0.0, duration_s))
 
     def pass_until(self, when: datetime | float) -> bool:
@@ -49,9 +49,10 @@ class VirtualClock:
         return True
 
     def advance(self, duration: timedelta | float = 0.0, **parts: float) -> None:
-        """Let a whole span pass, with every callback on the way: `advance(days=1, hours=2)`, as timedelta takes them.
+        """Let a whole span pass, with every callback on the way: `advance(days=1, hours=2)`.
 
-        Takes a timedelta or a number of seconds too. Without anything it runs the callbacks that are due now.
+        Takes what timedelta takes, a timedelta, or a number of seconds. Without anything it runs callbacks
+        that are due now.
         """
         span = duration.total_seconds() if isinstance(duration, timedelta) else duration
         target = self._now + span + timedelta(**parts).total_seconds()
@@ -66,7 +67,7 @@ class VirtualClock:
         self._tell()
 
     def at(self, when: datetime | float, callback: Callable[[], None]) -> None:
-        """Have `callback` called when time reaches an instant; one that has passed is reached at the next move."""
+        """Have `callback` called when time reaches an instant; a past one is reached at the next move."""
         with self._lock:
             heapq.heappush(self._due, (seconds_of(when), next(self._numbers), callback))
 
@@ -105,7 +106,7 @@ class VirtualClock:
             watcher()
 
     def __repr__(self) -> str:
-        return f"<VirtualClock at {datetime.fromtimestamp(self._now, timezone.utc).isoformat()}>"
+        return f"<VirtualClock at {datetime.fromtimestamp(self._now, UTC).isoformat()}>"
 
 
 def seconds_of(when: datetime | float) -> float:

@@ -1,14 +1,14 @@
 """Crash a workflow at every point of its life, take it up again, and check that nothing shows.
 
-Rule 1: the crash-free run comes first; every point that it passes is a place to die, and so is every point that the
-        recovery passes, down to the depth that is asked for.
+Rule 1: the crash-free run comes first; every point that it passes is a place to die, and so is every point
+        that the recovery passes, down to the depth that is asked for.
 Rule 2: the dead host's successor is another worker on the same log, at the same virtual instant.
 Rule 3: a schedule says everything about a run; a violation names its schedule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar, cast, overload
 
@@ -101,25 +101,25 @@ def explore_crashes(
     codec: Codec | None = None,
     id: str | None = None,
 ) -> CrashReport:
-    """Run a workflow without a crash, then once for every point where its host may die, and check the invariants.
+    """Run a workflow without a crash, then once for every point where its host may die; check the invariants.
 
     Args:
         workflow: what to run.
         input: its input.
-        steps: as in `run`. When fakes keep state, give a function that makes fresh ones for each run.
-        events: as in `run`; one that has no key gets one, and is sent again with it when its sender got no answer.
+        steps: as in `run`; when fakes keep state, a function that makes fresh ones for each run.
+        events: as in `run`; one without a key gets one, and is sent again with it if nobody answered.
         resources: as in `run`; a function makes fresh ones for each run.
-        depth: how many crashes a run may have; each recovery is crashed at every point of its own. The number of runs
-            is about the number of points to the power of the depth.
+        depth: how many crashes a run may have; each recovery is crashed at every point of its own. The number
+            of runs is about the number of points to the power of the depth.
         store: gives a fresh log, or the `Place` of one, for each run; a memory log by default.
-        points: the kinds of points to die at; or the very points, or schedules of points, to repeat a violation.
+        points: the kinds of points to die at; or the very points, or schedules of them, to repeat runs.
         start: when virtual time begins.
         host: makes the host, `Inline` by default; give your own to explore it.
         codec: in place of a plain one.
         id: the execution's id; the workflow's name by default.
 
-    Raises what is wrong without any crash: the defect of a parked run, Stuck for one that waits for what never comes,
-    InvalidUse for points that are none. Violations are in the report; `check()` raises them.
+    Raises what is wrong without any crash: the defect of a parked run, and Stuck for one that waits for what
+    never comes; InvalidUse for points that are none. Violations are in the report; `check()` raises them.
     """
     scenario = Scenario(workflow, input, steps, tuple(events), resources, start, id)
     player = Player(scenario, store, host, codec or CODEC)
@@ -169,7 +169,7 @@ class Player:
         )
 
     def crash(self, played: Played, moments: Collection[Moment], depth: int) -> Iterator[Played]:
-        """Play once for each point that this playing passed in its last life, and so on, down to the depth."""
+        """Play once for each point that this playing passed in its last life, and so on."""
         if depth > 0:
             for point in played.passed:
                 if point.moment in moments:
@@ -233,18 +233,16 @@ class Player:
 # ---------------------------------------------------------------- points and texts
 
 
-def chosen(points: Any) -> tuple[Collection[Moment], list[Schedule]]:
+def chosen(points: Any) -> tuple[Collection[Moment], Sequence[Schedule]]:
     """Tell kinds of points from schedules. Raises InvalidUse for what is neither."""
-    items = [points] if isinstance(points, str | Point) else list(points)
-    if all(item in ALL_POINTS for item in items if isinstance(item, str)):
-        if all(isinstance(item, str) for item in items):
-            return cast("Collection[Moment]", set(items)), []
-        schedules = [(item,) if isinstance(item, Point) else tuple(item) for item in items]
-        if all(isinstance(point, Point) for schedule in schedules for point in schedule):
-            return (), schedules
-    raise InvalidUse(
-        f"points= holds some of {', '.join(sorted(ALL_POINTS))}, or Points, or schedules of Points: {points!r}"
-    )
+    items: list[Any] = [points] if isinstance(points, str | Point) else list(points)
+    if all(isinstance(item, str) and item in ALL_POINTS for item in items):
+        return cast("Collection[Moment]", set(items)), ()
+    schedules: list[tuple[Any, ...]] = [(item,) if isinstance(item, Point) else tuple(item) for item in items]
+    if all(isinstance(point, Point) for schedule in schedules for point in schedule):
+        return (), schedules
+    kinds = ", ".join(sorted(ALL_POINTS))
+    raise InvalidUse(f"points= holds some of {kinds}, or Points, or schedules of Points, not {points!r}")
 
 
 def outcome_text(ending: Ending) -> str:

@@ -16,10 +16,10 @@ from zart_core.log import Appended, EventLog, Rejected, Unknown, Write
 from zart_core.testing.relay import Relay
 
 Fault: TypeAlias = Literal["rejected", "written", "unwritten", "unavailable", "failed"]
-"""rejected: the append is refused, as by a full disk. written, unwritten: its outcome is Unknown. unavailable,
-failed: the call raises StoreUnavailable or StoreFailed, and does nothing."""
+"""rejected: the append is refused, as by a full disk. written, unwritten: its outcome is Unknown.
+unavailable, failed: the call raises StoreUnavailable or StoreFailed, and does nothing."""
 Script: TypeAlias = Mapping[int, Fault] | Callable[[str, int], Fault | None]
-"""The fault of the n-th append, from 0; or a function of a method's name and how often it was called before."""
+"""The fault of the n-th append, from 0; or a function of a method's name and the number of the call."""
 
 OF_APPENDS = frozenset({"rejected", "written", "unwritten"})
 EVERYWHERE = frozenset({"unavailable", "failed"})
@@ -28,8 +28,8 @@ EVERYWHERE = frozenset({"unavailable", "failed"})
 class FaultyStore(Relay):
     """An EventLog in front of another one, which goes wrong by script.
 
-    `faults={3: "written"}` writes the fourth append and answers Unknown. `faults=seeded(7, rejected=0.1)` draws lots.
-    Raises InvalidUse for an unknown fault.
+    `faults={3: "written"}` writes the fourth append and answers Unknown; `faults=seeded(7, rejected=0.1)`
+    draws lots. Raises InvalidUse for an unknown fault.
     """
 
     def __init__(self, log: EventLog, faults: Script | None = None) -> None:
@@ -90,7 +90,7 @@ def seeded(
     unwritten: float = 0.0,
     unavailable: float = 0.0,
 ) -> Callable[[str, int], Fault | None]:
-    """Draw lots: each probability is that of one fault, for each append; `unavailable` for every other call too.
+    """Draw lots: each probability is that of one fault, for each append; `unavailable` is for every call.
 
     Raises InvalidUse for probabilities that are none.
     """

@@ -6,6 +6,7 @@ Rule 2: only the log, the calls and the deaths are looked at; how the host works
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeAlias
@@ -24,7 +25,6 @@ from zart_core.events import (
     Resolved,
     Retried,
     Started,
-    Status,
     Taken,
 )
 from zart_core.testing.replaying import replay_strictly
@@ -52,7 +52,7 @@ def positions_and_times(played: Played) -> Iterator[str]:
     for key, history in played.histories.items():
         if not history or not isinstance(history[0], Started):
             yield f"{title(key)} does not begin with Started"
-        for position, (event, following) in enumerate(zip(history, history[1:], strict=False), 1):
+        for position, (event, following) in enumerate(itertools.pairwise(history), 1):
             if following.at < event.at:
                 yield f"{title(key)}: time goes back at event {position}, from {event.at} to {following.at}"
         seqs = [event.seq for event in history if isinstance(event, Issued)]
@@ -91,7 +91,7 @@ def one_outcome(played: Played) -> Iterator[str]:
 
 
 def executions_fit(played: Played) -> Iterator[str]:
-    """I12: executed at least once for each outcome on record, and again only after a crash before it was durable."""
+    """I12: executed at least once for each outcome on record, again only after a crash while it was not."""
     calls = calls_of(played)
     for key, history in played.histories.items():
         names = {
@@ -105,15 +105,15 @@ def executions_fit(played: Played) -> Iterator[str]:
         lives: set[tuple[int, int, int]] = set()
         for call in calls[key]:
             if (call.seq, call.attempt, call.life) in lives:
-                yield f"{title(key)}: attempt {call.attempt} of '{call.name}' ran twice though nothing crashed in between"
+                yield f"{title(key)}: {attempt_of(call)} ran twice, and nothing crashed in between"
             lives.add((call.seq, call.attempt, call.life))
             durable = earned.get((call.seq, call.attempt))
             if durable is not None and durable < call.stood:
-                yield f"{title(key)}: attempt {call.attempt} of '{call.name}' ran though its outcome was durable"
+                yield f"{title(key)}: {attempt_of(call)} ran though its outcome was durable"
 
 
 def nothing_runs_ahead(played: Played) -> Iterator[str]:
-    """I13: no step starts before its predecessor's outcome, its own command and its first start are durable."""
+    """I13: no step starts before what led to it, its own command and its start are durable."""
     for key, calls in calls_of(played).items():
         history = played.histories.get(key, [])
         issued = {event.seq: n for n, event in enumerate(history) if isinstance(event, Issued)}
@@ -162,7 +162,7 @@ def timers_hold(played: Played) -> Iterator[str]:
                     pass
         for call in calls[key]:
             if call.at < due.get((call.seq, call.attempt), call.at):
-                yield f"{title(key)}: attempt {call.attempt} of '{call.name}' began before its time"
+                yield f"{title(key)}: {attempt_of(call)} began before its time"
 
 
 def events_are_taken_once(played: Played) -> Iterator[str]:
@@ -226,17 +226,15 @@ def lost_rightly(played: Played) -> Iterator[str]:
                 first = began.get(event.seq, n)
                 stood = [death.stood.get(id, (run, 0)) for death in played.deaths]
                 if not any(found == run and first < position <= n for found, position in stood):
-                    yield f"{title((id, run))}: command {event.seq} is lost, and no crash fell into its running"
+                    yield f"{title((id, run))}: command {event.seq} was lost, and no crash met it running"
 
 
 def at_most_once_holds(played: Played) -> Iterator[str]:
     """R10: a step that may run at most once never runs twice."""
-    attempts = Counter(
-        (call.id, call.run, call.name, call.attempt) for call in played.calls if call.at_most_once
-    )
-    for (id, run, name, attempt), count in attempts.items():
-        if count > 1:
-            yield f"{title((id, run))}: attempt {attempt} of '{name}' may run at most once and ran {count} times"
+    for key, calls in calls_of(played).items():
+        for attempt, count in Counter(attempt_of(call) for call in calls if call.at_most_once).items():
+            if count > 1:
+                yield f"{title(key)}: {attempt} may run at most once and ran {count} times"
 
 
 CHECKS: Mapping[str, Check] = {
@@ -255,9 +253,9 @@ CHECKS: Mapping[str, Check] = {
 
 
 class Judge:
-    """Judges playings of one scenario against its crash-free one. A history that was replayed once is not again.
+    """Judges playings of one scenario against its crash-free one. No history is replayed twice.
 
-    `comparable` is False when the scenario ends differently each time without any crash: then outcomes are not compared.
+    `comparable` is False when it ends differently each time without any crash: no outcomes are compared then.
     """
 
     def __init__(
@@ -283,7 +281,7 @@ class Judge:
                 yield "I16", f"{title(key)} does not replay: {wrong}"
 
     def outcome_differs(self, played: Played) -> Iterator[str]:
-        """I10: the outcome is that of the crash-free run. Two things excuse another one, and are counted (P3)."""
+        """I10: the outcome is that of the crash-free run. Two things excuse another, and are counted (P3)."""
         if played.outcome == self.baseline.outcome or (played.status.closed and not self.comparable):
             return
         if not played.status.closed:
@@ -310,6 +308,11 @@ class Judge:
 def title(key: Key) -> str:
     """An execution and its run, for messages."""
     return f"'{key[0]}'" if key[1] == 0 else f"'{key[0]}' (run {key[1]})"
+
+
+def attempt_of(call: Call) -> str:
+    """A call, for messages."""
+    return f"attempt {call.attempt} of '{call.name}'"
 
 
 def calls_of(played: Played) -> defaultdict[Key, list[Call]]:
@@ -367,6 +370,3 @@ def is_lost(event: Event) -> bool:
         and isinstance(event.outcome, Failed)
         and event.outcome.failure.kind == "lost"
     )
-
-
-__all__ = ["CHECKS", "Judge", "Status"]

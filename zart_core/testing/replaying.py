@@ -16,8 +16,8 @@ from zart_core.interpreter import Execution, described
 from zart_core.workflows import Workflow
 
 REMEDY = (
-    "The same code gave something else the second time. A workflow must not look at the clock, at random numbers, "
-    "at files or at globals that change: use zart.now, zart.random, zart.capture, or a step."
+    "The same code gave something else the second time. A workflow must not look at the clock, at random "
+    "numbers, at files or at globals that change: use zart.now, zart.random, zart.capture, or a step."
 )
 
 
@@ -58,8 +58,9 @@ def diverged(execution: Execution, event: Event) -> Diverged:
         recorded, yielded = f"{recorded}: {event!r}", f"{yielded}: {now!r}"
     site = event.site if isinstance(event, Issued) else None
     return Diverged(
-        f"workflow '{execution.workflow.name}' is not deterministic: it diverged at event {execution.position} when "
-        f"its own history was replayed\n  recorded: {recorded}\n  decided:  {yielded}\n  {REMEDY}",
+        f"workflow '{execution.workflow.name}' is not deterministic: it diverged at event "
+        f"{execution.position} when its own history was replayed\n"
+        f"  recorded: {recorded}\n  decided:  {yielded}\n  {REMEDY}",
         position=execution.position,
         recorded=recorded,
         yielded=yielded,

@@ -52,7 +52,7 @@ class CrashReport:
     def executions_of(self, step: str | StepFunction[..., Any]) -> tuple[int, int]:
         """How often a step was called in a run, retries included: (least, most).
 
-        A step function with a template stands for all its names, each counted for itself. (0, 0) if never called.
+        A step function with a template stands for all its names, each by itself; (0, 0): never called.
         """
         if isinstance(step, str):
             names = {step}
@@ -75,8 +75,9 @@ class CrashReport:
     def __str__(self) -> str:
         crashed = sum(bool(played.deaths) for played in self.runs)
         lines = [
-            f"workflow '{self.workflow}': {plural(len(self.runs), 'run')}, {crashed} with crashes (depth {self.depth}), "
-            f"{plural(len(self.outcomes), 'outcome')}, {plural(len(self.violations), 'violation')}",
+            f"workflow '{self.workflow}': {plural(len(self.runs), 'run')}, {crashed} with crashes "
+            f"(depth {self.depth}), {plural(len(self.outcomes), 'outcome')}, "
+            f"{plural(len(self.violations), 'violation')}",
             *(f"note: {note}" for note in self.notes),
             "",
             *self._steps(),

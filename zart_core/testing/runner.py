@@ -2,8 +2,8 @@
 
 Rule 1: what a fake gives depends on the step's name and attempt only, so that an attempt that a crash repeats
         gives the same again.
-Rule 2: async functions run on one event loop in virtual time: `await asyncio.sleep(3600)` takes no time at all,
-        and a step's timeout strikes exactly when it should.
+Rule 2: async functions run on one event loop in virtual time: `await asyncio.sleep(3600)` takes no time at
+        all, and a step's timeout strikes exactly when it should.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class ScriptedRunner:
         steps: what stands in for a step:
             a plain or async function is called with the step's arguments;
             an exception, or a class of exceptions, is raised at every attempt;
-            a list gives one outcome for each attempt, in the order in which attempts first come up, each of these
-            kinds; an attempt that is repeated after a crash gets the same outcome again;
+            a list gives one outcome for each attempt, in the order in which attempts first come up; one that
+            is repeated after a crash gets the same one again;
             anything else is the step's value. A step that is not named runs its own function.
         clock: the time of async functions; with a VirtualClock it passes by itself while they all wait.
 
@@ -82,7 +82,7 @@ class ScriptedRunner:
         if origin not in self.steps:
             return call.function.call(call.values)
         fake = self.steps[origin]
-        return played(self._next_of(fake, call) if isinstance(fake, list) else fake, call)
+        return played(self._next_of(fake, call) if type(fake) is list else fake, call)
 
     def _next_of(self, outcomes: list[Any], call: StepCall) -> Any:
         """The outcome that belongs to this attempt."""
@@ -94,7 +94,7 @@ class ScriptedRunner:
         number = self._dealt[key]
         if number >= len(outcomes):
             raise InvalidUse(
-                f"steps= has {len(outcomes)} outcomes for step '{origin.id}', and this is attempt number {number + 1}"
+                f"steps= has {len(outcomes)} outcomes for step '{origin.id}', here is attempt {number + 1}"
             )
         return outcomes[number]
 
@@ -159,7 +159,7 @@ def played(fake: Any, call: StepCall) -> Any:
     """What a single fake gives: a value, a coroutine, or a raised error."""
     if isinstance(fake, BaseException):
         raise fresh(fake)
-    if isinstance(fake, type) and issubclass(fake, BaseException):
+    if inspect.isclass(fake) and issubclass(fake, BaseException):
         raise fake
     if isinstance(fake, StepFunction):
         fake = fake.fn
@@ -176,26 +176,22 @@ def fresh(error: BaseException) -> BaseException:
 # ---------------------------------------------------------------- an event loop in virtual time
 
 
-class VirtualSelector:
-    """Waits for nothing: when only time can wake the loop, the clock moves; real input and output is waited for."""
+class VirtualSelector(selectors.DefaultSelector):
+    """Waits for nothing: when only time can wake the loop, the clock moves; real input is waited for."""
 
     def __init__(self) -> None:
-        self.real = selectors.DefaultSelector()
+        super().__init__()
         self.loop: VirtualLoop | None = None
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """What is ready; lets `timeout` virtual seconds pass when nothing real can happen meanwhile."""
         loop = self.loop
-        if loop is None or timeout == 0 or timeout is None or loop.busy or len(self.real.get_map()) > 1:
-            return self.real.select(timeout)
-        ready = self.real.select(0)
+        if loop is None or timeout == 0 or timeout is None or loop.busy or len(self.get_map()) > 1:
+            return super().select(timeout)
+        ready = super().select(0)
         if not ready:
             loop.wait_for_timer(timeout)
         return ready
-
-    def __getattr__(self, name: str) -> Any:
-        """The other methods of a selector."""
-        return getattr(self.real, name)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -203,7 +199,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, clock: Clock) -> None:
         selector = VirtualSelector()
-        super().__init__(selector)  # type: ignore[arg-type]  # it has every method by delegation
+        super().__init__(selector)
         selector.loop = self
         self.clock = clock
         self.busy = 0
@@ -224,7 +220,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         else:
             self.clock.sleep(timeout)
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(  # type: ignore[override]  # the parent's parameters, by simpler types
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> Any:
         """As usual; time is real meanwhile."""
         future = super().run_in_executor(executor, func, *args)
         self.busy += 1

@@ -1,6 +1,6 @@
 """Run a workflow in memory and in virtual time, and look at all it did.
 
-Rule 1: the history is replayed strictly at the end, so that code that is not deterministic fails its first test.
+Rule 1: the history is replayed strictly at the end, so that code that is not deterministic fails at once.
 """
 
 from __future__ import annotations
@@ -44,14 +44,15 @@ class RunResult(Generic[T_co]):
     """How often each step was called, by the name it has in the log; those of children too."""
     elapsed: timedelta
     """Virtual time from its start to its end."""
-    _value: Any
+    returned: Any
+    """What the workflow returned; None without anything. `value` is typed, and raises."""
 
     @property
     def value(self) -> T_co:
         """What the workflow returned; raises `error` when it returned nothing."""
         if self.error is not None:
             raise self.error
-        value: T_co = self._value
+        value: T_co = self.returned
         return value
 
 
@@ -102,11 +103,13 @@ def run(
     """Run a workflow to its end: one thread, virtual time, in memory; a day of sleep takes a millisecond.
 
     Args:
-        workflow, input: what to run, and with what.
-        steps: what stands in for which step: {charge_card: fake}. A function is called with the step's arguments,
-            an exception is raised, a list gives one outcome for each attempt, anything else is the step's value.
-        events: what comes from outside: (delay after the start, name, payload), a key as fourth if wanted, and
-            `Cancel(after, reason)` or `Terminate(after, reason)`. Bytes are taken as a payload that is encoded.
+        workflow: what to run.
+        input: its input.
+        steps: what stands in for which step: {charge_card: fake}. A function is called with the step's
+            arguments, an exception is raised, a list gives one outcome for each attempt, anything else is the
+            step's value. Or a function that makes such a mapping.
+        events: what comes from outside: (delay after the start, name, payload), a key as fourth if wanted,
+            and `Cancel(after, reason)` or `Terminate(after, reason)`. A payload of bytes is sent as it is.
         resources: objects for `zart.resource(name)`.
         start: when virtual time begins; 2026-01-01T00:00Z by default.
         clock: a clock of your own, in place of `start`, for fakes that let time pass.
@@ -115,8 +118,8 @@ def run(
         id: the execution's id; the workflow's name by default.
         strict: replay the history at the end, and compare every decision, arguments and result too (R21).
 
-    A run that fails, or waits for what never comes, is a result all the same: `value` raises then. Raises the defect
-    of a run that is parked, Diverged for a workflow that is not deterministic, EncodeError for the input.
+    A run that fails, or waits for what never comes, is a result all the same: `value` raises then. Raises the
+    defect of a run that is parked, Diverged for code that is not deterministic, EncodeError for the input.
     """
     scenario = Scenario(workflow, input, steps, tuple(events), resources, start, id)
     world = World(scenario, place_of(store), clock=clock, codec=codec)
@@ -145,7 +148,7 @@ def result_so_far(world: World, ending: Ending) -> RunResult[Any]:
         histories=histories,
         calls=dict(world.runner.calls),
         elapsed=timedelta(seconds=world.clock.now() - world.began),
-        value=ending.value,
+        returned=ending.value,
     )
 
 

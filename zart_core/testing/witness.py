@@ -26,8 +26,8 @@ Key: TypeAlias = tuple[str, int]
 class Point:
     """Where the host dies; counted anew in each of its lives.
 
-    before, after: the n-th append of the host, not made, or made and not answered. torn: in the middle of it, where
-    the store's place can do that. effect: the n-th step call has returned, and nothing of it is on record.
+    before, after: the n-th append of the host, not made, or made and not answered. torn: in the middle of it,
+    where the store's place can do that. effect: the n-th step call is over, and nothing of it on record.
     unsent, sent: the n-th delivery from outside, not made, or made and not acknowledged.
     """
 
@@ -66,7 +66,7 @@ class Death:
     point: Point
     what: str
     """What it was doing, in words."""
-    stood: Mapping[str, Key]
+    stood: Mapping[str, tuple[int, int]]
     """What its successor finds: the run, and the number of its records, by execution id."""
 
 
@@ -181,7 +181,7 @@ class Witness:
             if gone:
                 kinds = ", ".join(known[n].kind for n in gone)
                 self.lost.append(
-                    f"acknowledged records of {(id, run)} are gone or changed, from {gone[0]} on: {kinds}"
+                    f"acknowledged records of '{id}' (run {run}) are gone, from {gone[0]} on: {kinds}"
                 )
 
 

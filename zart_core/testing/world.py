@@ -1,4 +1,4 @@
-"""One execution in a world of its own: a log, a clock, a runner, a host, and somebody outside who sends events.
+"""One execution in a world of its own: a log, a clock, a runner, a host, and somebody who sends events.
 
 Rule 1: everything is in one thread and in virtual time; the same scenario goes the same way each time.
 Rule 2: the host may die anywhere with a `SimulatedCrash`; log, clock, runner and sender outlive it.
@@ -105,7 +105,7 @@ class TearingPlace(Place, Protocol):
 
 
 class Kept:
-    """A place whose log object itself outlives the host: a memory log, or any that is not closed by a crash."""
+    """A place whose log object itself outlives the host, as one in memory must."""
 
     def __init__(self, log: EventLog) -> None:
         self.log = log
@@ -123,7 +123,7 @@ class Kept:
 
 
 class Reopened:
-    """A place whose log is closed by a crash and opened again: `Reopened(lambda: open_log(f"file:{path}"))`."""
+    """A place whose log a crash closes, to be opened again: `Reopened(lambda: open_log(f"file:{path}"))`."""
 
     def __init__(self, opener: Callable[[], EventLog]) -> None:
         self.opener = opener
@@ -254,7 +254,7 @@ class World:
             self.clock.at(post.at, functools.partial(self._send, post))
 
     def live(self) -> Ending:
-        """Let a host work from here to the end of the execution; raises what kills the host (SimulatedCrash)."""
+        """Let a host work from here to the end of the execution. Raises what kills it (SimulatedCrash)."""
         self.host = host = self.make_host(
             self.wrap_log(self.log),
             self.registry,
@@ -281,7 +281,7 @@ class World:
         return Ending(closed.status, value, None, closed)
 
     def bury(self) -> None:
-        """The host is dead: another process opens the log, and what was sent without an answer is sent again."""
+        """The host is dead: another process opens the log; what was sent without an answer is sent again."""
         self._sending = False
         self.runner.close()
         self._drop_runs()
@@ -311,17 +311,11 @@ class World:
         """Let time pass until something is due; raises Stuck when nothing ever will be."""
         now, coming = self.clock.now(), self.clock.next_at
         self._rests = (now, self._rests[1] + 1 if self._rests[0] == now else 1)
-        if (
-            self._rests[1] > RESTS_MAX
-            or (until is None or until <= now or math.isinf(until))
-            and coming is None
-        ):
-            raise self.stuck()
         if until is None or until <= now or math.isinf(until):
-            assert coming is not None
-            self.clock.pass_until(coming)
-        else:
-            self.clock.pass_until(until)
+            until = coming
+        if until is None or self._rests[1] > RESTS_MAX:
+            raise self.stuck()
+        self.clock.pass_until(until)
 
     def _send(self, post: Post) -> None:
         """Post it, again until it is acknowledged; what comes too late is dropped."""
@@ -352,7 +346,7 @@ class World:
             if run.defect is not None:
                 return run.defect
         waits = [
-            f"'{run.id}' waits for {', '.join(map(awaited, run.execution.pending.values())) or 'nothing at all'}"
+            f"'{run.id}' waits for {', '.join(map(awaited, run.execution.pending.values())) or 'nothing'}"
             for run in runs
             if run.execution is not None
         ]
@@ -419,7 +413,8 @@ def post_of(codec: Codec, id: str, event: Sending, began: float, key: str | None
             pass
         case _:
             raise InvalidUse(
-                f"events= holds (delay, name, payload), (delay, name, payload, key), Cancel or Terminate, not {event!r}"
+                "events= holds (delay, name, payload), (delay, name, payload, key), Cancel or Terminate, "
+                f"not {event!r}"
             )
     data = payload if isinstance(payload, bytes) else encoded(codec, payload, name)
     return Post(id, "event", checked_name(name, "event"), data, began + seconds(delay, "delay"), own or key)
