@@ -1,0 +1,359 @@
+"""The laws P1 to P6 over random programs and random orders of what happens outside.
+
+Each test counts what it has tried and asks for a minimum in the end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import pickle
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+from outside import STARTED, Chaos, Played, Timely, play
+from programs import Body, Journal, bodies, read_program, workflow_of
+
+import zart_core as zart
+from zart_core.interpreter import Closing
+
+DEEP = bool(os.environ.get("ZART_DEEP"))
+TRIED: Counter[str] = Counter()
+
+
+def examples(count: int) -> Any:
+    """So many examples in CI, and a hundred times as many in the deep run."""
+    return settings(max_examples=count * 100 if DEEP else count)
+
+
+def look(execution: zart.Execution) -> Any:
+    """All that can be seen of an execution, asked for twice (P2)."""
+    seen, again = glance(execution), glance(execution)
+    assert seen == again, "decide() or a question changed something (P2)"
+    return seen
+
+
+def glance(execution: zart.Execution) -> Any:
+    """All that can be seen of an execution."""
+    return (
+        execution.decide(),
+        dict(execution.pending),
+        dict(execution.cancelling),
+        {seq: execution.progress(seq) for seq in execution.pending},
+        execution.status,
+        execution.deadline,
+        execution.untaken(),
+        execution.position,
+        execution.now,
+        (execution.next_seq, execution.next_delivery, execution.ignored),
+        [execution.listens(name) for name in ("e0", "e1")],
+    )
+
+
+interruptions = st.dictionaries(
+    st.integers(0, 15), st.sampled_from(["cancel", "cancel", "deadline", "terminate", "note"]), max_size=2
+)
+chaos = st.builds(Chaos, st.lists(st.integers(0, 30), min_size=1, max_size=24), interruptions)
+
+
+def closed(played: Played) -> Played:
+    """Close it, so that no generator is left to the garbage collector."""
+    played.execution.close()
+    return played
+
+
+# ---------------------------------------------------------------- P1, P2
+
+
+@examples(400)
+@given(bodies(), chaos)
+def test_replay_of_a_prefix_and_the_rest_is_replay_of_all(body: Body, outside: Chaos) -> None:
+    """P1, P2: at every cut of every log a replay shows what the live execution showed, and goes on alike."""
+    played = closed(play(workflow_of(body), outside, look=look))
+    TRIED["programs"] += 1
+    TRIED["events"] += len(played.log)
+    event(f"closed as {played.execution.status}")
+    for cut in range(1, len(played.log) + 1):
+        execution = zart.replay(workflow_of(body), played.log[:cut])
+        assert look(execution) == played.looks[cut - 1]
+        for fact in played.log[cut:]:
+            execution.apply(fact)
+        assert look(execution) == played.looks[-1]
+        execution.close()
+        TRIED["cuts"] += 1
+
+
+# ---------------------------------------------------------------- P3
+
+
+@examples(250)
+@given(bodies(), chaos, st.integers(0, 12))
+def test_a_crash_at_any_turn_changes_nothing(body: Body, outside: Chaos, where: int) -> None:
+    """P3: forget all but the log before one turn, or before each, and go on: the same log."""
+    calm = closed(play(workflow_of(body), outside))
+    for crashes in (lambda turn: True, lambda turn: turn == where % len(calm.turns)):
+        crashed = play(workflow_of(body), outside, crashes=crashes, again=lambda: workflow_of(body))
+        assert closed(crashed).log == calm.log
+        assert crashed.turns == calm.turns
+        TRIED["crash schedules"] += 1
+        TRIED["crashes"] += len(calm.turns)
+
+
+# ---------------------------------------------------------------- P4
+
+BATCH: list[tuple[Body, list[zart.Event], list[Any]]] = []
+CHILD = """
+import pickle, sys, builtins, random, socket, time
+sys.path.insert(0, "property_tests")
+import zart_core as zart
+from programs import workflow_of
+from test_laws import glance
+
+def forbidden(*args, **kwargs):
+    raise AssertionError("a replay looked outside (I16)")
+
+batch = pickle.load(open(sys.argv[1], "rb"))
+for body, log, _ in batch:
+    zart.replay(workflow_of(body), log).close()
+kept = [(module, name, getattr(module, name)) for module, names in (
+    (time, ["time", "monotonic", "time_ns", "sleep", "perf_counter"]),
+    (random, ["random", "randint", "getrandbits"]),
+    (socket, ["socket", "create_connection"]), (builtins, ["open"])) for name in names]
+looks = []
+for body, log, _ in batch:
+    workflow, seen = workflow_of(body), []
+    for module, name, _ in kept:
+        setattr(module, name, forbidden)
+    executions = [zart.replay(workflow, log[:cut]) for cut in range(1, len(log) + 1)]
+    for module, name, function in kept:
+        setattr(module, name, function)
+    looks.append([glance(execution) for execution in executions])
+    for execution in executions:
+        execution.close()
+pickle.dump(looks, open(sys.argv[2], "wb"))
+"""
+
+
+@examples(60)
+@given(bodies(), chaos)
+def collect(body: Body, outside: Chaos) -> None:
+    """Gather programs, their logs, and what a replay shows at every cut."""
+    log = closed(play(workflow_of(body), outside)).log
+    if len(log) > 3:
+        BATCH.append((body, log, []))
+
+
+def test_another_process_with_another_hash_seed_decides_the_same(tmp_path: Path) -> None:
+    """P4, I16: the same decisions elsewhere, with time, random, sockets and files out of reach."""
+    collect()
+    for body, log, looks in BATCH:
+        executions = [zart.replay(workflow_of(body), log[:cut]) for cut in range(1, len(log) + 1)]
+        looks.extend(glance(execution) for execution in executions)
+        for execution in executions:
+            execution.close()
+    source, target = tmp_path / "batch", tmp_path / "looks"
+    source.write_bytes(pickle.dumps(BATCH))
+    environment = {**os.environ, "PYTHONHASHSEED": "4242"}
+    subprocess.run([sys.executable, "-c", CHILD, source, target], check=True, env=environment)
+    assert pickle.loads(target.read_bytes()) == [looks for _, _, looks in BATCH]
+    TRIED["replayed elsewhere"] += len(BATCH)
+
+
+# ---------------------------------------------------------------- P5
+
+
+@examples(400)
+@given(bodies(timed=True), st.one_of(st.just(math.inf), st.integers(0, 120)))
+def test_what_a_workflow_saw_is_what_a_direct_reading_gives(body: Body, stop: float) -> None:
+    """P5: result, status and time of the end equal those of reading the program without a log."""
+    cut = stop + 1 / 3
+    value, error, end = read_program(body, cut)
+    played = closed(play(workflow_of(body), Timely(body, cut)))
+    closing = played.log[-1]
+    assert isinstance(closing, zart.Closed)
+    was_cancelled = isinstance(error, zart.Cancelled) and any(
+        isinstance(e, zart.Interrupted) for e in played.log
+    )
+    expected = "completed" if error is None else "cancelled" if was_cancelled else "failed"
+    assert (str(closing.status), closing.at) == (expected, end)
+    event(f"closed as {closing.status}")
+    if error is None:
+        assert played.execution.result() == value
+    else:
+        assert closing.failure is not None
+        assert closing.failure.type.rsplit(".", 1)[-1] in (type(error).__name__, "type", "Broken", "failed")
+    TRIED["read directly"] += 1
+
+
+# ---------------------------------------------------------------- P6
+
+
+@examples(150)
+@given(bodies(), chaos, st.data())
+def test_a_fact_while_something_is_wanted_diverges(body: Body, outside: Chaos, data: st.DataObject) -> None:
+    """P6: within a turn no fact may come, and a log that stops within a turn is not a complete one."""
+    played = closed(play(workflow_of(body), outside))
+    ends = {*played.turns}
+    inside = [cut for cut in range(2, len(played.log)) if cut not in ends]
+    if not inside:
+        return
+    cut = data.draw(st.sampled_from(inside))
+    execution = zart.replay(workflow_of(body), played.log[:cut])
+    wanted = execution.decide()
+    if not wanted or (isinstance(wanted[0], zart.Issued) and wanted[0].kind == "version"):
+        execution.close()
+        return  # the host owes a capture, or a marker is at the head, which any event may pass
+    if isinstance(played.log[cut - 1], zart.Issued):
+        with pytest.raises(zart.Diverged):
+            execution.check_answered()
+    with pytest.raises(zart.Diverged):
+        execution.apply(zart.Interrupted("cancel", execution.now, "too early"))
+    execution.close()
+    TRIED["facts too early"] += 1
+
+
+@examples(150)
+@given(bodies(), chaos, st.data())
+def test_history_that_is_left_over_or_missing_diverges(
+    body: Body, outside: Chaos, data: st.DataObject
+) -> None:
+    """P6, R21: a log with a command of another name or kind is Diverged, at its very place."""
+    played = closed(play(workflow_of(body), outside))
+    issued = [
+        n for n, fact in enumerate(played.log) if isinstance(fact, zart.Issued) and fact.kind != "version"
+    ]
+    if not issued:
+        return
+    place = data.draw(st.sampled_from(issued))
+    log = list(played.log)
+    if data.draw(st.booleans()):
+        log[place] = attrs.evolve(log[place], name="another-name")
+    else:
+        log[place] = attrs.evolve(log[place], kind="sleep" if log[place].kind != "sleep" else "step")
+    with pytest.raises(zart.Diverged) as caught:
+        zart.replay(workflow_of(body), log)
+    assert caught.value.position == place
+    TRIED["renamed"] += 1
+
+
+# ---------------------------------------------------------------- invariants of logs
+
+
+@examples(400)
+@given(bodies(), chaos)
+def test_every_log_is_in_order(body: Body, outside: Chaos) -> None:
+    """I2, I11, R2, R24: numbers without a gap, names once, one outcome each, one end, nothing open."""
+    journal = Journal()
+    played = closed(play(workflow_of(body, journal), outside))
+    log = played.log
+    issued = [fact for fact in log if isinstance(fact, zart.Issued)]
+    resolved = [fact.seq for fact in log if isinstance(fact, zart.Resolved)]
+    assert [fact.seq for fact in issued] == list(range(len(issued)))
+    names = [(fact.kind == "version", fact.name) for fact in issued]
+    assert len(names) == len(set(names))
+    assert len(resolved) == len(set(resolved))
+    assert [type(fact) for fact in log].count(zart.Closed) == 1
+    assert isinstance(log[-1], zart.Closed)
+    assert all(earlier.at <= later.at for earlier, later in itertools.pairwise(log))
+    taken = [
+        fact.outcome.n
+        for fact in log
+        if isinstance(fact, zart.Resolved) and isinstance(fact.outcome, zart.Taken)
+    ]
+    assert len(taken) == len(set(taken))
+    assert_taken_in_order(log)
+    assert played.execution.decide() == []
+    if log[-1].status is not zart.Status.TERMINATED:
+        waiting = {fact.seq for fact in issued if fact.kind not in ("now", "version")}
+        assert waiting == set(resolved), "something that was issued is left open (R24)"
+        assert not any(isinstance(want, Closing) for want in played.execution._wanted)
+    assert all(len(strikes) <= 1 for strikes in journal.strikes.values()), "cancelled twice (R18)"
+    TRIED["logs in order"] += 1
+
+
+def assert_taken_in_order(log: list[zart.Event]) -> None:
+    """R14: what was delivered is either taken or still there; a wait never passes over an older delivery."""
+    buffers: dict[str, list[int]] = {}
+    events = {fact.seq: fact.of for fact in log if isinstance(fact, zart.Issued) and fact.kind == "event"}
+    for fact in log:
+        if isinstance(fact, zart.Delivered):
+            buffers.setdefault(fact.event, []).append(fact.n)
+        elif isinstance(fact, zart.Resolved) and isinstance(fact.outcome, zart.Taken):
+            buffer = buffers[events[fact.seq]]
+            assert buffer[0] == fact.outcome.n
+            buffer.pop(0)
+
+
+@examples(150)
+@given(bodies(), chaos, st.data())
+def test_facts_that_were_held_take_effect_in_their_order(
+    body: Body, outside: Chaos, data: st.DataObject
+) -> None:
+    """R20: facts appended without answers, while parked, lead where they would have led one by one."""
+    played = closed(play(workflow_of(body), outside))
+    cut = data.draw(st.sampled_from(played.turns))
+    parked = zart.replay(workflow_of(body), played.log[:cut])
+    if parked.status.closed:
+        parked.close()
+        return
+    held = [
+        zart.Resolved(seq, zart.Done(b"1"), parked.now + 1, held=True)
+        for seq, issued in parked.pending.items()
+        if issued.kind in ("step", "sleep", "child")
+    ]
+    n = parked.next_delivery
+    held += [
+        zart.Delivered(n + i, name, b"3", parked.now + 1, held=True) for i, name in enumerate(("e0", "e1"))
+    ]
+    held = data.draw(st.permutations(held))
+    number = n
+    for place, fact in enumerate(held):
+        if isinstance(fact, zart.Delivered):
+            held[place] = attrs.evolve(fact, n=number)
+            number += 1
+    parked.close()
+    together = resumed(body, played.log[:cut], [held])
+    one_by_one = resumed(body, played.log[:cut], [[attrs.evolve(fact, held=False)] for fact in held])
+    assert outcomes_by_name(together.log) == outcomes_by_name(one_by_one.log)
+    replayed = zart.replay(workflow_of(body), together.log)
+    assert glance(replayed) == glance(together.execution)
+    for execution in (replayed, together.execution, one_by_one.execution):
+        execution.close()
+    TRIED["held"] += 1
+
+
+def resumed(body: Body, log: list[zart.Event], turns: list[list[zart.Event]]) -> Played:
+    """Go on after a log with these facts, some of them many to a turn."""
+    played = Played(zart.replay(workflow_of(body), log), list(log))
+    for facts in turns:
+        for fact in facts:
+            if not fact.held and isinstance(fact, zart.Resolved) and fact.seq not in played.execution.pending:
+                continue
+            if not played.execution.status.closed:
+                played.add(fact)
+        played.answer()
+    return played
+
+
+def outcomes_by_name(log: list[zart.Event]) -> dict[str, Any]:
+    """What became of each command."""
+    names = {fact.seq: fact.name for fact in log if isinstance(fact, zart.Issued)}
+    ended = {names[fact.seq]: fact.outcome for fact in log if isinstance(fact, zart.Resolved)}
+    end = {fact.status: fact.payload for fact in log if isinstance(fact, zart.Closed)}
+    return {**dict.fromkeys(names.values()), **ended, **end}
+
+
+def test_enough_was_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each harness says how much it has tried, and that it was enough."""
+    with capsys.disabled():
+        print("\n  " + ", ".join(f"{count} {what}" for what, count in sorted(TRIED.items())))
+    assert STARTED.id
+    assert TRIED["programs"] == 0 or TRIED["cuts"] > TRIED["programs"]
