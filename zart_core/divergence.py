@@ -28,7 +28,12 @@ def replay_explained(
             apply(event)
         execution.check_answered()
     except Diverged as diverged:
-        raise with_nearest(diverged, workflow, events, execution, codec) from None
+        explained = with_nearest(diverged, workflow, events, execution, codec)
+        execution.close()
+        raise explained from None
+    except BaseException:
+        execution.close()
+        raise
     return execution
 
 
@@ -90,10 +95,13 @@ def nearest_by_supposing(
     codec: Codec | None,
 ) -> str:
     """Suppose that the new command had been answered: does the rest fit, from the same place or from one further?"""
+    execution = replay(workflow, prefix, codec=codec)
     try:
-        following = replay(workflow, prefix, codec=codec).suppose_first_wanted()
+        following = execution.suppose_first_wanted()
     except Exception:  # noqa: BLE001  # the made-up answer did not suit the workflow: nothing can be said
         return ""
+    finally:
+        execution.close()
     if following[:1] == list(recorded[:1]) and recorded:
         return f"'{first}' is taken out here, or guarded with zart.version(...)"
     if following[:1] == list(recorded[1:2]) and len(recorded) > 1:

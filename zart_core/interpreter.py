@@ -951,6 +951,10 @@ def replay(
 ) -> Execution:
     """The execution that these events lead to. Raises a Defect where code and log disagree (R20)."""
     execution = Execution(workflow, codec=codec, strict=strict)
-    for event in events:
-        execution.apply(event)
+    try:
+        for event in events:
+            execution.apply(event)
+    except BaseException:
+        execution.close()
+        raise
     return execution
