@@ -16,7 +16,7 @@ lint: .venv/dev
 
 types: .venv/dev
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 tests: .venv/dev
 	$(BIN)/pytest -n 2 --dist worksteal tests property_tests
