@@ -10,7 +10,9 @@ import zart_core as zart
 @pytest.fixture(params=["memory", "sqlite", "file"])
 def url(request, tmp_path):
     """The URL of a fresh log, of each kind."""
-    return {"memory": "memory:", "sqlite": f"sqlite:{tmp_path}/log.db", "file": f"file:{tmp_path}/log"}[request.param]
+    return {"memory": "memory:", "sqlite": f"sqlite:{tmp_path}/log.db", "file": f"file:{tmp_path}/log"}[
+        request.param
+    ]
 
 
 @pytest.fixture

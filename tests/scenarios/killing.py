@@ -43,7 +43,7 @@ def killed(
     events=(),
     resources=None,
 ) -> Killed:
-    """Run it until the step `before` is about to be called, or until `at` seconds have passed; then to its end.
+    """Run it until the step `before` is about to be called, or until `at` seconds have passed; then to the end.
 
     `between` is what happens while no process runs.
     """
@@ -72,7 +72,7 @@ def die() -> None:
 
 
 def ledger(report) -> dict[str, tuple[int, int]]:
-    """How often each step was called, in the best and in the worst of all runs; there must be no violations."""
+    """How often each step was called, least and most in all runs; there must be no violations."""
     report.check()
     names = dict.fromkeys(call.name for played in report.runs for call in played.calls)
     return {name: report.executions_of(name) for name in names}

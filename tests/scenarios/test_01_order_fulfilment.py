@@ -38,7 +38,11 @@ def test_the_charge_is_retried():
     """R4: the charge is tried again after 2 s and 4 s, and what follows is 6 s later."""
     steps = {charge_card: [ConnectionError("one"), ConnectionError("two"), "txn-42"]}
     result = run(order_fulfilment, ORDER, steps=steps, events=[(1, "shipment-ready", {"tracking": "1Z"})])
-    retried = [(e.attempt, e.failure.message, e.retry_at - e.at) for e in result.history if isinstance(e, zart.Retried)]
+    retried = [
+        (e.attempt, e.failure.message, e.retry_at - e.at)
+        for e in result.history
+        if isinstance(e, zart.Retried)
+    ]
     assert (result.value, result.elapsed) == (RECEIPT, timedelta(seconds=66))
     assert retried == [(0, "one", 2.0), (1, "two", 4.0)]
     assert result.calls == {**ONCE, "charge-card": 3}
@@ -73,7 +77,7 @@ def test_killed_after_the_charge():
 
 @pytest.mark.parametrize("events", [[SHIPPED], []], ids=["shipped", "timed-out"])
 def test_killed_anywhere(events):
-    """P3: the same outcome wherever it dies; every step once, or twice when it died before the outcome was kept."""
+    """P3: the same outcome wherever it dies; each step once, or twice when its outcome was lost."""
     report = explore_crashes(order_fulfilment, ORDER, events=events)
     assert ledger(report) == dict.fromkeys(ONCE, (1, 2))
     assert len(report.outcomes) == 1

@@ -13,7 +13,9 @@ SEEN = Seen(attempt=1, is_retry=True, max_retries=3)
 def attempts(history):
     """Each attempt on record: when it ended, and its error, if any."""
     return [
-        (event.at, event.failure.type, event.failure.message) if isinstance(event, zart.Retried) else (event.at, "", "")
+        (event.at, event.failure.type, event.failure.message)
+        if isinstance(event, zart.Retried)
+        else (event.at, "", "")
         for event in history
         if isinstance(event, zart.Retried | zart.Resolved)
     ]
@@ -31,7 +33,7 @@ def test_two_attempts_a_second_apart():
 
 
 def test_killed_while_it_waits():
-    """The instant of the next attempt is on record: killed half-way, it neither waits again nor comes early."""
+    """The instant of the next attempt is on record: after a kill it neither waits again nor comes early."""
     two = killed(retry_simulation, at=0.5)
     assert two.first == {"flaky-call": 1}
     assert (two.result.value, two.result.elapsed) == (SEEN, timedelta(seconds=1))

@@ -35,7 +35,9 @@ def test_killed_before_the_last_report():
     """Only process-report-3 runs afterwards."""
     source = list(SOURCE)
     steps = {fetch_reports: lambda: list(source)}
-    two = killed(durable_loops, before="process-report-3", steps=steps, between=lambda: source.append(Report("Q5", 1)))
+    two = killed(
+        durable_loops, before="process-report-3", steps=steps, between=lambda: source.append(Report("Q5", 1))
+    )
     assert two.first == dict.fromkeys(NAMES[:5], 1)
     assert (two.result.value, two.result.calls) == (SUMMARY, dict.fromkeys(NAMES, 1))
 

@@ -249,9 +249,8 @@ class World:
         """What was accepted, in order."""
         self._rests = (math.nan, 0)
         self._coming = posts_of(self.codec, self.id, scenario.events, self.began, keyed=keyed)
-        self._sending = False
         for post in self._coming:
-            self.clock.at(post.at, functools.partial(self._send, post))
+            self.clock.at(post.at, self._send)
 
     def live(self) -> Ending:
         """Let a host work from here to the end of the execution. Raises what kills it (SimulatedCrash)."""
@@ -267,7 +266,6 @@ class World:
         try:
             if self.log.summary(self.id) is None:
                 host.start(self.scenario.workflow, self.scenario.input, self.id)
-            self._sending = True
             self.clock.advance()
             closed = host.drive(self.id)
         except Stuck as stuck:
@@ -282,20 +280,18 @@ class World:
 
     def bury(self) -> None:
         """The host is dead: another process opens the log; what was sent without an answer is sent again."""
-        self._sending = False
         self.runner.close()
         self._drop_runs()
         self.place.crash(self.log)
         self.log = self.place.open()
         if self.host is not None:
             self.log.release(self.host.worker)
-        for post in self._coming:
-            if post.at <= self.clock.now():
-                self.clock.at(self.clock.now(), functools.partial(self._send, post))
+        now = self.clock.now()
+        for _ in self._due():
+            self.clock.at(now, self._send)
 
     def close(self) -> None:
         """The end of the world."""
-        self._sending = False
         self.runner.close()
         self._drop_runs()
         self.place.close(self.log)
@@ -317,18 +313,21 @@ class World:
             raise self.stuck()
         self.clock.pass_until(until)
 
-    def _send(self, post: Post) -> None:
-        """Post it, again until it is acknowledged; what comes too late is dropped."""
-        if post not in self._coming:
+    def _due(self) -> list[Post]:
+        """What should have been delivered by now."""
+        return [post for post in self._coming if post.at <= self.clock.now()]
+
+    def _send(self) -> None:
+        """Post what comes first, again until it is acknowledged; what comes too late is dropped."""
+        due = self._due()
+        if not due:
             return
-        if not self._sending:
-            self.clock.at(self.clock.now(), functools.partial(self._send, post))
-            return
+        post = due[0]
         (outcome,) = self.wrap_sender(self.log).append([post])
         if isinstance(outcome, Ok):
             self.sent.append(post)
         elif not (isinstance(outcome, Rejected) and outcome.reason.startswith("closed")):
-            self.clock.at(self.clock.now() + RESEND_S, functools.partial(self._send, post))
+            self.clock.at(self.clock.now() + RESEND_S, self._send)
             return
         self._coming.remove(post)
 
@@ -402,10 +401,10 @@ def post_of(codec: Codec, id: str, event: Sending, began: float, key: str | None
     """One message. Raises InvalidUse for what is none."""
     match event:
         case Cancel():
-            return Post(id, "cancel", "", event.reason.encode(), began + seconds(event.after), "cancel!")
+            return Post(id, "cancel", "cancel", event.reason.encode(), began + seconds(event.after), "cancel!")
         case Terminate():
             return Post(
-                id, "terminate", "", event.reason.encode(), began + seconds(event.after), "terminate!"
+                id, "terminate", "terminate", event.reason.encode(), began + seconds(event.after), "terminate!"
             )
         case (delay, name, payload):
             own = None
