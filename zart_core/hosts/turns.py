@@ -164,7 +164,8 @@ class Run:
                 self.closed = events[-1]
                 return
             execution = replay_explained(registry[self.started.workflow], events, self.codec)
-            execution.take_lines()
+            if execution.next_seq > 0:  # else its first turn is still to come, and the lines with it
+                execution.take_lines()
             self._adopt(execution)
         except MISBEHAVIOUR as error:
             self.park(error if isinstance(error, Defect) else misbehaviour(error))

@@ -1,0 +1,557 @@
+"""Steps under the engine: retries, timeouts, deadlines, and what becomes of attempts that nobody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engines import Ledger, kinds, until, url_of
+
+import zart_core as zart
+from zart_core.hosts.ports import open_log
+from zart_core.testing.clock import START, VirtualClock
+
+T0 = START.timestamp()
+
+
+class Declined(Exception):
+    """A business error."""
+
+
+def flaky(ledger: Ledger, fails: int, error: type[Exception] = RuntimeError, **options: Any) -> Any:
+    """A step that fails so many times."""
+
+    @zart.step("flaky", **options)
+    def attempt() -> int:
+        count = ledger("flaky")
+        if count <= fails:
+            raise error(f"failure {count}")
+        return count
+
+    @zart.workflow("tries")
+    def tries(_: None) -> zart.Flow[int]:
+        return (yield from attempt())
+
+    return tries
+
+
+# ---------------------------------------------------------------- retries (R4, R6)
+
+
+def test_retries_wait_as_recorded() -> None:
+    """1 s, 2 s, 4 s by the clock, each instant on record, never early (R4)."""
+    clock, ledger = VirtualClock(), Ledger()
+    workflow = flaky(ledger, 3, retry=zart.Retry.exponential(3, "1s"))
+    with zart.open("memory:", [workflow], clock=clock) as engine:
+        handle = engine.start(workflow, None, id="a")
+        for wait, count in ((1, 1), (2, 2), (4, 3)):
+            until(lambda count=count: kinds(handle.history()).count("Retried") == count)
+            clock.advance(wait - 0.001)
+            assert len(ledger.entries) == count
+            clock.advance(0.001)
+        assert handle.result(5) == 4
+        retries = [event for event in handle.history() if isinstance(event, zart.Retried)]
+    assert [round(event.retry_at - event.at, 3) for event in retries] == [1, 2, 4]
+    assert [event.attempt for event in retries] == [0, 1, 2]
+
+
+def test_a_restart_neither_shortens_nor_repeats_a_wait(tmp_path: Path) -> None:
+    """The instant of the next attempt is the recorded one, whoever makes it (R4)."""
+    clock, ledger = VirtualClock(), Ledger()
+    workflow = flaky(ledger, 1, retry=zart.Retry.fixed(1, "1h"))
+    url = url_of("sqlite", tmp_path)
+    with zart.open(url, [workflow], clock=clock) as engine:
+        engine.start(workflow, None, id="a")
+        until(lambda: "Retried" in kinds(engine.get("a").history()))
+        clock.advance(minutes=30)
+    with zart.open(url, [workflow], clock=clock) as engine:
+        clock.advance(minutes=29)
+        assert len(ledger.entries) == 1
+        clock.advance(minutes=1)
+        assert engine.get("a").result(5) == 2
+
+
+def test_the_end_of_retries_and_errors_that_are_not_retried() -> None:
+    """Retried to the end is RetryExhausted with its cause; an answer comes as itself; the rest as StepFailed (R6, R8)."""
+    with_retry, declared, plain = Ledger(), Ledger(), Ledger()
+
+    def seen(workflow: Any) -> BaseException | None:
+        with zart.open("memory:", [workflow]) as engine, pytest.raises(zart.ExecutionFailed) as caught:
+            engine.run(workflow, None)
+        return caught.value.__cause__
+
+    exhausted = seen(flaky(with_retry, 9, retry=zart.Retry.fixed(2, 0)))
+    assert "failed at all 3 attempts" in str(exhausted)
+    seen(flaky(declared, 9, Declined, retry=zart.Retry.fixed(2, 0), raises=Declined))
+    seen(flaky(plain, 9))
+    assert [len(ledger.entries) for ledger in (with_retry, declared, plain)] == [3, 1, 1]
+
+
+def test_the_workflow_sees_each_error_as_its_type() -> None:
+    """try/except in the workflow works by type, attempts and cause."""
+    ledger = Ledger()
+
+    @zart.step("declines", raises=Declined)
+    def declines() -> None:
+        raise Declined("no money")
+
+    @zart.step("breaks", retry=zart.Retry.fixed(1, 0))
+    def breaks() -> None:
+        raise KeyError("k")
+
+    @zart.step()
+    def gives_what_cannot_be_written() -> int:
+        return "text"  # type: ignore[return-value]
+
+    @zart.workflow("catches")
+    def catches(_: None) -> zart.Flow[int]:
+        try:
+            yield from declines()
+        except Declined as error:
+            ledger(("declined", str(error)))
+        try:
+            yield from breaks()
+        except zart.RetryExhausted as error:
+            ledger(("exhausted", error.attempts, type(error.__cause__).__name__))
+        try:
+            yield from gives_what_cannot_be_written()
+        except zart.StepFailed as error:
+            ledger(("unencodable", error.step))
+        return 1
+
+    with zart.open("memory:", [catches]) as engine:
+        assert engine.run(catches, None) == 1
+    assert ledger.entries == [
+        ("declined", "no money"),
+        ("exhausted", 2, "StepFailed"),
+        ("unencodable", "gives-what-cannot-be-written"),
+    ]
+
+
+def test_steps_that_leave_by_strange_doors_fail_like_others() -> None:
+    """SystemExit, and a CancelledError that nobody asked for, are errors of the step; the engine lives on."""
+
+    @zart.step()
+    def exits() -> None:
+        raise SystemExit(3)
+
+    @zart.step()
+    async def cancels_itself() -> None:
+        raise asyncio.CancelledError
+
+    @zart.step()
+    async def exits_on_the_loop() -> None:
+        raise SystemExit(3)
+
+    @zart.workflow("strange")
+    def strange(_: None) -> zart.Flow[list[str]]:
+        found = []
+        for step in (exits, cancels_itself, exits_on_the_loop):
+            try:
+                yield from step()
+            except zart.StepFailed as error:
+                found.append(error.step)
+        return found
+
+    with zart.open("memory:", [strange]) as engine:
+        assert engine.run(strange, None) == ["exits", "cancels-itself", "exits-on-the-loop"]
+        assert engine.run(strange, None, id="again")
+
+
+# ---------------------------------------------------------------- timeouts (R7, R11)
+
+
+def test_a_global_timeout_is_on_record_and_covers_all_attempts() -> None:
+    """GLOBAL: fixed at the first start, shared by retries, checked while they wait (R7)."""
+    clock, ledger = VirtualClock(), Ledger()
+    workflow = flaky(ledger, 99, retry=zart.Retry.fixed(99, "20s"), timeout="50s")
+    with zart.open("memory:", [workflow], clock=clock) as engine:
+        handle = engine.start(workflow, None)
+        for count in (1, 2, 3):
+            until(lambda count=count: kinds(handle.history()).count("Retried") == count)
+            clock.advance(20 if count < 3 else 10)
+        with pytest.raises(zart.ExecutionFailed, match="timed out"):
+            handle.result(5)
+        (began,) = [event for event in handle.history() if isinstance(event, zart.Began)]
+    assert began.deadline == began.at + 50
+    assert len(ledger.entries) == 3
+
+
+def test_a_global_timeout_holds_across_a_restart(tmp_path: Path) -> None:
+    """The deadline that was recorded is the one that counts (R7)."""
+    clock, ledger = VirtualClock(), Ledger()
+    workflow = flaky(ledger, 99, retry=zart.Retry.fixed(99, "40s"), timeout="60s")
+    log = open_log(url_of("file", tmp_path))
+    with zart.open(log, [workflow], clock=clock) as engine:
+        engine.start(workflow, None, id="a")
+        until(lambda: "Retried" in kinds(engine.get("a").history()))
+    clock.advance(50)
+    with zart.open(log, [workflow], clock=clock) as engine:
+        handle = engine.get("a")
+        until(lambda: kinds(handle.history()).count("Retried") == 2)
+        clock.advance(10)
+        with pytest.raises(zart.ExecutionFailed, match="timed out"):
+            handle.result(5)
+    log.close()
+
+
+@pytest.mark.parametrize("scope", list(zart.TimeoutScope))
+def test_an_async_step_that_takes_too_long_is_cancelled(scope: zart.TimeoutScope) -> None:
+    """It is cancelled, and the workflow gets StepTimedOut (R7, R11)."""
+    ledger = Ledger()
+
+    @zart.step("slow", timeout=0.05, timeout_scope=scope)
+    async def slow() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ledger("cancelled")
+            raise
+
+    @zart.workflow("waits")
+    def waits(_: None) -> zart.Flow[str]:
+        try:
+            yield from slow()
+        except zart.StepTimedOut as error:
+            return error.step
+        return ""
+
+    with zart.open("memory:", [waits]) as engine:
+        assert engine.run(waits, None) == "slow"
+        until(lambda: ledger.entries == ["cancelled"])
+
+
+@pytest.mark.parametrize("scope", list(zart.TimeoutScope))
+def test_a_sync_step_that_takes_too_long_is_abandoned(scope: zart.TimeoutScope) -> None:
+    """Its thread goes on, its result is dropped, and its slot is free at once (R11)."""
+    release, ledger = threading.Event(), Ledger()
+
+    @zart.step("slow", timeout=0.05, timeout_scope=scope)
+    def slow() -> str:
+        release.wait(20)
+        ledger("through")
+        return "late"
+
+    @zart.step()
+    def quick() -> str:
+        return "quick"
+
+    @zart.workflow("waits")
+    def waits(_: None) -> zart.Flow[str]:
+        try:
+            return (yield from slow())
+        except zart.StepTimedOut:
+            return (yield from quick())
+
+    with zart.open("memory:", [waits], max_concurrent_steps=1) as engine:
+        assert engine.run(waits, None, id="a") == "quick"
+        release.set()
+        until(lambda: ledger.entries == ["through"])
+        assert engine.get("a").result(1) == "quick"
+
+
+def test_a_per_attempt_timeout_is_retried_only_if_asked() -> None:
+    """A timeout is terminal, unless the policy says on_timeout (R5)."""
+    ledger = Ledger()
+
+    def waits(**options: Any) -> Any:
+        @zart.step("slow", timeout=0.05, timeout_scope=zart.TimeoutScope.PER_ATTEMPT, **options)
+        async def slow() -> int:
+            count = ledger("slow")
+            await asyncio.sleep(0 if count == 3 else 60)
+            return count
+
+        @zart.workflow("waits")
+        def flow(_: None) -> zart.Flow[int]:
+            return (yield from slow())
+
+        return flow
+
+    patient = waits(retry=zart.Retry.fixed(5, 0, on_timeout=True))
+    with zart.open("memory:", [patient]) as engine:
+        assert engine.run(patient, None) == 3
+    ledger.entries.clear()
+    strict = waits(retry=zart.Retry.fixed(5, 0))
+    with zart.open("memory:", [strict]) as engine, pytest.raises(zart.ExecutionFailed, match="timed out"):
+        engine.run(strict, None)
+    assert len(ledger.entries) == 1
+
+
+def test_a_step_that_raises_timeout_error_itself_has_failed() -> None:
+    """Only the step's own limit makes a StepTimedOut."""
+
+    @zart.step("raises", timeout=60)
+    async def raises() -> None:
+        raise TimeoutError("of something else")
+
+    @zart.workflow("waits")
+    def waits(_: None) -> zart.Flow[str]:
+        try:
+            yield from raises()
+        except zart.StepFailed as error:
+            return error.message
+        return ""
+
+    with zart.open("memory:", [waits]) as engine:
+        assert engine.run(waits, None) == "of something else"
+
+
+def test_an_outcome_that_was_in_time_counts_though_its_turn_is_late() -> None:
+    """Facts count in the order of time: a deadline that passes while a turn is written takes nothing away."""
+    from engines import Sky
+
+    clock = VirtualClock()
+    gate, first = threading.Event(), threading.Event()
+
+    @zart.step("in-time", timeout="10s")
+    def in_time() -> str:
+        first.wait(20)
+        return "in time"
+
+    @zart.step("other")
+    def other() -> str:
+        return "other"
+
+    class Slow(Sky):
+        blocking = True  # type: ignore[assignment]
+        slow = False
+
+        def append(self, batch: Any) -> Any:
+            if self.slow:
+                gate.wait(20)
+            return super().append(batch)
+
+    @zart.workflow("both")
+    def both(_: None) -> zart.Flow[list[str]]:
+        return (yield from zart.wait([in_time(), other()]))
+
+    log = Slow(open_log("memory:"))
+    with zart.open(log, [both], clock=clock) as engine:
+        handle = engine.start(both, None, id="a")
+        until(lambda: "Resolved" in kinds(handle.history()))
+        log.slow = True
+        handle_sent = threading.Thread(target=handle.send, args=("noise", 1))
+        handle_sent.start()  # keeps the writer busy
+        until(lambda: engine.engine.writer.busy)
+        first.set()
+        live = engine.engine.live["a"]
+        until(lambda: not live.calls)
+        clock.advance(20)
+        gate.set()
+        assert handle.result(5) == ["in time", "other"]
+        handle_sent.join()
+    log.close()
+
+
+# ---------------------------------------------------------------- the run's deadline (R16, R17)
+
+
+def test_the_runs_deadline_interrupts_what_it_waits_for() -> None:
+    """DeadlineExceeded is thrown where it waits, compensation runs uncapped, and it ends as timed out (R16)."""
+    clock, ledger = VirtualClock(), Ledger()
+
+    @zart.step("undo", timeout="1h")
+    def undo() -> None:
+        ledger(zart.context().deadline)
+
+    @zart.workflow("limited", timeout="10m")
+    def limited(_: None) -> zart.Flow[None]:
+        try:
+            yield from zart.wait_for_event("never")
+        except zart.DeadlineExceeded:
+            yield from undo()
+            raise
+
+    with zart.open("memory:", [limited], clock=clock) as engine:
+        handle = engine.start(limited, None)
+        clock.advance(minutes=9)
+        assert handle.status() is zart.Status.WAITING
+        clock.advance(minutes=1)
+        with pytest.raises(zart.ExecutionTimedOut):
+            handle.result(5)
+        assert handle.status() is zart.Status.TIMED_OUT
+    assert ledger.entries == [T0 + 600 + 3600]
+
+
+def test_a_steps_deadline_is_capped_by_the_runs() -> None:
+    """A step never has longer than its run (R7)."""
+    clock, ledger = VirtualClock(), Ledger()
+
+    @zart.step("long", timeout="1h")
+    def long() -> None:
+        ledger(zart.context().deadline)
+
+    @zart.step("longer", timeout="2h", timeout_scope=zart.TimeoutScope.PER_ATTEMPT)
+    def longer() -> None:
+        ledger(zart.context().deadline)
+
+    @zart.step()
+    def free() -> None:
+        ledger(zart.context().deadline)
+
+    @zart.workflow("limited", timeout="10m")
+    def limited(_: None) -> zart.Flow[None]:
+        yield from long()
+        yield from longer()
+        yield from free()
+
+    with zart.open("memory:", [limited], clock=clock) as engine:
+        engine.run(limited, None)
+        engine.run(limited, None, timeout="20m", id="other")
+    assert ledger.entries == [T0 + 600] * 3 + [T0 + 1200] * 3
+
+
+def test_on_failure_completes_or_fails_the_run() -> None:
+    """What on_failure returns completes the run, what it raises fails it; a flow of it is durable (R17)."""
+
+    @zart.step()
+    def repair() -> str:
+        return "repaired"
+
+    def flow_of(_: None, error: BaseException) -> zart.Flow[str]:
+        text = yield from repair()
+        return f"{text}: {error}"
+
+    def raising(_: None, error: BaseException) -> str:
+        raise LookupError(f"not even that: {error}")
+
+    @zart.workflow("first", on_failure=flow_of)
+    def first(_: None) -> zart.Flow[str]:
+        yield from repair().named("before")
+        raise ValueError("broken")
+
+    @zart.workflow("second", on_failure=raising)
+    def second(_: None) -> zart.Flow[str]:
+        yield from repair()
+        raise ValueError("broken")
+
+    with zart.open("memory:", [first, second]) as engine:
+        assert engine.run(first, None) == "repaired: broken"
+        with pytest.raises(zart.ExecutionFailed, match="not even that: broken"):
+            engine.run(second, None)
+
+
+# ---------------------------------------------------------------- executors and threads (R11)
+
+
+def test_another_executor_runs_sync_steps() -> None:
+    """Any concurrent.futures.Executor will do, and it is not shut down by the engine."""
+    ledger = Ledger()
+
+    @zart.step()
+    def where() -> None:
+        ledger(threading.current_thread().name)
+
+    @zart.workflow("asks")
+    def asks(_: None) -> zart.Flow[None]:
+        yield from where()
+
+    with concurrent.futures.ThreadPoolExecutor(1, "mine") as executor:
+        with zart.open("memory:", [asks], executor=executor) as engine:
+            engine.run(asks, None)
+        assert executor.submit(int).result() == 0
+    assert ledger.entries[0].startswith("mine")
+
+
+def test_an_executor_that_takes_nothing_fails_the_step_alone() -> None:
+    """What the executor says becomes the step's outcome."""
+    executor = concurrent.futures.ThreadPoolExecutor(1)
+    executor.shutdown()
+
+    @zart.step()
+    def never() -> None: ...
+
+    @zart.workflow("asks")
+    def asks(_: None) -> zart.Flow[str]:
+        try:
+            yield from never()
+        except zart.StepFailed as error:
+            return error.error_type
+        return ""
+
+    with zart.open("memory:", [asks], executor=executor) as engine:
+        assert "RuntimeError" in engine.run(asks, None)
+
+
+# ---------------------------------------------------------------- clocks (F13)
+
+
+def test_timers_are_never_early_and_never_twice_whatever_the_clock_does() -> None:
+    """The clock jumps forward, back and forward again: one wake-up, at or after the recorded instant (R13, F13)."""
+    clock = VirtualClock()
+
+    @zart.workflow("naps")
+    def naps(_: None) -> zart.Flow[float]:
+        yield from zart.sleep("nap", "1h")
+        when = yield from zart.now("woken")
+        yield from zart.sleep("again", "1h")
+        return when.timestamp()
+
+    with zart.open("memory:", [naps], clock=clock) as engine:
+        handle = engine.start(naps, None)
+        clock.jump(minutes=-30)
+        clock.jump(minutes=89)
+        assert kinds(handle.history()).count("Resolved") == 0
+        clock.jump(minutes=1)
+        until(lambda: kinds(handle.history()).count("Resolved") == 1)
+        clock.jump(hours=-5)
+        clock.jump(hours=5)
+        assert kinds(handle.history()).count("Resolved") == 1
+        clock.jump(hours=1)
+        assert handle.result(5) == T0 + 3600
+        times = [event.at for event in handle.history()]
+    assert times == sorted(times)
+
+
+def test_times_never_decrease_though_the_clock_does() -> None:
+    """Recorded times of an execution never go back (I2), across restarts and facts of every kind."""
+    clock = VirtualClock()
+    ledger = Ledger()
+
+    @zart.step("a-{n}", retry=zart.Retry.fixed(3, 0))
+    def a(n: int) -> int:
+        clock.jump(minutes=-10)
+        if ledger(n) == 1:
+            raise RuntimeError("again")
+        return n
+
+    @zart.workflow("goes")
+    def goes(_: None) -> zart.Flow[list[int]]:
+        values = []
+        for n in range(3):
+            values.append((yield from a(n)))
+            clock.jump(minutes=30)
+        values.append((yield from zart.wait_for_event("number", int)))
+        return values
+
+    log = open_log("memory:")
+    with zart.open(log, [goes], clock=clock) as engine:
+        handle = engine.start(goes, None, id="a")
+        until(lambda: (clock.jump(minutes=15), handle.status() is zart.Status.WAITING)[1])
+    clock.jump(hours=-5)
+    with zart.open(log, [goes], clock=clock) as engine:
+        handle = engine.get("a")
+        handle.send("number", 9)
+        assert handle.result(5) == [0, 1, 2, 9]
+        times = [event.at for event in handle.history()]
+    assert times == sorted(times)
+    log.verify()
+    log.close()
+
+
+def test_a_real_clock_is_waited_for() -> None:
+    """With the machine's own clock a sleep takes as long as it says, at least."""
+
+    @zart.workflow("naps")
+    def naps(_: None) -> zart.Flow[timedelta]:
+        began = yield from zart.now("began")
+        yield from zart.sleep("nap", 0.1)
+        return (yield from zart.now("ended")) - began
+
+    with zart.open("memory:", [naps]) as engine:
+        assert engine.run(naps, None) >= timedelta(seconds=0.1)
