@@ -19,6 +19,8 @@ from zart_core.records import record
 
 Duration: TypeAlias = timedelta | float | str
 
+LONGEST_S = 1e12
+"""Some thirty thousand years: what is longer is a mistake."""
 UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
@@ -34,12 +36,12 @@ def seconds(duration: Duration, what: str = "duration") -> float:
         case bool():
             raise InvalidUse(f"{what} is {duration!r}; give a timedelta, seconds, or text such as '30s'")
         case int() | float():
-            value = float(duration)
+            value = float(duration) if abs(duration) < LONGEST_S else math.inf
         case str():
             value = text_seconds(duration, what)
         case _:
             raise InvalidUse(f"{what} is {duration!r}; give a timedelta, seconds, or text such as '30s'")
-    if not math.isfinite(value) or value < 0:
+    if not 0 <= value < LONGEST_S:
         raise InvalidUse(f"{what} is {duration!r}; it must be finite and not negative")
     return value
 
@@ -124,7 +126,7 @@ class Retry:
     def delay_s(self, retry: int, random: float = 0.0) -> float:
         """Seconds before retry number `retry` (1 is the first); `random` in [0, 1) is what jitter draws on."""
         try:
-            full = self.initial_s * self.factor ** (retry - 1)
+            full = self.initial_s * self.factor ** (retry - 1) if self.initial_s else 0.0
         except OverflowError:
             full = math.inf
         delay = min(self.delay_max_s, full)

@@ -67,7 +67,10 @@ class StepFunction(Generic[P, T_co]):
         if kwargs or len(args) != self.arity:
             self.signature.bind(*args, **kwargs)
         formatter = self.formatter
-        return Step(self, args, kwargs, self.id if formatter is None else formatter(args, kwargs))
+        if formatter is None:
+            return Step(self, args, kwargs, self.id)
+        name = formatter(args, kwargs)
+        return Step(self, args, kwargs, name if name.isprintable() and name else printable(name, self.id))
 
     def __get__(self, instance: object, owner: type | None = None) -> StepFunction[..., T_co]:
         """Bind a step that was declared in a class, as a method is bound."""
@@ -154,6 +157,13 @@ def annotations_of(fn: Callable[..., Any]) -> dict[str, Any]:
 # ---------------------------------------------------------------- templates
 
 
+def printable(name: str, template: str) -> str:
+    """A name made of hostile arguments, with escapes in it (L11, F22); raises InvalidUse for an empty one."""
+    if not name:
+        raise InvalidUse(f"the step name {template!r} came out empty; put some text of its own into it")
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name)
+
+
 class NameOf(Protocol):
     """A compiled template: the name for a call's arguments."""
 
@@ -182,7 +192,8 @@ def compiled_template(template: str, signature: inspect.Signature) -> NameOf | N
                 f"the step name {template!r} names no parameter with {{{field}}}; "
                 f"the function takes: {', '.join(parameters) or 'nothing'}"
             )
-    if fields == [field for field in fields if field in parameters] and positional_arity(signature) >= 0:
+    plain = fields == [field for field in fields if field in parameters]
+    if plain and positional_arity(signature) >= 0 and "{{" not in template and "}}" not in template:
         return positional_template(template, parameters, signature)
     return bound_template(template, signature)
 

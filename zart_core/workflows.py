@@ -115,6 +115,10 @@ def workflow(
             getattr(fn, "__name__", "workflow").replace("_", "-") if name is None else name, "workflow name"
         )
         refuse_wrong_function(fn, id)
+        if on_failure is not None and (not callable(on_failure) or inspect.iscoroutinefunction(on_failure)):
+            raise InvalidUse(
+                f"on_failure of workflow '{id}' must be a plain function of (input, failure), or a flow of them"
+            )
         return Workflow(
             fn,
             id,
@@ -139,9 +143,13 @@ def refuse_wrong_function(fn: Callable[..., Any], id: str) -> None:
         raise InvalidUse(
             f"workflow '{id}' is no generator function; it must `yield from` its steps. One without any step is none"
         )
-    parameters = inspect.signature(fn).parameters.values()
-    needed = [parameter for parameter in parameters if parameter.default is parameter.empty]
-    if len(parameters) > 1 and len(needed) != 1:
+    parameters = list(inspect.signature(fn).parameters.values())
+    if parameters and parameters[0].kind not in (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        raise InvalidUse(f"workflow '{id}' must take its one input by position, not as '{parameters[0]}'")
+    if any(parameter.default is parameter.empty for parameter in parameters[1:]):
         raise InvalidUse(
             f"workflow '{id}' takes {len(parameters)} parameters; give it one input, such as an attrs class"
         )
