@@ -18,7 +18,7 @@ from zart_core.events import Closed, Failure, Status
 from zart_core.hosts.inline import Inline, Stuck
 from zart_core.interpreter import CODEC
 from zart_core.log import EventLog
-from zart_core.testing.clock import START
+from zart_core.testing.clock import START, VirtualClock
 from zart_core.testing.invariants import Judge
 from zart_core.testing.report import CrashReport, Violation
 from zart_core.testing.runner import Loops, Steps
@@ -180,18 +180,19 @@ class Player:
     def play(self, schedule: Schedule) -> Played:
         """Play it with these crashes."""
         fate, witness, place = Fate(schedule), Witness(), place_of(self.store)
-        tearing = place if isinstance(place, TearingPlace) else None
+        tearing, clock = place if isinstance(place, TearingPlace) else None, VirtualClock(self.scenario.start)
         world = World(
             self.scenario,
             place,
+            clock=clock,
             make_host=self.make_host,
             codec=self.codec,
             registry=self.registry,
             loops=self.loops,
             keyed=True,
-            wrap_log=lambda log: CrashingLog(log, tearing, fate, witness),
+            wrap_log=lambda log: CrashingLog(log, tearing, clock, fate, witness),
             wrap_sender=lambda log: CrashingSender(log, fate),
-            wrap_runner=lambda runner: CrashingRunner(runner, lambda: world.log, world.clock, fate, witness),
+            wrap_runner=lambda runner: CrashingRunner(runner, lambda: world.log, clock, fate, witness),
         )
         try:
             ending = self.live(world, fate, witness)
@@ -206,6 +207,7 @@ class Player:
                 calls=witness.calls,
                 deaths=witness.deaths,
                 lost=witness.lost,
+                early=witness.early,
                 sent=world.sent,
                 unread=[message.key for message in world.log.inbox(world.id)],
                 passed=fate.passed,

@@ -132,6 +132,7 @@ def nothing_runs_ahead(played: Played) -> Iterator[str]:
 
 def timers_hold(played: Played) -> Iterator[str]:
     """I14: no timer early: sleeps, event and step timeouts, retries, the run's deadline."""
+    yield from played.early
     calls = calls_of(played)
     for key, history in played.histories.items():
         until = {

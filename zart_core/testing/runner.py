@@ -14,7 +14,7 @@ import math
 import selectors
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from zart_core.context import SCENE, Scene
 from zart_core.errors import InvalidUse
@@ -50,7 +50,7 @@ class ScriptedRunner:
                 raise InvalidUse(
                     f"steps= maps functions decorated with @zart.step to fakes; {function!r} is none"
                 )
-            self.steps[function.origin] = fake
+            self.steps[function.origin] = sequenced(fake)
         self.clock = clock or SystemClock()
         self.calls: Counter[str] = Counter()
         """How often each step was called, by the name it has in the log."""
@@ -82,10 +82,12 @@ class ScriptedRunner:
         if origin not in self.steps:
             return call.function.call(call.values)
         fake = self.steps[origin]
-        return played(self._next_of(fake, call) if type(fake) is list else fake, call)
+        one = self._next_of(fake, call) if isinstance(fake, Sequenced) else fake
+        return played(one, call)
 
-    def _next_of(self, outcomes: list[Any], call: StepCall) -> Any:
+    def _next_of(self, script: Sequenced, call: StepCall) -> Any:
         """The outcome that belongs to this attempt."""
+        outcomes = script.outcomes
         origin, context = call.function.origin, call.context
         key = (origin, context.execution_id, context.run, context.step or "", context.attempt)
         if key not in self._dealt:
@@ -113,6 +115,18 @@ async def within(loop_deadline: float, deadline: float, coroutine: Any) -> Any:
     exact = isinstance(asyncio.get_running_loop(), VirtualLoop)
     async with asyncio.timeout_at(deadline if exact else loop_deadline):
         return await coroutine
+
+
+class Sequenced:
+    """One outcome for each attempt."""
+
+    def __init__(self, outcomes: Any) -> None:
+        self.outcomes: tuple[Any, ...] = tuple(outcomes)
+
+
+def sequenced(fake: Any) -> Any:
+    """A list as what it means; anything else as it is."""
+    return Sequenced(cast("Any", fake)) if isinstance(fake, list) else fake
 
 
 class Loops:

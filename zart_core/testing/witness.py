@@ -86,6 +86,8 @@ class Played:
     deaths: Sequence[Death]
     lost: Sequence[str]
     """What was acknowledged and is gone, in words (I1)."""
+    early: Sequence[str]
+    """What was written down before its time, in words (I14)."""
     sent: Sequence[Post]
     """What was delivered from outside and acknowledged, in order."""
     unread: Sequence[str | None]
@@ -142,8 +144,16 @@ class Witness:
         self.calls: list[Call] = []
         self.deaths: list[Death] = []
         self.lost: list[str] = []
+        self.early: list[str] = []
         self.acknowledged: dict[Key, dict[int, Record]] = {}
         """Records that must be found from now on, by run and position."""
+
+    def note_times(self, batch: Sequence[Write], now: float) -> None:
+        """Look for records of what has not happened yet."""
+        for write in batch:
+            if isinstance(write, Turn) and write.records and write.records[-1].at > now:
+                late = write.records[-1]
+                self.early.append(f"'{write.id}': {late.kind} is on record {late.at - now} s before its time")
 
     def note_appended(self, batch: Sequence[Write], outcomes: Sequence[Appended]) -> None:
         """Remember the records that are durable from now on."""
@@ -191,9 +201,12 @@ class Witness:
 class CrashingLog(Relay):
     """The log as the host sees it: it may die before an append, in the middle of it, or after it."""
 
-    def __init__(self, log: EventLog, place: TearingPlace | None, fate: Fate, witness: Witness) -> None:
+    def __init__(
+        self, log: EventLog, place: TearingPlace | None, clock: Clock, fate: Fate, witness: Witness
+    ) -> None:
         super().__init__(log)
         self.place = place
+        self.clock = clock
         self.fate = fate
         self.witness = witness
 
@@ -201,6 +214,7 @@ class CrashingLog(Relay):
         """See EventLog; may raise SimulatedCrash."""
         if not batch:
             return self.log.append(batch)
+        self.witness.note_times(batch, self.clock.now())
         n, doing = self.fate.number("append"), described(batch)
         self.fate.reach("before", n, doing)
         if self.place is not None:

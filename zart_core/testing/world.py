@@ -401,10 +401,17 @@ def post_of(codec: Codec, id: str, event: Sending, began: float, key: str | None
     """One message. Raises InvalidUse for what is none."""
     match event:
         case Cancel():
-            return Post(id, "cancel", "cancel", event.reason.encode(), began + seconds(event.after), "cancel!")
+            return Post(
+                id, "cancel", "cancel", event.reason.encode(), began + seconds(event.after), "cancel!"
+            )
         case Terminate():
             return Post(
-                id, "terminate", "terminate", event.reason.encode(), began + seconds(event.after), "terminate!"
+                id,
+                "terminate",
+                "terminate",
+                event.reason.encode(),
+                began + seconds(event.after),
+                "terminate!",
             )
         case (delay, name, payload):
             own = None
