@@ -1,7 +1,7 @@
 """Power is lost at every call that the file log makes: what it acknowledged is there, nothing was made up.
 
-A seeded world writes to a file log on a simulated disk. Before each call of the file system the disk states that
-a power loss may leave are opened with the real store and compared with a plain model:
+A seeded world writes to a file log on a simulated disk. Before each call of the file system the disk states
+that a power loss may leave are opened with the real store and compared with a plain model:
 
 I1  acknowledged is a prefix of recovered is a prefix of attempted, byte for byte.
 I2, I3  positions without gap, turns whole or absent: pictures are compared whole, write by write.

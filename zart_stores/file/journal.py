@@ -507,14 +507,14 @@ class Journal:
 
     # ------------------------------------------------ closing
 
-    def close(self, footer: bytes) -> None:
+    def close(self, footer: bytes, *, news: bool) -> None:
         """Sync, write a footer that says that everything before it is durable, and let go.
 
-        The footer that the last session left stays when nothing is new. Errors are not raised: the log is
+        The footer that the last session left will do when there is no news. Errors are not raised: the log is
         then as one that was not closed.
         """
-        unchanged = bool(self._footers) and self._footers[-1].body == footer
-        if self.failed is None and self._segments and not self._spoiled and not unchanged:
+        wanted = news or not self._footers
+        if self.failed is None and self._segments and not self._spoiled and wanted:
             with contextlib.suppress(OSError, StoreFailed):
                 self._write_footer(footer)
         self.abandon(unlock=True)

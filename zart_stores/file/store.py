@@ -333,7 +333,7 @@ class FileLog:
             self._memory.close()
             rows = [row for row in self._shelf.rows if not row.status.closed]
             raised = {row.id: row.fence for row in rows if row.fence != self._fences.get(row.id, 0)}
-            self._journal.close(encode_closed(raised))
+            self._journal.close(encode_closed(raised), news=bool(raised))
 
 
 class Gate:
