@@ -773,6 +773,8 @@ class AsyncEngine:
             return self.ended(live)
         if run.defect is not None:
             return self.parked(live)
+        if self.tried:
+            self.tried.pop(run.id, None)
         self.end_trial(live)
         if run.outcomes or run.has_more or (run.ready and self.slots > 0 and not live.hungry):
             self.kick(live)
@@ -1219,6 +1221,8 @@ class AsyncEngine:
 
     def posted(self, post: stored.Post, number: int) -> None:
         """A message is durable: give it to the execution if it is here, or look for it."""
+        if post.kind == "terminate":
+            self.tried.pop(post.id, None)  # it needs no code to end
         live = self.live.get(post.id)
         if live is None or number != live.run.seen + 1:
             self.claiming.set()
@@ -1275,8 +1279,8 @@ class AsyncEngine:
         while True:
             self.check_usable()
             live = self.live.get(id)
-            if live is not None and live.run.defect is not None:
-                raise live.run.defect
+            if live is not None and live.run.defect is not None and id in self.tried:
+                raise self.tried[id]
             future: asyncio.Future[Closed] = self.loop.create_future()
             self.waiters.setdefault(id, []).append(future)
             try:
