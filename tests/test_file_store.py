@@ -4,8 +4,10 @@ import errno
 import itertools
 import logging
 import os
+import pathlib
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +31,7 @@ from zart_core.testing.filesystem import SECTOR, SimulatedFileSystem
 from zart_stores.file import bodies, frames, store
 from zart_stores.file.fs import RealFileSystem
 
+GOLDEN = pathlib.Path(__file__).parent / "data" / "file-format-1"
 FIRST = "/log/segment-00000001.zart"
 SECOND = "/log/segment-00000002.zart"
 
@@ -434,7 +437,7 @@ def test_unknown_body(fs, body):
     head, _, _ = frames.read_head(data, FIRST)
     line = frames.Sealer(head.salt).line(body, len(data), 1, len(data))
     fs.write_file(FIRST, data + line)
-    with pytest.raises(LogCorrupt, match=rf"segment-0000000\d\.zart@\d+: expected a write"):
+    with pytest.raises(LogCorrupt, match=r"segment-0000000\d\.zart@\d+: expected a write"):
         again(fs)
 
 
@@ -454,8 +457,9 @@ def test_misfit(fs, item):
     data = fs.read_file(FIRST)
     head, _, _ = frames.read_head(data, FIRST)
     fs.write_file(FIRST, data + frames.Sealer(head.salt).line(bodies.encode(item), len(data), 1, len(data)))
-    with pytest.raises(LogCorrupt, match="a write that fits what is before it|a fence of at least"):
+    with pytest.raises(LogCorrupt, match=r"a write that fits what is before it|a fence of at least"):
         again(fs)
+    assert sorted(fs.list_directory("/log")) == ["lock", "segment-00000001.zart"], "nothing was changed"
 
 
 def test_fence_goes_back(fs):
@@ -481,17 +485,44 @@ def test_newer_format(fs):
     assert (caught.value.where, caught.value.expected, caught.value.found) == (f"{FIRST}@0", "1", "2")
 
 
+def golden(fs):
+    """The workload whose log of format 1 is in tests/data."""
+    log = opened(fs, segment_bytes=900)
+    write(log, new("order-42", records=[Record("Started", 1.5, b'{"sku":"x\\n"}')]))
+    write(log, WRITES[1], post("order-42", b"\xff\x00", key="k", at=2.0))
+    write(log, turn("order-42", 1, "Issued", "Resolved", seen=1, consumes=[1], at=2.5, wake=99.25))
+    claimed(log)
+    log.close()
+    log = opened(fs, segment_bytes=900)
+    write(log, Mark("order-42", Status.PARKED, "why\u2028not", "build"))
+    log = again(fs, segment_bytes=900)
+    write(
+        log, turn("c", 1, fence=1, status=Status.CONTINUED, opens=[Record("Started", 3.0, b"\x00")], at=3.0)
+    )
+    write(log, post("order-42", "ü".encode(), at=4.0))
+    fs.kill()
+
+
+def content(log):
+    """All that a log tells of its executions."""
+    return [
+        (
+            summary,
+            [log.records(summary.id, run) for run in range(summary.run + 1)],
+            log.inbox(summary.id),
+        )
+        for summary in log.list().items
+    ]
+
+
 def test_golden(fs, tmp_path):
-    """A log of format 1, as it was written once, is read for ever (F26)."""
-    golden = (
-        b'=zart\t0001\t0000000089\tf37de0b9a8ea7bb2\t{"segment":1,"base":0,"kept":0,"salt":"000102030405060708090a0b'
-        b'0c0d0e0f","previous":null}\n'
-    )
-    head, length, total = frames.read_head(
-        frames.head_line(frames.Head(1, 0, 0, bytes(range(16)).hex(), None)), "x"
-    )
-    assert (head.salt, length) == (bytes(range(16)).hex(), 129)
-    assert frames.head_line(head) == golden.replace(b"f37de0b9a8ea7bb2", total.encode())
+    """A log of format 1, as it was written once, is read for ever, and says what the same writes say now (F26)."""
+    golden(fs)
+    shutil.copytree(GOLDEN, tmp_path / "log")
+    log = store.open(f"file:{tmp_path}/log")
+    expect(content(log), content(again(fs)))
+    assert len(content(log)) == 3
+    log.close()
 
 
 def test_rotation(fs):
@@ -608,6 +639,19 @@ def test_torn_tail_is_told(fs, caplog):
     caplog.clear()
     log = again(fs)
     assert (log.recovered, caplog.records) == (None, [])
+
+
+def test_first_frames_do_not_come_back(fs):
+    """Nor do those of the first write of a segment, of which nothing is kept (I7)."""
+    log = opened(fs)
+    size = len(fs.read_file(FIRST))
+    write(log, new("a"), new("b"))
+    data = bytearray(fs.read_file(FIRST))
+    data[size + 80] ^= 1
+    fs.write_file(FIRST, bytes(data))
+    log = again(fs)
+    write(log, new("c"))
+    assert [summary.id for summary in again(fs).list().items] == ["c"]
 
 
 def test_cut_frames_do_not_come_back(fs):

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -75,6 +74,16 @@ class Segment:
     """The checksum of the last frame, or of the head."""
     end: int
     """Where the next frame goes."""
+
+
+@attrs.define
+class Draft:
+    """A segment that is not on disk yet."""
+
+    segment: Segment
+    data: bytes
+    places: list[Place]
+    """Of the frames that are carried over."""
 
 
 Replay: TypeAlias = Callable[[bytes, bool, Place], None]
@@ -138,7 +147,7 @@ class Journal:
             self._load(numbers, replay)
         else:
             self._fs.sync_directory(os.path.dirname(self._path))  # noqa: PTH120  # paths are text here
-            self._begin(1, [], None)
+            self._begin(self._draft(1, [], None))
 
     def _make_directory(self) -> None:
         try:
@@ -260,11 +269,13 @@ class Journal:
             for frame in tail:
                 replay(frame.body, True, Place(segment.number, frame.offset, frame.length))
         elif tail or cut:
-            for frame, place in self._begin(segment.number + 1, tail, segment):
+            draft = self._draft(segment.number + 1, tail, segment)
+            for frame, place in zip(tail, draft.places, strict=True):
                 replay(frame.body, frame.closing, place)
+            self._begin(draft)
 
-    def _begin(self, number: int, kept: Sequence[Frame], before: Segment | None) -> list[tuple[Frame, Place]]:
-        """Begin a segment that seals the one before and carries frames of it over (Rule 2)."""
+    def _draft(self, number: int, kept: Sequence[Frame], before: Segment | None) -> Draft:
+        """Think out a segment that seals the one before and carries frames of it over (Rule 2)."""
         salt = os.urandom(16).hex()
         size = sum(frame.length for frame in kept)
         previous = None if before is None else Previous(before.end, before.last_sum)
@@ -272,19 +283,24 @@ class Journal:
         first = head_line(head)
         path = self._join(segment_name(number))
         segment = Segment(number, path, head, Sealer(salt), len(first), read_head(first, path)[2], len(first))
-        lines = [first]
+        lines, places = [first], list[Place]()
         for sequence, frame in enumerate(kept, self._sequence):
             lines.append(segment.sealer.line(frame.body, segment.end, sequence, len(first), frame.closing))
+            places.append(Place(number, segment.end, frame.length))
             segment.end += frame.length
             segment.last_sum = sum_of(lines[-1])
-        self._publish(segment, b"".join(lines))
-        self._segments[number] = segment
-        self._sequence += len(kept)
+        return Draft(segment, b"".join(lines), places)
+
+    def _begin(self, draft: Draft) -> Segment:
+        """Put a new segment on disk and go on in it."""
+        segment = draft.segment
+        self._publish(segment, draft.data)
+        self._segments[segment.number] = segment
+        self._sequence += len(draft.places)
         self._synced = segment.end
         self._footers = []
         self._spoiled = False
-        offsets = itertools.accumulate((frame.length for frame in kept), initial=len(first))
-        return [(frame, Place(number, at, frame.length)) for frame, at in zip(kept, offsets, strict=False)]
+        return segment
 
     def _publish(self, segment: Segment, data: bytes) -> None:
         """Write a file under a provisional name, sync it, give it its name, sync that."""
@@ -361,8 +377,7 @@ class Journal:
         if self._synced < segment.end:
             self._sync(self._file(segment.number), segment.path)
             self._synced = segment.end
-        self._begin(segment.number + 1, self._footers, segment)
-        return self._segments[segment.number + 1]
+        return self._begin(self._draft(segment.number + 1, self._footers, segment))
 
     def _write_or_undo(self, fd: int, segment: Segment, data: bytes) -> None:
         """Write all of it, or take back what was written (F6), or fail for good."""
