@@ -37,7 +37,7 @@ from zart_core.errors import (
     Weather,
     ZartError,
 )
-from zart_core.events import Closed, Event, Ok, Status
+from zart_core.events import Closed, Delivered, Event, Ok, Status
 from zart_core.hosts.explain import explain
 from zart_core.hosts.inline import closed_event, conflict, conflicts_of, emit, encoded_input, result_of
 from zart_core.hosts.ports import Clock, StepCall, SystemClock, new_id, open_log
@@ -684,6 +684,7 @@ class AsyncEngine:
                 live.again = True
             elif self.live.get(live.run.id) is live and not self.closing:
                 self.turn(live)
+        self.writer.hurry()
 
     def turn(self, live: Live) -> None:
         """Build a turn and hand it to the writer; carry on at once where there is nothing to write."""
@@ -1195,6 +1196,7 @@ class AsyncEngine:
     async def post(self, post: stored.Post) -> None:
         """Post a message and wake who gets it. Raises UnknownExecution, ExecutionClosed, StoreUnavailable."""
         self.check_usable()
+        doubt = False
         for _ in range(TRIES_MAX):
             (outcome,) = await self.writer.write([post])
             match outcome:
@@ -1205,6 +1207,8 @@ class AsyncEngine:
                 case stored.Rejected(reason) if reason.startswith("unknown"):
                     raise UnknownExecution(post.id, f"no execution has the id '{post.id}'")
                 case stored.Rejected(reason) if reason.startswith("closed"):
+                    if doubt and await self.was_accepted(post):
+                        return
                     raise ExecutionClosed(
                         post.id, f"execution '{post.id}' has ended and takes no messages any more"
                     )
@@ -1216,8 +1220,20 @@ class AsyncEngine:
                         "give it a key= and send it again: the same key counts once"
                     )
                 case _:
+                    doubt = doubt or isinstance(outcome, stored.Unknown)
                     await self.pause(CREATE_GAP_S)
         raise StoreUnavailable(f"the message to '{post.id}' was not accepted: {outcome.reason}")
+
+    async def was_accepted(self, post: stored.Post) -> bool:
+        """Whether an execution that has ended meanwhile had got the message, whose outcome was not known. O(n)."""
+        if any(message.key == post.key for message in await self.off_loop(lambda: self.log.inbox(post.id))):
+            return True
+        summary = await self.summary(post.id)
+        for run in range(summary.run, -1, -1):
+            history = await self.history(post.id, run)
+            if any(isinstance(event, Delivered) and event.key == post.key for event in history):
+                return True
+        return post.kind != "event" and summary.status in (Status.CANCELLED, Status.TERMINATED)
 
     def posted(self, post: stored.Post, number: int) -> None:
         """A message is durable: give it to the execution if it is here, or look for it."""
@@ -1276,6 +1292,7 @@ class AsyncEngine:
 
     async def closed(self, id: str) -> Closed:
         """How the execution ended, once it has. Raises the defect when it is parked."""
+        failed = 0
         while True:
             self.check_usable()
             live = self.live.get(id)
@@ -1289,9 +1306,15 @@ class AsyncEngine:
                     if closed is not None:
                         return closed
                     await self.check_parked(id)
+                    failed = 0
                 return await asyncio.wait_for(asyncio.shield(future), 30.0 if live is not None else 0.25)
             except TimeoutError:
                 continue
+            except StoreUnavailable:
+                failed += 1
+                if failed == TRIES_MAX:
+                    raise
+                await self.pause(CREATE_GAP_S * 2**failed)
             finally:
                 self.unwait(id, future)
 

@@ -32,6 +32,8 @@ class Writer:
         self.loop = loop
         self.queue: deque[tuple[Sequence[Write], Written]] = deque()
         self.busy = False
+        self.soon: asyncio.Handle | None = None
+        """The next flush, while it is only announced."""
         self.failed: StoreFailed | None = None
         self.wanted = threading.Semaphore(0)
         self.group: list[tuple[Sequence[Write], Written]] | None = None
@@ -45,10 +47,18 @@ class Writer:
         self.queue.append((writes, written))
         if not self.busy:
             self.busy = True
-            self.loop.call_soon(self.flush)
+            self.soon = self.loop.call_soon(self.flush)
+
+    def hurry(self) -> None:
+        """Do not wait for more to gather: flush now, if that is announced."""
+        if self.soon is not None:
+            self.flush()
 
     def flush(self) -> None:
         """Hand the next group over."""
+        if self.soon is not None:
+            self.soon.cancel()
+            self.soon = None
         group, count = [], 0
         while self.queue and (not group or count + len(self.queue[0][0]) <= GROUP_MAX):
             item = self.queue.popleft()
@@ -104,7 +114,7 @@ class Writer:
             outcomes = [Unknown(str(outcomes)) for writes, _ in group for _ in writes]
         if self.queue:
             self.busy = True
-            self.loop.call_soon(self.flush)
+            self.soon = self.loop.call_soon(self.flush)
         start = 0
         for writes, written in group:
             try:
