@@ -117,10 +117,10 @@ def ended(line: StepLine, event: Resolved) -> StepLine:
 
 def words_of(failure: Failure) -> str:
     """A failure in one line."""
-    own = (
-        failure.message if failure.message.startswith(failure.type) else f"{failure.type}: {failure.message}"
-    )
-    return own if failure.cause is None else f"{own} ({words_of(failure.cause)})"
+    kind, message, cause = failure.type.removeprefix("zart_core.errors."), failure.message, failure.cause
+    own = message if message.startswith(kind) else f"{kind}: {message}"
+    said = cause is None or (cause.message != "" and cause.message in message)
+    return own if cause is None or said else f"{own} ({words_of(cause)})"
 
 
 def explain(summary: Summary, events: Sequence[Event]) -> str:
@@ -140,7 +140,7 @@ def explain(summary: Summary, events: Sequence[Event]) -> str:
     if isinstance(started, Started) and started.deadline is not None:
         lines.append(f"  its deadline is {moment(started.deadline)}")
     if summary.unread:
-        lines.append(f"  {summary.unread} message(s) in its inbox that it does not wait for")
+        lines.append(f"  {summary.unread} message(s) in its inbox that it has not taken so far")
     return "\n".join(lines)
 
 
