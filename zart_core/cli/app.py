@@ -19,7 +19,9 @@ MISSING = 'the command line needs typer and rich: pip install "zart[cli]"'
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit code; `arguments` are those of the process by default."""
-    logging.getLogger("zart").addHandler(OneLine())
+    logger = logging.getLogger("zart")
+    if not any(isinstance(handler, OneLine) for handler in logger.handlers):
+        logger.addHandler(OneLine())
     try:
         code = run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()

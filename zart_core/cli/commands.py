@@ -20,7 +20,6 @@ app = typer.Typer(
     name="zart",
     help="Run durable workflows, and look after them.",
     epilog=EXIT_CODES,
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -48,7 +47,9 @@ Reason = Annotated[str, typer.Option("--reason", help="Why; it is recorded.")]
 
 def invoke(arguments: list[str]) -> int | None:
     """Run one command; gives its exit code, or raises what went wrong."""
-    code: int | None = typer.main.get_command(app).main(arguments, prog_name="zart", standalone_mode=False)
+    code: int | None = typer.main.get_command(app).main(
+        arguments or ["--help"], prog_name="zart", standalone_mode=False
+    )
     return code
 
 

@@ -19,10 +19,10 @@ from typing import Any
 from zart_core import log as stored
 from zart_core.cli.exits import CONFLICT, FAILED, INTERRUPTED, OK, TERMINATED, Ended
 from zart_core.cli.finding import find
-from zart_core.cli.progress import Progress
+from zart_core.cli.progress import Note, Progress, words_about
 from zart_core.cli.reading import opened
 from zart_core.cli.texts import as_json, at, jsonable, payload, say
-from zart_core.cli.view import View, stream_for, view_on
+from zart_core.cli.view import View, counted, stream_for, view_on
 from zart_core.errors import InvalidUse
 from zart_core.events import Closed, Status
 from zart_core.hosts import face
@@ -32,6 +32,8 @@ from zart_core.hosts.ports import new_id
 from zart_core.interpreter import CODEC
 from zart_core.workflows import Registry, Workflow
 
+WAITS_MAX = 3
+"""How many things that it waits for are named when an execution is attached to."""
 LOOK_S = 0.1
 """Time between two looks at the log."""
 
@@ -41,11 +43,11 @@ def run(target: str, text: str | None, url: str, id: str | None, concurrency: in
     workflow, registry = find(target)
     name = id or new_id(time.time())
     with opened(url, new=True) as log, reporting(name):
-        create(log, workflow, text, name)
+        known = not create(log, workflow, text, name)
         again = f"zart run {target} --store {url} --id {name}"
         view = view_on(stream_for(json))
         with face.open(log, registry, max_concurrent_steps=concurrency) as engine, signals() as received:
-            closed = watch(engine, Progress(log, name), view, received)
+            closed = watch(engine, Progress(log, name), view, received, known)
         if closed is None:
             code = TERMINATED if received == [signal.SIGTERM] else INTERRUPTED
             raise Ended(code, f"interrupted, and nothing is lost; go on with: {again}")
@@ -96,13 +98,14 @@ def read_text(text: str | None) -> str | None:
 # ---------------------------------------------------------------- watching
 
 
-def watch(engine: face.Engine, progress: Progress, view: View, received: list[int]) -> Closed | None:
+def watch(
+    engine: face.Engine, progress: Progress, view: View, received: list[int], known: bool
+) -> Closed | None:
     """Show an execution until it has ended, or a signal came (None). Raises the defect that parks it."""
     ended = asyncio.run_coroutine_threadsafe(engine.engine.closed(progress.id), engine.loop)
     before = progress.read()
-    known = progress.position > 1
     with view:
-        view.show(progress, [] if known else before)
+        view.show(progress, attached(progress) if known else before)
         while not received and not ended.done():
             concurrent.futures.wait([ended], timeout=LOOK_S)
             view.show(progress, progress.read())
@@ -111,6 +114,15 @@ def watch(engine: face.Engine, progress: Progress, view: View, received: list[in
         ended.cancel()
         return None
     return ended.result()
+
+
+def attached(progress: Progress) -> list[Note]:
+    """Say where an execution stood that was there before."""
+    now = time.time()
+    if progress.closed is not None:
+        return [Note(progress.closed.at, f"it had ended before: {progress.closed.status}")]
+    waits = [words for line in progress.waiting(now)[:WAITS_MAX] if (words := words_about(line))]
+    return [Note(now, "; ".join([f"attached to run {progress.run}: {counted(progress)}", *waits]))]
 
 
 @contextlib.contextmanager

@@ -8,7 +8,18 @@ from typing import Any
 
 from zart_core import log as stored
 from zart_core.cli.reading import events_of, summary_of
-from zart_core.cli.texts import as_json, at, columns, duration, jsonable, payload, plain, say, shortened
+from zart_core.cli.texts import (
+    as_json,
+    at,
+    columns,
+    duration,
+    jsonable,
+    one_line,
+    payload,
+    plain,
+    say,
+    shortened,
+)
 from zart_core.errors import InvalidUse
 from zart_core.events import Closed, Event, Started
 from zart_core.hosts.explain import StepLine, explain, moment, steps_of
@@ -29,7 +40,7 @@ def show_list(page: stored.Page[stored.Summary], json: bool) -> None:
                 str(item.status),
                 *numbers,
                 moment(item.updated_at),
-                shortened(item.reason),
+                shortened(one_line(item.reason), 100),
             )
         )
     for line in columns(rows):
@@ -157,7 +168,11 @@ def event_words(event: Event) -> str:
     """Give what an event says, without its time, as name=value."""
     fields = jsonable(event)
     del fields["at"]
-    given = {key: value for key, value in fields.items() if value not in (None, "", False)}
+    given = {
+        key: value
+        for key, value in fields.items()
+        if value is not None and value is not False and value != ""
+    }
     return "  ".join(f"{key}={shortened(cell(value))}" for key, value in given.items())
 
 
