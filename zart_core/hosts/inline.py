@@ -69,17 +69,14 @@ class Inline:
         """Create an execution; False when this very one was there already. Raises ExecutionConflict and EncodeError."""
         self.registry.add(workflow)
         payload, _ = encoded_input(self.codec, workflow, input)
-        (outcome,) = self.log.append([new_execution(self.codec, workflow, id, payload, self.clock.now())])
-        match outcome:
-            case Ok(receipt):
-                return receipt.created
-            case stored.Rejected(reason) if reason.startswith("conflict"):
-                raise conflict(id)
-            case _:
-                raise StoreUnavailable(f"execution '{id}' was not created: {outcome.reason}")
+        (outcome,) = self.create([new_execution(self.codec, workflow, id, payload, self.clock.now())])
+        if isinstance(outcome, Ok):
+            return outcome.value.created
+        raise conflict(id)
 
     def drive(self, id: str) -> Closed:
         """Work until the execution has ended, and say how. Raises its defect when it is parked."""
+        self.take_tree(id)
         while True:
             closed = closed_event(self.log, self.codec, id)
             if closed is not None:
@@ -108,6 +105,13 @@ class Inline:
             self.advance(run)
         return bool(runs)
 
+    def take_tree(self, id: str) -> None:
+        """Take up an execution and the children it waits for, whose workflows are known by nobody else."""
+        summary = self.log.acquire(self.worker, id, lease_s=LEASE_S)
+        if summary is not None:
+            for child in self.take_up(summary).children().values():
+                self.take_tree(child.id)
+
     def next_wake(self) -> float | None:
         """When something is due next."""
         return self.log.next_wake()
@@ -129,8 +133,17 @@ class Inline:
         run.receive(self.log.inbox(run.id))
         run.revive(self.log.records(run.id, run.run), self.registry)
         children = run.children()
-        for seq, outcome in zip(children, self.log.append(list(children.values())), strict=True):
+        for seq, outcome in zip(children, self.create(list(children.values())), strict=True):
             run.created(seq, isinstance(outcome, Ok), self.clock.now())
+
+    def create(self, news: list[stored.New]) -> list[stored.Appended]:
+        """Create executions, each once (L9), again until it is known of each that it is there or its id is taken."""
+        for tries in range(TRIES_MAX):
+            outcomes = self.log.append(news)
+            if all(isinstance(outcome, Ok) or is_conflict(outcome) for outcome in outcomes):
+                return outcomes
+            self.clock.sleep(0.02 * 2**tries)
+        raise StoreUnavailable(f"executions cannot be created: {outcomes[0]}")
 
     def advance(self, run: Run) -> None:
         """Bring a run as far as it goes without waiting."""
@@ -157,6 +170,9 @@ class Inline:
                     raise StoreUnavailable(f"execution '{run.id}' cannot be written: {outcomes[0]}")
                 self.clock.sleep(0.01 * 2**tries)
                 self.revive(run)
+                if run.closed is not None:  # the turn was written after all, and it was the last one
+                    self.runs.pop(run.id).drop()
+                    return
 
     def carry_out(self, run: Run, effects: Effects) -> bool:
         """Do what a durable turn asks for; True when the run is over or has nothing more to do now."""
@@ -201,6 +217,11 @@ class Inline:
 def encoded_input(codec: Codec, workflow: Workflow[Any, Any], input: Any) -> tuple[bytes, Any]:
     """The input as it is written down, and as it comes back. Raises EncodeError that names workflow and field."""
     return codec.through(input, workflow.input_type, f"the input of workflow '{workflow.name}'")
+
+
+def is_conflict(outcome: stored.Appended) -> bool:
+    """Whether an id that was to be created is taken by something else."""
+    return isinstance(outcome, stored.Rejected) and outcome.reason.startswith("conflict")
 
 
 def conflict(id: str) -> ExecutionConflict:

@@ -1,0 +1,84 @@
+"""The inline host, where things go wrong: what `tests/test_faulty_store.py` does not already show."""
+
+from __future__ import annotations
+
+import pytest
+
+import zart_core as zart
+from zart_core.hosts.inline import Inline
+from zart_core.log import Post
+from zart_core.testing import FaultyStore, VirtualClock
+from zart_stores import memory
+
+
+@zart.workflow("grandchild")
+def grandchild() -> zart.Flow[int]:
+    return (yield from zart.wait_for_event("go", int))
+
+
+@zart.workflow("child")
+def child() -> zart.Flow[int]:
+    return (yield from zart.child(grandchild, id="grandchild"))
+
+
+@zart.workflow("parent")
+def parent() -> zart.Flow[int]:
+    return (yield from zart.child(child, id="child"))
+
+
+@pytest.fixture
+def log():
+    """A log of one's own."""
+    return memory.open("memory:")
+
+
+@pytest.fixture
+def host(log):
+    """Makes hosts that know the parent only, and give up when nothing is due."""
+    hosts: list[Inline] = []
+
+    def rest(_: float | None) -> None:
+        raise zart.Stuck("nothing is due")
+
+    def make() -> Inline:
+        hosts.append(Inline(log, zart.Registry(parent), clock=VirtualClock(), rest=rest))
+        return hosts[-1]
+
+    yield make
+    for made in hosts:
+        for run in made.runs.values():
+            run.drop()
+
+
+def test_children_go_on_under_another_host(log, host):
+    """A host that takes up a parent knows its children, and theirs, though only they are due."""
+    first = host()
+    first.start(parent, None, "parent")
+    with pytest.raises(zart.Stuck):
+        first.drive("parent")
+    log.release(first.worker)
+    log.append([Post("grandchild", "event", "go", b"5", 0.0)])
+
+    closed = host().drive("parent")
+
+    assert (closed.status, closed.payload) == (zart.Status.COMPLETED, b"5")
+
+
+@pytest.mark.parametrize("fault", ["rejected", "written", "unwritten"])
+def test_a_start_is_tried_again(log, fault):
+    """An execution is created once, whatever becomes of the first append."""
+    host = Inline(FaultyStore(log, {0: fault}), zart.Registry(parent), clock=VirtualClock())
+
+    host.start(parent, None, "parent")
+
+    assert [summary.id for summary in log.list().items] == ["parent"]
+    with pytest.raises(zart.ExecutionConflict):
+        host.start(child, None, "parent")
+
+
+def test_a_start_gives_up(log):
+    """A store that refuses for ever is weather."""
+    host = Inline(FaultyStore(log, lambda method, n: "rejected"), zart.Registry(parent), clock=VirtualClock())
+
+    with pytest.raises(zart.StoreUnavailable, match="full"):
+        host.start(parent, None, "parent")
