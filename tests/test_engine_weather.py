@@ -1,0 +1,386 @@
+"""The engine under bad weather: what is Ok is in, what is Rejected is out, Unknown is read back (I9)."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from engines import STORES, Ledger, Sky, sky, until
+
+import zart_core as zart
+from zart_core.hosts.ports import open_log
+from zart_core.log import Mark, New, Post, Turn, Write
+
+WEATHER = ("lost", "written", "full", "unavailable")
+
+
+@pytest.fixture(params=STORES)
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    made = sky(request.param, tmp_path)
+    yield made
+    made.close()
+
+
+def saga(ledger: Ledger, **options: Any) -> Any:
+    """Three steps in a row, one of which fails at first, two side by side, and a child."""
+
+    @zart.step("work-{n}", retry=zart.Retry.fixed(2, 0.001), **options)
+    def work(n: int) -> int:
+        if ledger(n) == 1 and n == 2:
+            raise RuntimeError("once")
+        return n
+
+    @zart.workflow("child")
+    def child(n: int) -> zart.Flow[int]:
+        return (yield from work(n))
+
+    @zart.workflow("saga")
+    def flow(_: None) -> zart.Flow[int]:
+        total = 0
+        for n in (1, 2, 3):
+            total += yield from work(n)
+        total += sum((yield from zart.wait([work(4), work(5)])))
+        total += yield from zart.child(child, 6)
+        total += yield from zart.wait_for_event("number", int)
+        return total
+
+    return flow, child
+
+
+def test_each_weather_at_each_append_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    """Whichever append meets whatever weather: the result is the same, and no step runs again for it (I9, I10, I12)."""
+    seen = set()
+    for weather, at in itertools.product(WEATHER, range(1, 16)):
+        ledger = Ledger()
+        flow, child = saga(ledger)
+        log = Sky(open_log("memory:"))
+        count = itertools.count(1)
+        log.match = lambda write, count=count, at=at: isinstance(write, Turn) and next(count) == at
+        log.forecast = [weather]
+        with zart.open(log, [flow, child]) as engine:
+            handle = engine.start(flow, None, id="a")
+            handle.send("number", 100, key="k")
+            assert handle.result(10) == 121, (weather, at)
+            history = handle.history()
+        if not log.forecast:
+            seen.add((weather, at))
+        assert sorted(ledger.entries) == [1, 2, 2, 3, 4, 5, 6], (weather, at)
+        outcomes = [event.seq for event in history if isinstance(event, zart.Resolved)]
+        assert len(outcomes) == len(set(outcomes)), (weather, at)
+        log.verify()
+        log.close()
+    assert len(seen) >= 30
+
+
+def test_a_storm_on_each_store(log: Sky) -> None:
+    """A third of all appends fail in some way; everything ends, once, as it should (I9)."""
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    ledger = Ledger()
+    flow, child = saga(ledger)
+    log.match = lambda write: isinstance(write, Turn | Mark) and chance.random() < 0.3
+    log.forecast = [chance.choice(WEATHER) for _ in range(60)]
+    log.reads = []
+    with zart.open(log, [flow, child]) as engine:
+        handles = [engine.start(flow, None, id=f"a{n}") for n in range(5)]
+        for handle in handles:
+            handle.send("number", 100, key="k")
+        log.reads = [""] * 5
+        assert [handle.result(60) for handle in handles] == [121] * 5
+    assert {n: ledger.entries.count(n) for n in range(1, 7)} == {1: 5, 2: 6, 3: 5, 4: 5, 5: 5, 6: 5}
+    log.verify()
+
+
+@pytest.mark.parametrize("weather", WEATHER)
+def test_an_outcome_in_hand_is_kept_while_the_weather_is_bad(weather: str) -> None:
+    """A step that has run is not run again, however long its outcome cannot be written."""
+    ledger = Ledger()
+
+    @zart.step()
+    def once() -> int:
+        return ledger("once")
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[int]:
+        return (yield from once())
+
+    log = Sky(open_log("memory:"))
+    log.forecast = [weather] * 4
+    with zart.open(log, [flow]) as engine:
+        assert engine.run(flow, None) == 1
+    assert ledger.entries == ["once"]
+    log.close()
+
+
+@pytest.mark.parametrize("weather", WEATHER)
+def test_a_start_in_bad_weather(weather: str) -> None:
+    """A creation of unknown outcome is read back: one execution, created by this call, its step run once."""
+    ledger = Ledger()
+
+    @zart.step(at_most_once=True)
+    def once() -> int:
+        return ledger("once")
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[int]:
+        return (yield from once())
+
+    log = Sky(open_log("memory:"))
+    log.match = lambda write: isinstance(write, New)
+    log.forecast = [weather] * 3
+    with zart.open(log, [flow]) as engine:
+        handle = engine.start(flow, None, id="a")
+        assert handle.created
+        assert handle.result(5) == 1
+        assert not engine.start(flow, None, id="a").created
+    assert ledger.entries == ["once"]
+    log.close()
+
+
+@pytest.mark.parametrize("weather", ["lost", "written", "unavailable"])
+def test_a_message_in_bad_weather(weather: str) -> None:
+    """With a key it is sent again and counts once; without one the caller is told that it is not known."""
+
+    @zart.workflow("w2")
+    def listens(_: None) -> zart.Flow[list[int]]:
+        first = yield from zart.wait_for_event("number", int)
+        second = yield from zart.wait_for_event("number", int)
+        return [first, second]
+
+    log = Sky(open_log("memory:"))
+    log.match = lambda write: isinstance(write, Post)
+    with zart.open(log, [listens]) as engine:
+        handle = engine.start(listens, None)
+        log.forecast = [weather] * 2
+        handle.send("number", 1, key="one")
+        log.forecast = [weather]
+        with pytest.raises(zart.StoreUnavailable, match="key="):
+            handle.send("other", 2)
+        handle.send("number", 2)
+        assert handle.result(5) == [1, 2]
+    log.close()
+
+
+def test_a_full_store_works_again_when_there_is_room() -> None:
+    """Rejected("full") is waited out; starts and messages raise StoreUnavailable meanwhile (F6)."""
+
+    @zart.workflow("w")
+    def listens(_: None) -> zart.Flow[int]:
+        return (yield from zart.wait_for_event("number", int))
+
+    log = Sky(open_log("memory:"))
+    with zart.open(log, [listens]) as engine:
+        handle = engine.start(listens, None)
+        log.match = lambda write: True
+        log.forecast = ["full"] * 1000
+        with pytest.raises(zart.StoreUnavailable, match="full"):
+            engine.start(listens, None)
+        with pytest.raises(zart.StoreUnavailable, match="full"):
+            handle.send("number", 1)
+        log.forecast = []
+        handle.send("number", 2)
+        assert handle.result(5) == 2
+        assert engine.engine.slots == 64
+    log.close()
+
+
+def test_a_store_that_has_failed_stops_the_engine_and_loses_nothing() -> None:
+    """Whoever waits is told; the next engine on the log goes on (F5)."""
+    ledger = Ledger()
+
+    @zart.step()
+    def work() -> int:
+        return ledger("work")
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[int]:
+        return (yield from work())
+
+    inner = open_log("memory:")
+    log = Sky(inner)
+    log.forecast = ["failed"]
+    with zart.open(log, [flow]) as engine:
+        handle = engine.start(flow, None, id="a")
+        with pytest.raises(zart.StoreFailed):
+            handle.result(5)
+        with pytest.raises(zart.StoreFailed):
+            engine.start(flow, None)
+        inner.release(engine.engine.worker)  # as its death would
+    with zart.open(inner, [flow]) as engine:
+        assert engine.get("a").result(5) == 2
+    inner.close()
+
+
+def test_children_are_created_in_bad_weather() -> None:
+    """A child that could not be made sure of is no conflict: it is tried again."""
+    ledger = Ledger()
+    flow, child = saga(ledger)
+    inner = open_log("memory:")
+
+    @zart.workflow("parent")
+    def parent(_: None) -> zart.Flow[int]:
+        return (yield from zart.child(waiting, None, id="c"))
+
+    @zart.workflow("waiting")
+    def waiting(_: None) -> zart.Flow[int]:
+        return (yield from zart.wait_for_event("number", int))
+
+    with zart.open(inner, [parent, waiting]) as engine:
+        engine.start(parent, None, id="p")
+        until(lambda: engine.list(id_prefix="c").items)
+    log = Sky(inner)
+    log.match = lambda write: isinstance(write, New)
+    log.forecast = ["full", "unavailable", "lost"]
+    with zart.open(log, [parent, waiting]) as engine:
+        engine.send("p", "poke", 1)
+        until(lambda: not log.forecast)
+        engine.send("c", "number", 3)
+        assert engine.get("p").result(5) == 3
+    inner.close()
+
+
+def test_what_a_store_refuses_at_its_edge_hinders_nobody() -> None:
+    """An id that no store takes parks the one who asked for it; who was in the same commit goes on (I8)."""
+
+    @zart.workflow("child")
+    def child(_: None) -> zart.Flow[None]:
+        yield from zart.wait_for_event("never")
+
+    @zart.workflow("bad")
+    def bad(_: None) -> zart.Flow[None]:
+        yield from zart.sleep("a-moment", 0.01)
+        yield from zart.child(child, None, id="x" * 300)
+
+    @zart.workflow("good")
+    def good(n: int) -> zart.Flow[int]:
+        yield from zart.sleep("a-moment", 0.01)
+        return n
+
+    with zart.open("memory:", [bad, good, child]) as engine:
+        handles = [engine.start(good, n) for n in range(10)]
+        broken = engine.start(bad, None)
+        handles += [engine.start(good, n) for n in range(10, 20)]
+        assert [handle.result(5) for handle in handles] == list(range(20))
+        with pytest.raises(zart.Defect, match="cannot be stored"):
+            broken.result(5)
+        assert engine.run(good, 99) == 99
+
+
+def test_group_commit_groups_across_executions() -> None:
+    """While one commit runs, what gathers is written in the next one (L6)."""
+    from engines import Sky as Base
+
+    class Slow(Base):
+        blocking = True  # type: ignore[assignment]
+
+        def append(self, batch: Any) -> Any:
+            threading.Event().wait(0.005)
+            return super().append(batch)
+
+    @zart.step()
+    async def work() -> None: ...
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[None]:
+        yield from work()
+        yield from work().named("more")
+
+    log = Slow(open_log("memory:"))
+    with zart.open(log, [flow]) as engine:
+        import asyncio
+
+        async def all_at_once() -> None:
+            handles = await asyncio.gather(*(engine.engine.start(flow, None) for _ in range(100)))
+            await asyncio.gather(*(handle.result() for handle in handles))
+
+        engine.await_(all_at_once())
+    writes = [write for batch in log.batches for write in batch]
+    commits = [batch for batch in log.batches if batch]
+    assert len(writes) >= 300
+    assert len(commits) <= 40
+    log.close()
+
+
+def test_a_sequential_step_costs_one_commit() -> None:
+    """Create and first step in one, then one for each step (DESIGN 2)."""
+
+    @zart.step("work-{n}", timeout="1h")
+    def work(n: int) -> int:
+        return n
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[None]:
+        for n in range(10):
+            yield from work(n)
+
+    log = Sky(open_log("memory:"))
+    with zart.open(log, [flow]) as engine:
+        engine.run(flow, None)
+        commits: list[list[Write]] = [batch for batch in log.batches if batch]
+    assert len(commits) == 11
+    log.close()
+
+
+def test_a_lease_that_ran_out_and_was_taken_by_nobody_is_taken_again(tmp_path: Path) -> None:
+    """The engine goes on with what it holds; the running step is not started a second time."""
+    ledger, gate = Ledger(), threading.Event()
+
+    @zart.step()
+    def slow() -> str:
+        ledger("slow")
+        gate.wait(20)
+        return "done"
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[str]:
+        return (yield from slow())
+
+    log = open_log("memory:")
+    with zart.open(log, [flow]) as engine:
+        handle = engine.start(flow, None, id="a")
+        until(lambda: ledger.entries)
+        log.release(engine.engine.worker)  # as a sweep by somebody else would
+        until(lambda: (item := log.summary("a")) and item.fence == 2)
+        gate.set()
+        assert handle.result(5) == "done"
+    assert ledger.entries == ["slow"]
+    log.close()
+
+
+def test_an_execution_that_somebody_else_has_is_let_go() -> None:
+    """A stale turn is refused, the attempt's result dropped, and the other one's result is what counts (F15)."""
+    ledger, gate = Ledger(), threading.Event()
+
+    @zart.step()
+    def slow() -> str:
+        if ledger("slow") == 1:
+            gate.wait(20)
+            return "late"
+        return "done"
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[str]:
+        return (yield from slow())
+
+    log = open_log("memory:")
+    with zart.open(log, [flow]) as first:
+        handle = first.start(flow, None, id="a")
+        until(lambda: ledger.entries)
+        with zart.open(log, [flow]) as second:
+            log.release(first.engine.worker)
+            second.engine.loop.call_soon_threadsafe(second.engine.claiming.set)
+            if second.get("a").status() is not zart.Status.COMPLETED:
+                until(lambda: len(ledger.entries) == 2 or log.summary("a").owner == first.engine.worker)  # type: ignore[union-attr]
+            gate.set()
+            assert handle.result(10) in ("done", "late")
+        until(lambda: first.engine.slots == 64)
+        outcomes = [event for event in handle.history() if isinstance(event, zart.Resolved)]
+        assert len(outcomes) == 1
+    log.close()
+
+
