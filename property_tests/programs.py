@@ -39,7 +39,7 @@ class Nap:
 
 @attrs.frozen
 class Await:
-    """An event wait; `event` None is one of its own, which comes `comes` seconds after the run or the wait began."""
+    """An event wait; without `event` one of its own, which comes so long after the run or the wait began."""
 
     event: str | None
     timeout: float | None
@@ -383,8 +383,8 @@ def follow(body: Body, where: str, frame: Frame) -> Generator[Any, Any, bool]:
                 finally:
                     yield from follow(statement.final, f"{place}f", frame)
             case Fork():
-                way = statement.odd if parity(frame.seen) else statement.even
-                if (yield from follow(way, f"{place}w", frame)):
+                way, suffix = (statement.odd, "o") if parity(frame.seen) else (statement.even, "e")
+                if (yield from follow(way, f"{place}{suffix}", frame)):
                     return True
             case Leave("return"):
                 return True
@@ -417,8 +417,8 @@ def walk(body: Body, where: str = "r") -> Iterator[tuple[str, Any]]:
                 for part, suffix in (statement.body, "b"), (statement.rescue, "r"), (statement.final, "f"):
                     yield from walk(part, f"{place}{suffix}")
             case Fork():
-                yield from walk(statement.even, f"{place}w")
-                yield from walk(statement.odd, f"{place}w")
+                yield from walk(statement.even, f"{place}e")
+                yield from walk(statement.odd, f"{place}o")
 
 
 def walk_target(target: Target, place: str) -> Iterator[tuple[str, Any]]:
@@ -671,7 +671,8 @@ def read(body: Body, where: str, strand: Strand, seen: list[Any], tasks: list[It
                 finally:
                     read(statement.final, f"{place}f", strand, seen, tasks)
             case Fork():
-                if read(statement.odd if parity(seen) else statement.even, f"{place}w", strand, seen, tasks):
+                way, suffix = (statement.odd, "o") if parity(seen) else (statement.even, "e")
+                if read(way, f"{place}{suffix}", strand, seen, tasks):
                     return True
             case Leave("raise"):
                 raise Broken("as the program says")
