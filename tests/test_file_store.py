@@ -462,6 +462,18 @@ def test_misfit(fs, item):
     assert sorted(fs.list_directory("/log")) == ["lock", "segment-00000001.zart"], "nothing was changed"
 
 
+@pytest.mark.parametrize(("sequence", "mark"), [(0, 0), (2, 0), (1, 10_000)])
+def test_order(fs, sequence, mark):
+    """A frame out of order, or with a mark that cannot be, is damage, also at the end of a log (I2)."""
+    write(opened(fs), new())
+    data = fs.read_file(FIRST)
+    head, _, _ = frames.read_head(data, FIRST)
+    body = bodies.encode(turn("a", 1, "X"))
+    fs.write_file(FIRST, data + frames.Sealer(head.salt).line(body, len(data), sequence, mark))
+    with pytest.raises(LogCorrupt, match="expected frame 1 with a mark up to"):
+        again(fs)
+
+
 def test_fence_goes_back(fs):
     """A turn of an older fence after a newer one is damage (I6)."""
     log = opened(fs)
@@ -763,6 +775,28 @@ def test_restored_segment(fs):
         again(fs)
 
 
+def test_foreign_segment(fs):
+    """A segment of another log, whole and as long, does not fit the one that follows."""
+    names, other = rotated(fs), SimulatedFileSystem()
+    rotated(other)
+    fs.write_file(FIRST, other.read_file(f"/log/{names[0]}"))
+    with pytest.raises(LogCorrupt, match="expected the end at"):
+        opened(fs)
+
+
+def test_rotation_syncs(fs):
+    """At level process a loss of power may take the end of the log, but never leaves a hole in it."""
+    log = opened(fs, segment_bytes=600, durability="process")
+    write(log, new())
+    states = []
+    fs.on_call = lambda call: states.extend(fs.crash_states(8, ignore=["lock"]))
+    for n in range(1, 8):
+        write(log, turn("a", n, f"E{n}"))
+    found = [kinds(opened(state)) for state in states]
+    assert all(names == ["Started", *(f"E{n}" for n in range(1, 8))][: len(names)] for names in found)
+    assert len({len(names) for names in found}) > 3
+
+
 def test_unfinished_segment(fs):
     """A segment that never got its name is removed."""
     write(opened(fs), new())
@@ -924,9 +958,13 @@ def test_rejected_does_not_come_back(fs):
     assert all(outcome.reason.startswith("full") for outcome in log.append(batch))
     states = []
     fs.on_call = lambda call: states.extend(fs.crash_states(ignore=["lock"]))
-    write(log, filler)
+    write(log, filler, turn("c", 1, "Q"))
     logs = [opened(state) for state in states]
-    assert {(len(kinds(log)), len(kinds(log, "b"))) for log in logs} == {(1, 1), (2, 1)}
+    assert {(len(kinds(log)), len(kinds(log, "b")), len(kinds(log, "c"))) for log in logs} == {
+        (1, 1, 1),
+        (2, 1, 1),
+        (2, 1, 2),
+    }
 
 
 def test_full_for_long(fs):
@@ -1080,3 +1118,15 @@ def test_real_sync_is_called(tmp_path):
 def test_sector_size():
     """The sector of the simulation is the one that the drafts of the format count with."""
     assert SECTOR == 512
+
+
+def test_checksum_covers():
+    """A frame verifies under its own salt and at its own offset alone, and no bit of it may differ (Rule 2)."""
+    line = frames.Sealer("salt").line(b'{"a":1}', 300, 7, 100)
+    assert isinstance(frames.Sealer("salt").read(line, 0, 300), frames.Frame)
+    assert isinstance(frames.Sealer("salt").read(line, 0, 301), frames.Damage)
+    assert isinstance(frames.Sealer("tlas").read(line, 0, 300), frames.Damage)
+    for bit in range(len(line) * 8):
+        other = bytearray(line)
+        other[bit // 8] ^= 1 << bit % 8
+        assert isinstance(frames.Sealer("salt").read(bytes(other), 0, 300), frames.Damage)

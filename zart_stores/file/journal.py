@@ -238,11 +238,8 @@ class Journal:
             raise corrupt(segment.path, Damage(0, f"frame {self._sequence} to come first", found))
 
     def _accept(self, segment: Segment, frame: Frame) -> None:
-        """Count a frame that follows; its number and its mark must fit."""
-        if frame.sequence != self._sequence or frame.mark > frame.offset:
-            expected = f"frame {self._sequence} with a mark up to {frame.offset}"
-            found = f"frame {frame.sequence}, mark {frame.mark}"
-            raise corrupt(segment.path, Damage(frame.offset, expected, found))
+        """Count a frame that follows."""
+        check_order(segment, frame, self._sequence)
         self._sequence += 1
         segment.end = frame.end
         segment.last_sum = frame.sum
@@ -252,6 +249,8 @@ class Journal:
         data = self._read_file(segment.path)
         self._check_base(segment)
         frames, cut = recover(segment, data)
+        for sequence, frame in enumerate(frames, self._sequence):
+            check_order(segment, frame, sequence)
         durable = max([segment.head_bytes + segment.head.kept, *(frame.mark for frame in frames)])
         for frame in frames:
             if frame.offset < durable:
@@ -582,6 +581,14 @@ def recover(segment: Segment, data: bytes) -> tuple[list[Frame], int]:
         frames.append(found)
         offset = found.end
     return frames, len(data) - offset
+
+
+def check_order(segment: Segment, frame: Frame, sequence: int) -> None:
+    """Raise LogCorrupt unless the frame has this number, and a mark that can be."""
+    if frame.sequence != sequence or frame.mark > frame.offset:
+        expected = f"frame {sequence} with a mark up to {frame.offset}"
+        found = f"frame {frame.sequence}, mark {frame.mark}"
+        raise corrupt(segment.path, Damage(frame.offset, expected, found))
 
 
 def later(segment: Segment, data: bytes, offset: int) -> Iterator[Frame]:
