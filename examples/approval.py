@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import attrs
 
 import zart_core as zart
@@ -55,7 +57,8 @@ def main() -> None:
         ignored = engine.start(approval, Request("eve", 5, patience="200ms"))
         print(approved.explain())
         approved.send("manager-approval", {"approved": True, "by": "grace"}, key="form-1")
-        approved.send("manager-approval", {"approved": False, "by": "grace"}, key="form-1")  # no effect
+        with contextlib.suppress(zart.ExecutionClosed):  # the same key again: no effect, or too late
+            approved.send("manager-approval", {"approved": False, "by": "grace"}, key="form-1")
         rejected.send("manager-approval", {"approved": False, "by": "grace"})
         for handle in (approved, rejected, ignored):
             print("->", handle.result())

@@ -1,7 +1,5 @@
 """Errors as answers, errors as values, retries that run out, and what to do when a run fails."""
 
-from __future__ import annotations
-
 import attrs
 
 import zart_core as zart
@@ -46,8 +44,8 @@ def refund(sku: str) -> str:
 
 
 def explain(purchase: Purchase, failure: Exception) -> str:
-    exhausted = isinstance(failure, zart.RetryExhausted)
-    return f"no luck in {failure.attempts} attempts" if exhausted else f"failed: {failure}"
+    tried = failure.attempts if isinstance(failure, zart.RetryExhausted) else 0
+    return f"no luck in {tried} attempts" if tried else f"failed: {failure}"
 
 
 def refund_it(purchase: Purchase, failure: Exception) -> zart.Flow[str]:
@@ -70,7 +68,7 @@ purchase_refunded = zart.workflow("purchase-refunded", on_failure=refund_it)(buy
 
 
 def main() -> None:
-    orders = [Purchase("sku-1", 1999), Purchase("sku-2", 20_000), Purchase("sku-3", 666), Purchase("", 1)]
+    orders = Purchase("sku-1", 1999), Purchase("sku-2", 20_000), Purchase("sku-3", 666), Purchase("", 1)
     with zart.open("memory:", [purchase_mapped, purchase_refunded]) as engine:
         handles = [engine.start(buy_it, o) for o in orders for buy_it in (purchase_mapped, purchase_refunded)]
         print(*(handle.result() for handle in handles), sep="\n")
