@@ -30,7 +30,7 @@ Store = Annotated[
     typer.Option("--store", envvar="ZART_STORE", help="Where executions are kept, such as sqlite:orders.db."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Id = Annotated[str, typer.Argument(help="The execution's id.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The execution's id.")]
 NewId = Annotated[str | None, typer.Option("--id", help="The execution's id; a new one by default.")]
 Target = Annotated[
     str,
@@ -82,7 +82,7 @@ def start(
 @app.command()
 def send(
     id: Id,
-    event: Annotated[str, typer.Argument(help="The event's name.")],
+    event: Annotated[str, typer.Argument(metavar="EVENT", help="The event's name.")],
     payload: Annotated[
         str, typer.Argument(metavar="[JSON]", help="The payload; - reads it from stdin.")
     ] = "null",

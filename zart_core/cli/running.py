@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import logging
+import shlex
 import signal
 import sys
 import time
@@ -20,7 +21,7 @@ from zart_core import log as stored
 from zart_core.cli.exits import CONFLICT, FAILED, INTERRUPTED, OK, TERMINATED, Ended
 from zart_core.cli.finding import find
 from zart_core.cli.progress import Note, Progress, words_about
-from zart_core.cli.reading import opened
+from zart_core.cli.reading import ON_DISK, opened
 from zart_core.cli.texts import as_json, at, jsonable, payload, say
 from zart_core.cli.view import View, counted, stream_for, view_on
 from zart_core.errors import InvalidUse
@@ -44,14 +45,20 @@ def run(target: str, text: str | None, url: str, id: str | None, concurrency: in
     name = id or new_id(time.time())
     with opened(url, new=True) as log, reporting(name):
         known = not create(log, workflow, text, name)
-        again = f"zart run {target} --store {url} --id {name}"
-        view = view_on(stream_for(json))
+        view, progress = view_on(stream_for(json)), Progress(log, name)
+        stood = attached(progress) if known else []
         with face.open(log, registry, max_concurrent_steps=concurrency) as engine, signals() as received:
-            closed = watch(engine, Progress(log, name), view, received, known)
+            closed = watch(engine, progress, stood, view, received)
         if closed is None:
             code = TERMINATED if received == [signal.SIGTERM] else INTERRUPTED
-            raise Ended(code, f"interrupted, and nothing is lost; go on with: {again}")
+            raise Ended(code, f"interrupted, and nothing is lost; go on with: {again(target, url, name)}")
         return report(log, name, closed, json)
+
+
+def again(target: str, url: str, id: str) -> str:
+    """Give the command that resumes an execution; a URL that may hold a password is left out."""
+    store = ["--store", url] if url.partition(":")[0] in ON_DISK else []
+    return shlex.join(["zart", "run", target, *store, "--id", id])
 
 
 def start(target: str, text: str | None, url: str, id: str | None, json: bool) -> int:
@@ -99,13 +106,12 @@ def read_text(text: str | None) -> str | None:
 
 
 def watch(
-    engine: face.Engine, progress: Progress, view: View, received: list[int], known: bool
+    engine: face.Engine, progress: Progress, stood: list[Note], view: View, received: list[int]
 ) -> Closed | None:
     """Show an execution until it has ended, or a signal came (None). Raises the defect that parks it."""
     ended = asyncio.run_coroutine_threadsafe(engine.engine.closed(progress.id), engine.loop)
-    before = progress.read()
     with view:
-        view.show(progress, attached(progress) if known else before)
+        view.show(progress, [*stood, *progress.read()])
         while not received and not ended.done():
             concurrent.futures.wait([ended], timeout=LOOK_S)
             view.show(progress, progress.read())
@@ -117,7 +123,8 @@ def watch(
 
 
 def attached(progress: Progress) -> list[Note]:
-    """Say where an execution stood that was there before."""
+    """Say where an execution stands that was there before."""
+    progress.read()
     now = time.time()
     if progress.closed is not None:
         return [Note(progress.closed.at, f"it had ended before: {progress.closed.status}")]

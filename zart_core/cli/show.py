@@ -161,7 +161,7 @@ def history(log: stored.EventLog, id: str, run: int | None, json: bool) -> None:
 
 def event_json(event: Event) -> dict[str, Any]:
     """Give an event as plain data."""
-    return {"event": type(event).__name__, **jsonable(event), "at": at(event.at)}
+    return {"type": type(event).__name__, **jsonable(event), "at": at(event.at)}
 
 
 def event_words(event: Event) -> str:
