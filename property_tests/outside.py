@@ -203,8 +203,10 @@ class Timely:
         ends = begins + takes
         if cut < ends:
             return cut, zart.Resolved(seq, zart.Cancellation("grace"), cut)
-        if progress.attempt < failures and cut == math.inf:
-            failure = CODEC.failure_of(Broken("once more"))
+        failure = CODEC.failure_of(Broken("once more"))
+        if progress.attempt < failures and cut < math.inf:
+            return ends, zart.Resolved(seq, zart.Failed(failure), ends)
+        if progress.attempt < failures:
             return ends, zart.Retried(seq, progress.attempt, failure, ends + RETRY_DELAY, ends)
         return ends, zart.Resolved(seq, outcome_of(issued), ends)
 

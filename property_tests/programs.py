@@ -614,8 +614,10 @@ def read_act(target: Act, place: str, start: float, cut: float, value: int) -> t
         end = start + takes
         if cut < start:
             return None, zart.Cancelled("read"), cut
-        if cut < end:
-            return None, zart.Cancelled("read"), min(end, cut + GRACE)
+        if cut + GRACE < end:
+            return None, zart.Cancelled("read"), cut + GRACE
+        if cut < end and attempt < target.failures:
+            return None, ERRORS["broken"], end
         if attempt < target.failures:
             start = end + RETRY_DELAY
     if target.ends == "ok":

@@ -1,0 +1,219 @@
+"""@step: names and templates (R2), calls, methods, and what cannot be a step."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import attrs
+import pytest
+
+import zart_core as zart
+from zart_core.steps import StepFunction
+
+
+@attrs.frozen
+class Page:
+    number: int
+
+
+def made(step: Any, *args: Any, **kwargs: Any) -> Any:
+    """A command that nobody will report as forgotten."""
+    command = step(*args, **kwargs)
+    command.yielded = True
+    return command
+
+
+def name_of(template: str, *args: Any, **kwargs: Any) -> str:
+    """What a template makes of a call of a function of (a, b=2)."""
+
+    @zart.step(template)
+    def fn(a: Any, b: Any = 2) -> Any:
+        return a
+
+    return made(fn, *args, **kwargs).name
+
+
+@pytest.mark.parametrize(
+    ("template", "args", "kwargs", "name"),
+    [
+        ("static", (1,), {}, "static"),
+        ("x-{a}", (1,), {}, "x-1"),
+        ("x-{a}-{b}", (1,), {}, "x-1-2"),
+        ("x-{a}-{b}", (1, 3), {}, "x-1-3"),
+        ("{b}-{a}", (1, 3), {}, "3-1"),
+        ("x-{a}", (), {"a": 5}, "x-5"),
+        ("x-{a:03}", (7, 0), {}, "x-007"),
+        ("x-{a!r}", ("s", 0), {}, "x-'s'"),
+        ("x-{a:>{b}}", (7, 4), {}, "x-   7"),
+        ("page-{a.number}", (Page(4),), {}, "page-4"),
+        ("x-{a[0]}-{a[k]}", ({0: 1, "k": 2},), {}, "x-1-2"),
+        ("{{a}}-{b}", (1, 3), {}, "{a}-3"),
+    ],
+)
+def test_a_template_is_filled_from_the_arguments(template, args, kwargs, name):
+    """R2: by position, by name, with defaults, attributes, items and formats."""
+    assert name_of(template, *args, **kwargs) == name
+
+
+def test_the_name_is_the_functions_unless_given():
+    """R2: with dashes for underscores; `.named` replaces it and nothing else."""
+
+    @zart.step()
+    def charge_card(order: str) -> str:
+        return order
+
+    command = made(charge_card, "42")
+    other = command.named("second")
+    other.yielded = True
+    assert (command.name, other.name) == ("charge-card", "second")
+    assert (other.function, other.args, other.kwargs) == (command.function, command.args, command.kwargs)
+    with pytest.raises(zart.InvalidUse, match="the name is ''"):
+        command.named("")
+
+
+def test_hostile_arguments_are_escaped_in_a_name():
+    """L11, F22: a name stays printable, one line and encodable, whatever the arguments hold."""
+    assert name_of("x-{a}", "two\nlines\x00\ud800\x1b[2J") == "x-two\\nlines\\x00\\ud800\\x1b[2J"
+    assert name_of("{a}", "Münchën 😀") == "Münchën 😀"
+    with pytest.raises(zart.InvalidUse, match="came out empty"):
+        name_of("{a}", "")
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("x-{nobody}", "names no parameter with {nobody}; the function takes: a"),
+        ("x-{}", "names no parameter"),
+        ("x-{0}", "names no parameter"),
+        ("x-{a", "no valid template"),
+        ("{{a}}", "has an escaped brace"),
+        ("", "give a non-empty text"),
+        ("two\nlines", "printable characters"),
+    ],
+)
+def test_a_template_that_cannot_work_is_refused_at_the_decorator(template, message):
+    """R2: InvalidUse, before anything runs."""
+    with pytest.raises(zart.InvalidUse) as caught:
+        zart.step(template)(lambda a: a)
+    assert message in str(caught.value)
+
+
+def test_a_call_with_wrong_arguments_is_a_type_error_at_the_call():
+    """As for any function."""
+
+    @zart.step("s")
+    def fn(a: int, *, b: int) -> int:
+        return a
+
+    for call in (lambda: fn(), lambda: fn(1), lambda: fn(1, 2), lambda: fn(1, b=2, c=3)):
+        with pytest.raises(TypeError):
+            call()
+
+
+def test_arguments_are_bound_and_called_as_python_does():
+    """Positions, keywords, defaults, *args and **kwargs come through the log as one value for each parameter."""
+
+    @zart.step("s")
+    def fn(a: int, b: int = 2, *rest: int, c: int, d: int = 4, **more: int) -> Any:
+        return a, b, rest, c, d, more
+
+    command = made(fn, 1, 7, 8, 9, c=3, e=5)
+    values = fn.bound(command)
+    assert values == [1, 7, (8, 9), 3, 4, {"e": 5}]
+    assert fn.call(values) == (1, 7, (8, 9), 3, 4, {"e": 5})
+
+
+def test_a_step_may_be_a_method():
+    """It is bound as a method is; the instance is no argument."""
+
+    class Till:
+        def __init__(self, currency: str) -> None:
+            self.currency = currency
+
+        @zart.step("charge-{cents}")
+        def charge(self, cents: int) -> str:
+            return f"{cents} {self.currency}"
+
+    till = Till("EUR")
+    command = made(till.charge, 5)
+    assert (command.name, command.function.call([5])) == ("charge-5", "5 EUR")
+    assert command.function.origin is Till.charge
+
+
+def test_the_plain_function_stays_at_hand():
+    """For unit tests of steps."""
+
+    @zart.step("double")
+    def double(n: int) -> int:
+        """Twice as much."""
+        return 2 * n
+
+    assert (double.fn(4), double.__name__, double.__doc__, repr(double)) == (
+        8,
+        "double",
+        "Twice as much.",
+        "<step 'double'>",
+    )
+    assert (double.parameter_types, double.result_type, double.is_async) == ((int,), int, False)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: zart.step("s")(generator), "a generator function; a step is a plain or async function"),
+        (lambda: zart.step("s")(async_generator), "a generator function"),
+        (lambda: zart.step("s")(int), "takes a function"),
+        (lambda: zart.step("s")(zart.step("t")(plain)), "takes a function"),
+        (lambda: zart.step(plain), "write @zart.step() with parentheses"),
+        (lambda: zart.step("s", retry=3)(plain), "write zart.Retry.fixed(3, '1s')"),
+        (lambda: zart.step("s", timeout=0)(plain), "timeout of step 's' is 0"),
+        (lambda: zart.step("s", timeout="soon")(plain), "timeout of step 's' 'soon' is no duration"),
+        (lambda: zart.step("s", raises=("ValueError",))(plain), "raises= takes exception classes"),
+        (lambda: zart.step("s", max_crashes=0)(plain), "max_crashes of step 's' is 0"),
+    ],
+)
+def test_what_cannot_be_a_step_is_refused_at_the_decorator(wrong, message):
+    """R12: InvalidUse that names the fix."""
+    with pytest.raises(zart.InvalidUse) as caught:
+        wrong()
+    assert message in str(caught.value)
+
+
+def plain() -> int:
+    return 1
+
+
+def generator() -> Any:
+    yield 1
+
+
+async def async_generator() -> Any:
+    yield 1
+
+
+def test_policies_are_read_from_the_decorator():
+    """R4, R5, R7, R10: all of it comes from the code."""
+
+    @zart.step("s", retry=zart.Retry.fixed(2, "1s"), timeout="5m", timeout_scope=zart.TimeoutScope.PER_ATTEMPT,
+               raises=KeyError, at_most_once=True, max_crashes=7, cancel_grace="3s")  # fmt: skip
+    async def fn() -> None: ...
+
+    assert isinstance(fn, StepFunction)
+    policy = fn.policy
+    assert (policy.retry, policy.timeout_s, policy.raises) == (zart.Retry.fixed(2, 1), 300.0, (KeyError,))
+    assert (policy.timeout_scope, policy.at_most_once) == (zart.TimeoutScope.PER_ATTEMPT, True)
+    assert (policy.max_crashes, policy.cancel_grace_s, fn.is_async) == (7, 3.0, True)
+
+
+def test_a_step_called_outside_a_workflow_says_that_it_did_nothing():
+    """R12: a warning, where no run can report it."""
+
+    @zart.step("lonely")
+    def lonely() -> int:
+        return 1
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        lonely()
+    assert "step 'lonely' was built outside a workflow and did nothing" in str(caught[0].message)
