@@ -11,7 +11,7 @@ from typing import Any
 from zart_core.codec import Codec
 from zart_core.errors import Diverged
 from zart_core.events import Event, Issued
-from zart_core.interpreter import Execution, replay
+from zart_core.interpreter import REMEDY, Execution, replay
 from zart_core.workflows import Workflow
 
 SHOWN_MAX = 3
@@ -45,6 +45,8 @@ def with_nearest(
     codec: Codec | None,
 ) -> Diverged:
     """The same error with the nearest change in its text, where there is one."""
+    if diverged.remedy != REMEDY:  # it says itself what to do
+        return diverged
     recorded = [
         event.name
         for event in events[diverged.position :]
@@ -104,7 +106,7 @@ def nearest_by_supposing(
         execution.close()
     if following[:1] == list(recorded[:1]) and recorded:
         return f"'{first}' is taken out here, or guarded with zart.version(...)"
-    if following[:1] == list(recorded[1:2]) and len(recorded) > 1:
+    if recorded and following[:1] == list(recorded[1:2]):
         return f"'{first}' is called '{recorded[0]}' again, for example by .named('{recorded[0]}')"
     return ""
 
