@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 from zart_core import log as stored
 from zart_core.codec import Codec
 from zart_core.context import Scene
-from zart_core.errors import ExecutionConflict, StoreUnavailable, ZartError
+from zart_core.errors import Defect, ExecutionConflict, StoreUnavailable, ZartError
 from zart_core.events import Closed, Failure, Ok, Status
 from zart_core.hosts.ports import Clock, DirectRunner, StepCall, StepRunner, SystemClock, new_id, open_log
 from zart_core.hosts.turns import Effects, Run, new_execution
@@ -132,12 +132,19 @@ class Inline:
         run.seen = 0
         run.receive(self.log.inbox(run.id))
         run.revive(self.log.records(run.id, run.run), self.registry)
-        children = run.children()
+        try:
+            children = run.children()
+        except Defect as defect:
+            run.park(defect)
+            return
         for seq, outcome in zip(children, self.create(list(children.values())), strict=True):
             run.created(seq, isinstance(outcome, Ok), self.clock.now())
 
     def create(self, news: list[stored.New]) -> list[stored.Appended]:
         """Create executions, each once (L9), again until it is known of each that it is there or its id is taken."""
+        outcomes: list[stored.Appended] = []
+        if not news:
+            return outcomes
         for tries in range(TRIES_MAX):
             outcomes = self.log.append(news)
             if all(isinstance(outcome, Ok) or is_conflict(outcome) for outcome in outcomes):
