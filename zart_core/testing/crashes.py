@@ -229,7 +229,7 @@ class Player:
             except Exception as error:
                 if not witness.deaths:
                     raise
-                return Ending(world.status(), None, error, None)
+                return Ending(Status.RUNNING, None, error, None)
 
 
 # ---------------------------------------------------------------- points and texts
@@ -251,7 +251,8 @@ def outcome_text(ending: Ending) -> str:
     """How it ended, as text that is the same for what is the same; without tracebacks."""
     closed = ending.closed
     if closed is None:
-        return f"{ending.status}: {type(ending.error).__name__}: {ending.error}"
+        how = "broken" if ending.status is Status.RUNNING else str(ending.status)
+        return f"{how}: {type(ending.error).__name__}: {ending.error}"
     if closed.status is Status.COMPLETED:
         return f"completed: {closed.payload.decode()}"
     return f"{closed.status}: {failure_text(closed)}"

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import attrs
+
 from zart_core.codec import Codec
 from zart_core.divergence import replay_explained
 from zart_core.errors import Diverged
@@ -55,7 +57,7 @@ def diverged(execution: Execution, event: Event) -> Diverged:
     now = execution.decide()[0]
     recorded, yielded = described(event), described(now)
     if recorded == yielded:
-        recorded, yielded = f"{recorded}: {event!r}", f"{yielded}: {now!r}"
+        recorded, yielded = f"{recorded}, {differing(event, now)}", f"{yielded}, {differing(now, event)}"
     site = event.site if isinstance(event, Issued) else None
     return Diverged(
         f"workflow '{execution.workflow.name}' is not deterministic: it diverged at event "
@@ -67,3 +69,10 @@ def diverged(execution: Execution, event: Event) -> Diverged:
         recorded_site=site,
         remedy=REMEDY,
     )
+
+
+def differing(event: Event, other: Event) -> str:
+    """Name the fields of an event that another has otherwise, for messages in tests."""
+    there = attrs.asdict(other, recurse=False)
+    fields = attrs.asdict(event, recurse=False).items()
+    return ", ".join(f"{name} {value!r}" for name, value in fields if there.get(name) != value)
