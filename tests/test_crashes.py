@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 from collections import Counter
@@ -25,11 +26,13 @@ from zart_core.testing import (
     Relay,
     Reopened,
     SimulatedCrash,
+    SimulatedFileSystem,
     Terminate,
     VirtualClock,
     explore_crashes,
 )
 from zart_stores import memory
+from zart_stores.file.store import open as file_log
 from zart_stores.sql import sqlite
 
 
@@ -461,6 +464,45 @@ def test_a_database_file(tmp_path):
 
     report.check()
     assert len(report.runs) == len(explore_crashes(one_step).runs)
+
+
+class PowerLoss:
+    """A file log on a disk that loses power in each crash: it finds one of the states that may be left."""
+
+    def __init__(self, number: int) -> None:
+        self.fs = SimulatedFileSystem()
+        self.number = number
+
+    def open(self) -> EventLog:
+        return file_log("file:/log", fs=self.fs)
+
+    def crash(self, log: EventLog) -> None:
+        states = list(self.fs.crash_states(16, ignore=("/log/lock",)))
+        self.fs = states[self.number % len(states)]
+
+    def close(self, log: EventLog) -> None:
+        log.close()
+
+    def tear(self, log: EventLog, batch: Sequence[Write]) -> None:
+        def lose(call: Any) -> None:
+            if call.kind == "sync":
+                raise SimulatedCrash("power is lost before the sync")
+
+        self.fs.on_call = lose
+        with contextlib.suppress(SimulatedCrash):
+            log.append(batch)
+
+
+def test_power_is_lost_at_every_append():
+    """The file log, its appends torn and its disk losing power at every point of a run, in 16 ways."""
+    numbers = itertools.count()
+
+    for _ in range(2):
+        report = explore_crashes(plain, events=GO, store=lambda: PowerLoss(next(numbers)))
+
+        report.check()
+        assert report.outcomes == {"completed: 8"}
+        assert len(report.runs) == 1 + 20 + 8
 
 
 class Torn:
