@@ -41,6 +41,9 @@ I = TypeVar("I")  # noqa: E741  # the input
 R = TypeVar("R")
 
 
+NOT_A_RESULT = "{} is a command, not its result; write `result = yield from ...` first"
+
+
 class Command(Generic[T_co]):
     """Something to yield from a workflow. It does nothing by itself."""
 
@@ -57,9 +60,7 @@ class Command(Generic[T_co]):
 
     def __bool__(self) -> Never:
         """Refuse: a command is not its result."""
-        raise InvalidUse(
-            f"{describe(self)} is a command, not its result; write `result = yield from ...` first"
-        )
+        raise InvalidUse(NOT_A_RESULT.format(describe(self)))
 
     def __await__(self) -> Generator[Any, Any, T_co]:
         """Refuse: workflows are generators."""
@@ -71,6 +72,39 @@ class Command(Generic[T_co]):
         """Report a command that was built and never yielded (R12)."""
         if not self.yielded:
             report_unused(self)
+
+
+if not TYPE_CHECKING:  # the checkers find these by themselves
+
+    def refused(self: Command[Any], *_: object) -> Never:
+        """Refuse: a command is not its result, and this is what one would do with a result."""
+        raise TypeError(NOT_A_RESULT.format(describe(self)))
+
+    def refused_attribute(self: Command[Any], name: str) -> Never:
+        """Refuse likewise; only called for attributes that a command does not have."""
+        if name in type(self).__slots__:  # not there yet: its `__init__` has raised
+            raise AttributeError(name)
+        raise AttributeError(f"no {name!r}: {NOT_A_RESULT.format(describe(self))}", name=name, obj=self)
+
+    for operation in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor"):
+        setattr(Command, f"__{operation}__", refused)
+        setattr(Command, f"__r{operation}__", refused)
+    for operation in (
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "len",
+        "int",
+        "float",
+        "index",
+        "neg",
+        "abs",
+        "getitem",
+        "contains",
+    ):
+        setattr(Command, f"__{operation}__", refused)
+    Command.__getattr__ = refused_attribute
 
 
 def used() -> Any:
@@ -90,8 +124,8 @@ def report_unused(command: Command[Any]) -> None:
         scene.unused.append(f"{describe(command)} was built and never yielded; write `yield from` before it")
     else:
         warnings.warn(
-            f"{describe(command)} was built outside a workflow and did nothing; in a workflow write `yield from`, "
-            "elsewhere call the plain function: my_step.fn(...)",
+            f"{describe(command)} was built outside a workflow and did nothing, or was never yielded in one; "
+            "in a workflow write `yield from`, elsewhere call the plain function: my_step.fn(...)",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -466,7 +500,10 @@ def child(workflow: Workflow[None, R], input: None = None, *, id: str | None = N
 @overload
 def child(workflow: Workflow[I, R], input: I, *, id: str | None = None) -> Child[R]: ...
 def child(workflow: Any, input: Any = None, *, id: str | None = None) -> Child[Any]:
-    """Start another execution and wait for its result; it ends with this one. `id` is made from this one's unless given."""
+    """Start another execution and wait for its result; it ends with this one.
+
+    Its id is made from this one's, unless one is given.
+    """
     return Child(checked_workflow(workflow, "child"), input, None if id is None else checked_name(id, "id"))
 
 

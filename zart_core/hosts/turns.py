@@ -772,7 +772,9 @@ class Run:
             payload, _ = self.codec.through(value, call.function.result_type)
             outcome: Outcome = Done(payload)
         except EncodeError as error:
-            outcome = Failed(Failure("unencodable", call.context.step or "", str(error)))
+            step = call.context.step or ""
+            message = f"the result of step '{step}' cannot be written down: {error}"
+            outcome = Failed(Failure("unencodable", step, message))
         self._earn(Resolved(call.seq, outcome, now))
 
     def raised(self, call: StepCall, error: BaseException, now: float) -> None:

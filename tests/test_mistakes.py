@@ -1,0 +1,492 @@
+"""A user's mistakes: each gets an error that names the fix, through the doors that users go through."""
+
+from __future__ import annotations
+
+import gc
+import sqlite3
+import warnings
+from datetime import datetime
+
+import attrs
+import pytest
+
+import zart_core as zart
+
+
+@attrs.frozen
+class Order:
+    id: str
+    cents: int
+
+
+@attrs.frozen
+class Bag:
+    things: list[int]
+
+
+@zart.step("count-{sku}")
+def count(sku: str) -> int:
+    return len(sku)
+
+
+@zart.step("pack")
+def pack() -> Bag:
+    return Bag([1, "two"])
+
+
+@zart.workflow("orders")
+def orders(order: Order) -> zart.Flow[str]:
+    yield from count(order.id)
+    return order.id
+
+
+def helper() -> zart.Flow[int]:
+    return (yield from count("h"))
+
+
+@pytest.fixture(params=["inline", "engine"])
+def raised(request):
+    """Runs a workflow in one of the hosts, and gives what the user is told."""
+
+    def inline(workflow, *input):
+        zart.run_inline(workflow, *input)
+
+    def engine(workflow, *input):
+        with zart.open("memory:", [workflow]) as opened:
+            opened.start(workflow, *input, id="x").result(10)
+
+    def run(workflow, *input):
+        with pytest.raises(zart.ZartError) as caught:
+            {"inline": inline, "engine": engine}[request.param](workflow, *input)
+        return type(caught.value).__name__, str(caught.value)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # what was never yielded is told in the history, or here
+        yield run
+        gc.collect()
+
+
+# ---------------------------------------------------------------- yielding the wrong thing
+
+
+NOT_A_RESULT = "step 'count-a' is a command, not its result; write `result = yield from ...` first"
+
+
+@zart.workflow("sum")
+def forgotten_in_a_sum() -> zart.Flow[int]:
+    n = count("a")
+    yield from count("b")
+    return n + 1
+
+
+@zart.workflow("sum-right")
+def forgotten_on_the_right() -> zart.Flow[int]:
+    yield from count("b")
+    return 1 + count("a")
+
+
+@zart.workflow("if")
+def forgotten_in_an_if() -> zart.Flow[int]:
+    if count("a"):
+        yield from count("b")
+    return 1
+
+
+@zart.workflow("index")
+def forgotten_before_an_index() -> zart.Flow[int]:
+    yield from count("b")
+    return count("a")[0]
+
+
+@pytest.mark.parametrize(
+    "workflow",
+    [forgotten_in_a_sum, forgotten_on_the_right, forgotten_in_an_if, forgotten_before_an_index],
+    ids=lambda workflow: workflow.name,
+)
+def test_forgotten_yield_from(raised, workflow):
+    """R12: whatever one does with a result, a command refuses, and says what is missing."""
+    assert raised(workflow) == ("ExecutionFailed", NOT_A_RESULT)
+
+
+def test_forgotten_yield_from_before_an_attribute(raised):
+    """R12: a command does not have its result's attributes."""
+
+    @zart.workflow("attribute")
+    def attribute() -> zart.Flow[list[int]]:
+        bag = pack()
+        yield from count("b")
+        return bag.things
+
+    expected = "no 'things': step 'pack' is a command, not its result; write `result = yield from ...` first"
+    assert raised(attribute) == ("ExecutionFailed", expected)
+
+
+def test_a_call_that_is_dropped():
+    """R12: a command that was built and never yielded stands in the history when the run ends."""
+
+    @zart.workflow("dropped")
+    def dropped() -> zart.Flow[int]:
+        count("a")
+        yield from count("b")
+        return 1
+
+    with zart.open("memory:", [dropped]) as engine:
+        handle = engine.start(dropped)
+        assert handle.result(10) == 1
+        notes = [event.why for event in handle.history() if isinstance(event, zart.Noted)]
+    assert notes == ["step 'count-a' was built and never yielded; write `yield from` before it"]
+
+
+def yields(thing):
+    """A workflow that yields something."""
+
+    @zart.workflow("yields")
+    def yielding() -> zart.Flow[int]:
+        yield thing() if callable(thing) and not isinstance(thing, zart.StepFunction) else thing
+        return 1
+
+    return yielding
+
+
+@pytest.mark.parametrize(
+    ("thing", "expected"),
+    [
+        (
+            None,
+            "the workflow yielded None: a bare `yield` gives nothing to do; write `yield from some_step(...)`",
+        ),
+        ("text", "the workflow yielded a str, which is no command"),
+        (helper, "the workflow yielded the flow helper(); write `yield from helper(...)`"),
+        (count, "<step 'count-{sku}'> was yielded without being called; write `yield from name(...)`"),
+        ((1, 2), "the workflow yielded a tuple, which is no command; `yield from` takes a step"),
+    ],
+    ids=["none", "text", "flow", "step-function", "tuple"],
+)
+def test_not_a_command(raised, thing, expected):
+    """R12, R20: the execution is parked, and the error says where and what to write."""
+    kind, message = raised(yields(thing))
+    assert kind == "NotACommand"
+    assert message.startswith(expected)
+    assert "yielding, line +2)" in message
+
+
+def test_yield_from_over_a_list(raised):
+    """R12: for several there is `wait`."""
+
+    @zart.workflow("list")
+    def over_a_list() -> zart.Flow[int]:
+        yield from [1, 2]
+        return 1
+
+    kind, message = raised(over_a_list)
+    assert kind == "NotACommand"
+    assert "takes one command or flow; for several write `yield from zart.wait([...])`" in message
+
+
+def test_wait_without_brackets(raised):
+    """A single step in place of a list."""
+
+    @zart.workflow("wait")
+    def single() -> zart.Flow[list[int]]:
+        return (yield from zart.wait(count("a")))
+
+    expected = "zart.wait takes a list of tasks, steps or flows; put it in brackets: zart.wait([...])"
+    assert raised(single) == ("ExecutionFailed", expected)
+
+
+def test_duplicate_name(raised):
+    """R3: both places, and a name for the second."""
+
+    @zart.workflow("twice")
+    def twice() -> zart.Flow[int]:
+        yield from count("a")
+        return (yield from count("a"))
+
+    kind, message = raised(twice)
+    assert kind == "DuplicateName"
+    assert message.startswith("the name 'count-a' is used twice in this run: first at ")
+    assert "twice, line +2, again at " in message
+    assert "twice, line +3." in message
+    assert "give the second one a name of its own, such as .named('count-a-2')" in message
+
+
+def test_naive_datetime(raised):
+    """A datetime without a zone is no instant."""
+
+    @zart.workflow("naive")
+    def naive() -> zart.Flow[None]:
+        yield from zart.sleep_until("x", datetime(2030, 1, 1))
+
+    kind, message = raised(naive)
+    assert kind == "ExecutionFailed"
+    assert message == (
+        "zart.sleep_until got a naive datetime, 2030-01-01T00:00:00; say which zone: "
+        "datetime(..., tzinfo=ZoneInfo('Europe/Berlin')) or datetime.now(timezone.utc)"
+    )
+
+
+def test_naive_start():
+    """The same for a start that is put off."""
+    with (
+        zart.open("memory:", [orders]) as engine,
+        pytest.raises(zart.InvalidUse, match="at= got a naive datetime"),
+    ):
+        engine.start(orders, Order("a", 1), at=datetime(2030, 1, 1))
+
+
+# ---------------------------------------------------------------- values
+
+
+def test_unencodable_result_of_a_step(raised):
+    """R9: a failure of that step, which names step and field; not a crash loop."""
+
+    @zart.workflow("packing")
+    def packing() -> zart.Flow[Bag]:
+        return (yield from pack())
+
+    kind, message = raised(packing)
+    assert kind == "ExecutionFailed"
+    assert (
+        "the result of step 'pack' cannot be written down: result.things[1]: expected int, found str"
+        in message
+    )
+    assert message.endswith("give a value of the declared type, or declare the type it has")
+
+
+def test_unencodable_result_of_a_workflow(raised):
+    """R20: a defect, because the code is wrong; the run is parked."""
+
+    @zart.workflow("wrong-result")
+    def wrong_result() -> zart.Flow[int]:
+        yield from count("a")
+        return "text"
+
+    kind, message = raised(wrong_result)
+    assert kind == "Unencodable"
+    assert message.endswith(
+        "of workflow 'wrong-result': its result cannot be written down: result: expected int, found str; "
+        "give a value of the declared type, or declare the type it has"
+    )
+
+
+def test_unencodable_argument(raised):
+    """R20: the step, its place, the parameter, and what was found."""
+
+    @zart.workflow("wrong-argument")
+    def wrong_argument() -> zart.Flow[int]:
+        return (yield from count(12))
+
+    kind, message = raised(wrong_argument)
+    assert kind == "Unencodable"
+    assert "step 'count-12' at " in message
+    assert "wrong_argument, line +2 cannot be written down: sku: expected str, found int" in message
+
+
+@pytest.mark.parametrize(
+    ("input", "place"),
+    [
+        ("order-1", "'orders': expected Order, found str"),
+        (Order("a", "b"), "'orders'.cents: expected int, found str"),
+    ],
+    ids=["type", "field"],
+)
+def test_wrong_input(raised, input, place):
+    """Refused before anything is created, with the place and what was found there."""
+    remedy = "give a value of the declared type, or declare the type it has"
+    assert raised(orders, input) == ("EncodeError", f"the input of workflow {place}; {remedy}")
+
+
+# ---------------------------------------------------------------- definitions
+
+
+def test_async_workflow():
+    """Only steps may be async."""
+    expected = "workflow 'a' is an `async def`; a workflow is a plain generator: write `def` and `yield from`"
+    with pytest.raises(zart.InvalidUse, match=expected):
+
+        @zart.workflow("a")
+        async def with_yield(order: Order):
+            yield count("a").named("never")
+
+    with pytest.raises(zart.InvalidUse, match=expected):
+
+        @zart.workflow("a")
+        async def without_yield(order: Order) -> str:
+            return order.id
+
+
+def test_workflow_that_is_no_generator():
+    """A function without any yield."""
+    with pytest.raises(
+        zart.InvalidUse, match="'plain' is no generator function; it must `yield from` its steps"
+    ):
+
+        @zart.workflow("plain")
+        def plain(order: Order) -> str:
+            return order.id
+
+
+def test_step_that_is_a_generator():
+    """A flow is no step."""
+    with pytest.raises(zart.InvalidUse, match=r"leave @zart\.step out and call it with `yield from`"):
+        zart.step("flow")(helper)
+
+
+@pytest.mark.parametrize("decorator", [zart.step, zart.workflow])
+def test_decorator_without_parentheses(decorator):
+    """The parentheses are missing."""
+    name = decorator.__name__
+    with pytest.raises(zart.InvalidUse) as caught:
+        decorator(helper)
+    assert str(caught.value) == f"write @zart.{name}() with parentheses, or @zart.{name}('a-name')"
+
+
+def test_template_that_names_no_parameter():
+    """R2: the template, the parameter that is none, and those that there are."""
+    with pytest.raises(zart.InvalidUse) as caught:
+
+        @zart.step("reserve-{sku}")
+        def reserve(article: str, count: int) -> int:
+            return 1
+
+    expected = (
+        "the step name 'reserve-{sku}' names no parameter with {sku}; the function takes: article, count"
+    )
+    assert str(caught.value) == expected
+
+
+def test_step_called_outside_a_workflow():
+    """R12: a warning that says what to call in its place; the plain function does its work."""
+    with pytest.warns(RuntimeWarning) as caught:
+        count("a")
+        gc.collect()
+    assert str(caught[0].message) == (
+        "step 'count-a' was built outside a workflow and did nothing, or was never yielded in one; "
+        "in a workflow write `yield from`, elsewhere call the plain function: my_step.fn(...)"
+    )
+    assert count.fn("abc") == 3
+
+
+# ---------------------------------------------------------------- hosts
+
+
+def test_unregistered_workflow():
+    """What is registered, what was meant, and where to put it."""
+
+    @zart.workflow("order")
+    def order(_: Order) -> zart.Flow[None]:
+        yield from count("a")
+
+    with zart.open("memory:", [orders]) as engine, pytest.raises(zart.UnknownWorkflow) as caught:
+        engine.start(order, Order("a", 1))
+    assert str(caught.value) == (
+        "workflow 'order' is not registered (registered: orders); did you mean 'orders'? "
+        "Pass it to zart.open(url, [...]), and its runs go on"
+    )
+
+
+def test_a_log_of_an_unregistered_workflow(tmp_path):
+    """R20: its executions are parked with the reason, the others go on, and they go on by themselves later."""
+
+    @zart.workflow("waits")
+    def waits() -> zart.Flow[str]:
+        return (yield from zart.wait_for_event("go", str))
+
+    url = f"sqlite:{tmp_path}/log.db"
+    with zart.open(url, [waits]) as engine:
+        engine.start(waits, id="w")
+    with zart.open(url, [orders]) as engine:
+        assert engine.run(orders, Order("a", 1)) == "a"
+        summary = engine.list(id_prefix="w").items[0]
+        assert (str(summary.status), summary.reason) == (
+            "parked",
+            "UnknownWorkflow: workflow 'waits' is not registered",
+        )
+    with zart.open(url, [orders, waits]) as engine:
+        engine.send("w", "go", "on")
+        assert engine.get("w").result(10) == "on"
+
+
+@pytest.mark.parametrize("given", [orders.fn, "orders", 1, None])
+def test_what_is_no_workflow(given):
+    """A plain function, a name."""
+    with pytest.raises(
+        zart.InvalidUse, match=r"is no workflow; give functions decorated with @zart\.workflow, modules"
+    ):
+        zart.open("memory:", given if isinstance(given, str) else [given])
+
+
+def test_unknown_scheme():
+    """The schemes that there are, and how one is added."""
+    with pytest.raises(zart.UnknownStore) as caught:
+        zart.open("redis:x", [orders])
+    message = str(caught.value)
+    assert message.startswith("no installed package offers a store for 'redis:'; known schemes: ")
+    assert {"file", "memory", "sqlite"} <= set(message.split("known schemes: ")[1].split(".")[0].split(", "))
+    assert message.endswith("A package adds one through the entry point group 'zart.stores'")
+
+
+@pytest.mark.parametrize("url", ["memory", "orders.db", ""])
+def test_no_url(url):
+    """A path or a name alone is no URL."""
+    with pytest.raises(zart.UnknownStore) as caught:
+        zart.open(url, [orders])
+    assert str(caught.value) == f"{url!r} is no store URL; write memory:, file:DIR, sqlite:PATH or the like"
+
+
+# ---------------------------------------------------------------- logs
+
+
+@pytest.fixture(params=["file", "sqlite"])
+def place(request, tmp_path):
+    """A log with one execution in it: its URL, and the file that holds it."""
+    url = f"{request.param}:{tmp_path}/log"
+    with zart.open(url, [orders]) as engine:
+        assert engine.run(orders, Order("a-recognisable-id", 1)) == "a-recognisable-id"
+    path = tmp_path / "log"
+    return url, next(path.glob("*.zart")) if path.is_dir() else path
+
+
+def test_second_opener_of_a_file_log(tmp_path):
+    """F11: who has it, and what to do."""
+    url = f"file:{tmp_path}/log"
+    with zart.open(url, [orders]), pytest.raises(zart.StoreLocked) as caught:
+        zart.open(url, [orders])
+    assert f"the log {tmp_path}/log is open already, in process " in str(caught.value)
+    assert "close it there, or use sqlite: or postgresql: for several" in str(caught.value)
+
+
+def test_damaged_log(place):
+    """L12: damage is told with its place, whether it is met when the log is opened or when it is read."""
+    url, path = place
+    data = bytearray(path.read_bytes())
+    at = data.find(b"a-recognisable-id")
+    data[at] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(zart.LogCorrupt) as caught, zart.open(url, [orders]) as engine:
+        engine.engine.log.verify()
+    assert not isinstance(caught.value, zart.FormatTooNew)
+    assert (
+        path.name in caught.value.where
+        or path.name in str(caught.value)
+        or "a-recognisable" in str(caught.value)
+    )
+
+
+def test_newer_format(place):
+    """F26: both versions, and that a newer Zart reads it; the log is untouched."""
+    url, path = place
+    if url.startswith("sqlite"):
+        with sqlite3.connect(path) as db:
+            db.execute("PRAGMA user_version = 99")
+        db.close()
+    else:
+        path.write_bytes(path.read_bytes().replace(b"=zart\t0001", b"=zart\t0099", 1))
+    before = path.read_bytes()
+    with pytest.raises(
+        zart.FormatTooNew, match=r"has format 99; this (version of Zart|zart) reads formats up to 1"
+    ):
+        zart.open(url, [orders])
+    assert path.read_bytes() == before
