@@ -64,6 +64,11 @@ class Job:
         issued = [event for event in self.events if isinstance(event, zart.Issued) and event.seq in seqs]
         return {event.name.removeprefix("analyse ") for event in issued if event.name.startswith("analyse ")}
 
+    def is_at(self, share: float) -> bool:
+        """Whether the process has done something, and this share of the files is analysed."""
+        known, done = self.files(zart.Issued), self.files(zart.Resolved)
+        return len(self.events) > self.born and 0 < share * len(known) <= len(done)
+
     def report(self) -> dict[str, Any]:
         """What the job came to."""
         self.look()
@@ -79,18 +84,17 @@ def kill_at(job: Job, share: float) -> set[str]:
     """Run the job until this share of the files is analysed, kill it, and give the files in flight."""
     process = job.start()
     try:
-        while not job.files(zart.Issued) or len(job.files(zart.Resolved)) < share * len(
-            job.files(zart.Issued)
-        ):
+        while not job.is_at(share):
             if process.poll() is not None:
                 raise Failure(f"the job ended with {process.returncode} before it was killed")
             time.sleep(0.05)
             job.look()
     finally:
         process.kill()
-    if process.wait() != -signal.SIGKILL:
-        raise Failure(f"the job ended with {process.returncode} before it was killed")
+    process.wait()
     job.look()
+    if process.returncode != -signal.SIGKILL or isinstance(job.events[-1], zart.Closed):
+        raise Failure("the job ended before it was killed")
     in_flight = job.files(zart.Began, job.born) - job.files(zart.Resolved)
     done = len(job.files(zart.Resolved))
     say(f"\n--- killed -9 with {done:,} files analysed and {len(in_flight)} in flight\n")
