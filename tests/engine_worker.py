@@ -136,7 +136,11 @@ def main() -> None:
         case "killer":
             run_until_closed(url, [(killer, "a", "k")])
         case "killers":
-            starts: list[tuple[Any, Any, str]] = [(neighbours, 0, "n0"), (killer, "a", "ka"), (killer, "b", "kb")]
+            starts: list[tuple[Any, Any, str]] = [
+                (neighbours, 0, "n0"),
+                (killer, "a", "ka"),
+                (killer, "b", "kb"),
+            ]
             run_until_closed(url, [*starts, (neighbours, 10, "n10")])
         case "late":
             run_until_closed(url, [(late_killer, None, "l")])

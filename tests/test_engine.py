@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import attrs
 import pytest
-from engines import STORES, Ledger, kinds, until, url_of
+from engines import STORES, kinds, until, url_of
 
 import zart_core as zart
 from zart_core.hosts.ports import open_log
@@ -171,7 +171,7 @@ def test_the_same_start_from_many_threads_creates_once() -> None:
 def test_delayed_start_waits_for_its_time(url: str) -> None:
     """`at=` postpones the start: scheduled until then, never early."""
     clock = VirtualClock()
-    at = datetime.fromtimestamp(clock.now(), timezone.utc) + timedelta(hours=1)
+    at = datetime.fromtimestamp(clock.now(), UTC) + timedelta(hours=1)
     with zart.open(url, [sums], clock=clock) as engine:
         handle = engine.start(sums, 1, id="later", at=at)
         assert handle.status() is zart.Status.SCHEDULED
@@ -187,9 +187,7 @@ def test_a_delayed_start_survives_a_restart_and_is_not_late(tmp_path: Path) -> N
     clock = VirtualClock()
     url = url_of("sqlite", tmp_path)
     with zart.open(url, [sums], clock=clock) as engine:
-        engine.start(
-            sums, 1, id="later", at=datetime.fromtimestamp(clock.now() + 60, timezone.utc)
-        )
+        engine.start(sums, 1, id="later", at=datetime.fromtimestamp(clock.now() + 60, UTC))
     with zart.open(url, [sums], clock=clock) as engine:
         clock.advance(60)
         assert engine.get("later").result(5) == 5
@@ -600,7 +598,11 @@ def test_log_lines_come_out_once(url: str, caplog: pytest.LogCaptureFixture) -> 
         engine.send("t", "number", 4)
         assert engine.get("t").result(5) == 4
     log.close()
-    assert [r.getMessage() for r in caplog.records if r.name == "zart.workflow"] == ["began", "doubled", "got 4"]
+    assert [r.getMessage() for r in caplog.records if r.name == "zart.workflow"] == [
+        "began",
+        "doubled",
+        "got 4",
+    ]
 
 
 # ---------------------------------------------------------------- looking on

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+from datetime import UTC
 from pathlib import Path
 
 import pytest
@@ -197,10 +199,8 @@ def test_a_workflow_that_swallows_cancellation_goes_on(url: str) -> None:
 
     @zart.workflow("stubborn")
     def stubborn(_: None) -> zart.Flow[str]:
-        try:
+        with contextlib.suppress(zart.Cancelled):
             yield from zart.wait_for_event("a")
-        except zart.Cancelled:
-            pass
         return (yield from zart.wait_for_event("b", str))
 
     with zart.open(url, [stubborn]) as engine:
@@ -215,7 +215,7 @@ def test_a_workflow_that_swallows_cancellation_goes_on(url: str) -> None:
 
 def test_cancel_before_it_has_begun() -> None:
     """A scheduled execution that is cancelled begins, and is interrupted at its first wait."""
-    from datetime import datetime, timezone
+    from datetime import datetime
 
     clock = VirtualClock()
 
@@ -224,7 +224,7 @@ def test_cancel_before_it_has_begun() -> None:
         yield from zart.wait_for_event("never")
 
     with zart.open("memory:", [later], clock=clock) as engine:
-        at = datetime.fromtimestamp(clock.now() + 60, timezone.utc)
+        at = datetime.fromtimestamp(clock.now() + 60, UTC)
         handle = engine.start(later, None, at=at)
         assert handle.cancel()
         clock.advance(60)

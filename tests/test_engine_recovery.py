@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,7 +11,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from engines import STORES, Ledger, kinds, until, url_of
@@ -197,10 +197,8 @@ def test_a_step_that_never_ends_however_it_is_cancelled(tmp_path: Path) -> None:
     async def stubborn() -> None:
         while True:
             began.set()
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(30)
-            except asyncio.CancelledError:
-                pass
 
     @zart.workflow("w")
     def flow(_: None) -> zart.Flow[None]:

@@ -219,7 +219,7 @@ def test_a_store_that_has_failed_stops_the_engine_and_loses_nothing() -> None:
 def test_children_are_created_in_bad_weather() -> None:
     """A child that could not be made sure of is no conflict: it is tried again."""
     ledger = Ledger()
-    flow, child = saga(ledger)
+    _flow, _child = saga(ledger)
     inner = open_log("memory:")
 
     @zart.workflow("parent")
@@ -382,5 +382,3 @@ def test_an_execution_that_somebody_else_has_is_let_go() -> None:
         outcomes = [event for event in handle.history() if isinstance(event, zart.Resolved)]
         assert len(outcomes) == 1
     log.close()
-
-

@@ -1,0 +1,457 @@
+"""The harness: start a worker, ask it for things, kill it, look at the log, again and again.
+
+Rule 1: it looks at a copy of the log, so that it is always the next worker who recovers.
+Rule 2: what was acknowledged is what came through the worker's pipe before it died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+import zart_core as zart
+from property_tests.kill9 import shapes
+from zart_core.hosts.ports import open_log
+from zart_core.hosts.turns import Run
+from zart_core.interpreter import CODEC
+from zart_core.log import Message, Record, Summary
+
+ROOT = Path(__file__).parent.parent.parent
+WAIT_S = 120.0
+STARTS_PER_ROUND = 3
+CALLS = ("pwrite64", "pwrite64", "fdatasync", "write")
+"""System calls at which a worker may be killed, where strace is at hand; it counts them per thread."""
+
+
+class Violation(AssertionError):
+    """Something that must always be so is not."""
+
+
+@attrs.define
+class Snapshot:
+    """All that a log holds."""
+
+    summaries: dict[str, Summary]
+    records: dict[tuple[str, int], list[Record]]
+    events: dict[tuple[str, int], list[zart.Event]]
+    inboxes: dict[str, list[Message]]
+
+
+@attrs.define
+class Figures:
+    """What the rounds came to."""
+
+    rounds: int = 0
+    kills: int = 0
+    at_calls: int = 0
+    """Kills at a chosen system call."""
+    acknowledged: int = 0
+    executions: int = 0
+    events: int = 0
+    begun: int = 0
+    """Steps that were begun, all told."""
+    repeated: int = 0
+    """Begun in vain: in flight at a kill."""
+    checks: int = 0
+
+    def __str__(self) -> str:
+        return ", ".join(f"{field}={getattr(self, field)}" for field in self.__slots__ if field[0] != "_")
+
+
+class Campaign:
+    """Rounds on one log."""
+
+    def __init__(self, store: str, directory: Path, seed: int, *, lazy: bool = False) -> None:
+        self.store = store
+        self.directory = directory
+        self.seed = seed
+        self.lazy = lazy
+        self.chance = random.Random(seed)
+        self.journal = directory / "journal"
+        self.journal.touch()
+        (directory / "store").mkdir()
+        self.figures = Figures()
+        self.started: dict[str, tuple[str, int]] = {}
+        """Executions that were asked for: shape and number."""
+        self.acknowledged: list[dict[str, Any]] = []
+        self.open_requests: list[dict[str, Any]] = []
+        """Requests without an acknowledgement, in order: they are made again."""
+        self.asked = 0
+        self.before = Snapshot({}, {}, {}, {})
+        self.life = 0
+        self.results: dict[str, Any] = {}
+        self.strace = shutil.which("strace")
+
+    def url(self, directory: Path) -> str:
+        """The URL of the log in a directory."""
+        return f"file:{directory}/log" if self.store == "file" else f"sqlite:{directory}/log.db"
+
+    # ------------------------------------------------------------ one life
+
+    def round(self) -> None:
+        """A life with a violent end, and a look at what it leaves."""
+        self.life += 1
+        self.ask_for_more()
+        at_call = self.strace is not None and self.chance.random() < 0.25
+        worker = self.spawn(at_call)
+        early = self.chance.random() < 0.1
+        try:
+            if early:
+                time.sleep(self.chance.uniform(0.0, 0.5))
+            else:
+                self.until_ready(worker)
+                self.hand_in(worker)
+                if at_call:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        worker.process.wait(1.0)
+                else:
+                    time.sleep(self.chance.uniform(0.0, 0.4))
+        finally:
+            if at_call and worker.process.poll() is not None:
+                self.figures.at_calls += 1
+            worker.kill()
+        if worker.process.returncode not in (-signal.SIGKILL, 128 + signal.SIGKILL):
+            raise Violation(f"the worker ended by itself: {worker.errors()}")
+        self.figures.kills += 1
+        self.after(worker)
+
+    def last_life(self) -> None:
+        """A life in peace: everything must end as it should (I10)."""
+        self.life += 1
+        worker = self.spawn(False)
+        try:
+            self.until_ready(worker)
+            self.hand_in(worker)
+            self.request(op="finish", ids=sorted(self.started))
+            self.hand_in(worker)
+            worker.hang_up()
+        finally:
+            worker.kill()
+        self.after(worker)
+        for id, (shape, n) in self.started.items():
+            found, expected = worker.results.get(id, "nothing"), shapes.EXPECTED[shape](n)
+            if found != expected:
+                raise Violation(f"I10: {id} gave {found!r}, not {expected!r}; {worker.errors()[-2000:]}")
+        if self.open_requests:
+            raise Violation(f"not acknowledged: {self.open_requests}")
+
+    def spawn(self, at_call: bool) -> Worker:
+        """A worker in a process group of its own, killed at a system call if asked for."""
+        command = [sys.executable, "-m", "property_tests.kill9.worker", self.url(self.directory / "store")]
+        command += ["lazy"] if self.lazy else []
+        if at_call:
+            call = self.chance.choice(CALLS)
+            when = self.chance.randrange(1, 15)
+            assert self.strace is not None
+            command = [
+                self.strace, "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}",
+                "-e", f"inject={call}:signal=SIGKILL:when={when}", *command,
+            ]  # fmt: skip
+        environment = {
+            **os.environ,
+            "KILL9_JOURNAL": str(self.journal),
+            "KILL9_LIFE": str(self.life),
+            "PYTHONPATH": str(ROOT),
+        }
+        return Worker(command, environment)
+
+    def until_ready(self, worker: Worker) -> None:
+        """Wait until it has opened its log, or has died of a system call."""
+        if not worker.ready.wait(WAIT_S) or (not worker.is_ready and worker.process.wait(WAIT_S) > 0):
+            raise Violation(f"it does not begin: {worker.errors()}")
+
+    # ------------------------------------------------------------ what is asked for
+
+    def request(self, **request: Any) -> None:
+        """Something that has to be acknowledged."""
+        self.asked += 1
+        self.open_requests.append({**request, "number_of": self.asked, "again": False})
+
+    def ask_for_more(self) -> None:
+        """New executions of all shapes, and what they wait for."""
+        for _ in range(STARTS_PER_ROUND):
+            shape = self.chance.choice(list(shapes.EXPECTED))
+            n = 100 * len(self.started)
+            id = f"{shape}-{len(self.started):04}"
+            self.started[id] = (shape, n)
+            self.request(op="start", shape=shape, n=n, id=id)
+            if shape in ("listens", "rolls"):
+                for k in range(shapes.EVENTS):
+                    self.request(op="send", id=id, number=n + k, key=f"key-{n + k}")
+            elif shape == "cancelled":
+                self.request(op="cancel", id=id)
+
+    def hand_in(self, worker: Worker) -> None:
+        """Ask the worker for everything that is not acknowledged."""
+        with contextlib.suppress(BrokenPipeError):
+            for request in self.open_requests:
+                assert worker.process.stdin is not None
+                worker.process.stdin.write(json.dumps(request) + "\n")
+                worker.process.stdin.flush()
+
+    # ------------------------------------------------------------ what must be so
+
+    def after(self, worker: Worker) -> None:
+        """Settle what was acknowledged, and check."""
+        self.figures.rounds += 1
+        self.acknowledged += [r for r in self.open_requests if r["number_of"] in worker.acks]
+        self.open_requests = [
+            {**r, "again": True} for r in self.open_requests if r["number_of"] not in worker.acks
+        ]
+        now = self.look()
+        self.check(now)
+        self.before = now
+        self.figures.acknowledged = len(self.acknowledged)
+        self.figures.executions = len(now.summaries)
+        self.figures.events = sum(map(len, now.records.values()))
+
+    def look(self) -> Snapshot:
+        """Read everything out of a copy of the log, twice: recovery changes nothing (I5)."""
+        with tempfile.TemporaryDirectory() as place:
+            copy = Path(place) / "store"
+            shutil.copytree(self.directory / "store", copy)
+            first = self.read(copy)
+            second = self.read(copy)
+        if first.records != second.records or first.inboxes != second.inboxes:
+            raise Violation("I5: opened twice, the log reads differently")
+        return first
+
+    def read(self, directory: Path) -> Snapshot:
+        """All that a log holds. Raises Violation for a hole, a step back in time, or a turn in parts (I2, I3)."""
+        log = open_log(self.url(directory))
+        try:
+            log.verify()
+            found = Snapshot({}, {}, {}, {})
+            after = None
+            while True:
+                page = log.list(limit=500, after=after)
+                found.summaries.update({item.id: item for item in page.items})
+                after = page.next
+                if after is None:
+                    break
+            for id, summary in found.summaries.items():
+                found.inboxes[id] = log.inbox(id)
+                for run in range(summary.run + 1):
+                    records = log.records(id, run)
+                    found.records[id, run] = records
+                    found.events[id, run] = list(CODEC.decode_events(records, id, run))
+            return found
+        except zart.Defect as defect:
+            raise Violation(f"I2: {defect}") from defect
+        finally:
+            log.close()
+
+    def check(self, now: Snapshot) -> None:
+        """Every invariant, after every round."""
+        self.check_prefix(now)
+        self.check_acknowledged(now)
+        for (id, run), events in now.events.items():
+            self.check_run(now, id, run, events)
+        self.check_steps(now)
+        self.figures.checks += len(now.events)
+
+    def check_prefix(self, now: Snapshot) -> None:
+        """What was readable never changes (I4)."""
+        for place, records in self.before.records.items():
+            if now.records.get(place, [])[: len(records)] != records:
+                raise Violation(f"I4: {place} has changed or lost records")
+
+    def check_acknowledged(self, now: Snapshot) -> None:
+        """Every acknowledgement that was seen is in the log (I1)."""
+        for request in self.acknowledged:
+            id = request.get("id")
+            if request["op"] != "finish" and id not in now.summaries:
+                raise Violation(f"I1: the start of {id} was acknowledged, and it is not there")
+            match request["op"]:
+                case "send":
+                    key = request["key"]
+                    kept = any(message.key == key for message in now.inboxes[id])
+                    taken = any(
+                        isinstance(event, zart.Delivered) and event.key == key
+                        for run in range(now.summaries[id].run + 1)
+                        for event in now.events[id, run]
+                    )
+                    if not (kept or taken):
+                        raise Violation(f"I1: {key} for {id} was acknowledged, and it is not there")
+                case "cancel":
+                    kept = any(message.kind == "cancel" for message in now.inboxes[id])
+                    seen = any(isinstance(event, zart.Interrupted) for event in now.events[id, 0])
+                    if not (kept or seen):
+                        raise Violation(f"I1: the cancellation of {id} was acknowledged, and it is not there")
+                case _:
+                    pass
+
+    def check_run(self, now: Snapshot, id: str, run: int, events: list[zart.Event]) -> None:
+        """Times (I2), whole turns (I3), one outcome for each command (I11), nothing after the end (I7), one log for the code."""
+        times = [event.at for event in events]
+        if times != sorted(times):
+            raise Violation(f"I2: times of {id}/{run} go back")
+        outcomes = Counter(event.seq for event in events if isinstance(event, zart.Resolved))
+        if outcomes and max(outcomes.values()) > 1:
+            raise Violation(f"I11: a command of {id}/{run} has two outcomes")
+        ends = [position for position, event in enumerate(events) if isinstance(event, zart.Closed)]
+        if ends not in ([], [len(events) - 1]):
+            raise Violation(f"I7: {id}/{run} goes on after its end")
+        if now.summaries[id].status is zart.Status.PARKED:
+            raise Violation(f"{id} is parked: {now.summaries[id].reason}")
+        takers = Counter(
+            event.outcome.n
+            for event in events
+            if isinstance(event, zart.Resolved) and isinstance(event.outcome, zart.Taken)
+        )
+        if takers and max(takers.values()) > 1:
+            raise Violation(f"I15: a delivery of {id}/{run} was taken twice")
+        keys = [event.key for event in events if isinstance(event, zart.Delivered) and event.key]
+        if len(keys) != len(set(keys)):
+            raise Violation(f"I15: a key was delivered twice to {id}/{run}")
+        taken_up = Run(attrs.evolve(now.summaries[id], run=run), CODEC)
+        taken_up.revive(now.records[id, run], zart.Registry(shapes.ALL))
+        if taken_up.defect is not None:
+            raise Violation(f"I3: {id}/{run} does not replay: {taken_up.defect}")
+        taken_up.drop()
+
+    def check_steps(self, now: Snapshot) -> None:
+        """Effects and outcomes: at least once for each outcome, more than once only if in flight at a kill (I12, I13)."""
+        lines = [json.loads(line) for line in self.journal.read_text().splitlines()]
+        mine = [line for line in lines if line["life"] == self.life]
+        seqs = {
+            (id, run, event.name): event.seq
+            for (id, run), events in now.events.items()
+            for event in events
+            if isinstance(event, zart.Issued)
+        }
+        begun = Counter((line["id"], line["run"], line["step"]) for line in mine if line["phase"] == "begin")
+        for place, times in begun.items():
+            if place not in seqs:
+                raise Violation(f"I13: step {place} has run, and the log does not know that it was asked for")
+            id, run, _ = place
+            old = len(self.before.events.get((id, run), []))
+            recorded = sum(
+                isinstance(event, zart.Resolved | zart.Retried) and event.seq == seqs[place]
+                for event in now.events[id, run][old:]
+            )
+            if times > recorded + 1:
+                raise Violation(
+                    f"I12: step {place} was begun {times} times in one life with {recorded} outcomes"
+                )
+            self.figures.begun += times
+            self.figures.repeated += max(0, times - recorded)
+        ended = {
+            (line["id"], line["run"], line["step"], json.dumps(line["value"]))
+            for line in lines
+            if line["phase"] == "end"
+        }
+        keys: dict[tuple[str, int, str], set[str]] = {}
+        for line in lines:
+            keys.setdefault((line["id"], line["run"], line["step"]), set()).add(line["key"])
+        if any(len(found) > 1 for found in keys.values()):
+            raise Violation("a step was given two idempotency keys")
+        for (id, run), events in now.events.items():
+            names = {
+                event.seq: event.name
+                for event in events
+                if isinstance(event, zart.Issued) and event.kind == "step"
+            }
+            for event in events:
+                if (
+                    isinstance(event, zart.Resolved)
+                    and event.seq in names
+                    and isinstance(event.outcome, zart.Done)
+                ):
+                    value = json.dumps(json.loads(event.outcome.payload))
+                    if (id, run, names[event.seq], value) not in ended:
+                        raise Violation(
+                            f"I12: {names[event.seq]} of {id}/{run} has an outcome that it never gave"
+                        )
+
+
+class Worker:
+    """A worker process, and what came through its pipe."""
+
+    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.ready = threading.Event()
+        self.is_ready = False
+        self.acks: set[int] = set()
+        self.results: dict[str, Any] = {}
+        self.said: list[str] = []
+        self.readers = [threading.Thread(target=self.read), threading.Thread(target=self.read_errors)]
+        for reader in self.readers:
+            reader.start()
+
+    def read(self) -> None:
+        """Take in what it says, until it is dead; a line that was cut off says nothing."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if not line.endswith("\n"):
+                break
+            said = json.loads(line)
+            if "ack" in said:
+                self.acks.add(said["ack"])
+            elif "id" in said:
+                self.results[said["id"]] = said["result"]
+            else:
+                self.is_ready = True
+                self.ready.set()
+        self.ready.set()
+
+    def read_errors(self) -> None:
+        """Keep what it complains about."""
+        assert self.process.stderr is not None
+        self.said += self.process.stderr
+
+    def errors(self) -> str:
+        """What it complained about."""
+        return "".join(self.said)
+
+    def hang_up(self) -> None:
+        """Let it end by itself."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(WAIT_S)
+
+    def kill(self) -> None:
+        """Kill -9 the whole group, and take in the rest."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(WAIT_S)
+        for reader in self.readers:
+            reader.join()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert stream is not None
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+
+
+def campaign(store: str, directory: Path, rounds: int, seed: int, *, lazy: bool = False) -> Figures:
+    """So many rounds, and a last one in peace. Raises Violation, which names the seed."""
+    play = Campaign(store, directory, seed, lazy=lazy)
+    try:
+        for _ in range(rounds):
+            play.round()
+        play.last_life()
+    except Violation as violation:
+        raise Violation(f"{violation} (store {store}, seed {seed}, life {play.life})") from violation
+    return play.figures

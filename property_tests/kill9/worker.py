@@ -1,0 +1,119 @@
+"""The worker: `python -m property_tests.kill9.worker URL [lazy]`. Requests come as JSON lines, and so do its answers."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from typing import Any
+
+import zart_core as zart
+from property_tests.kill9 import shapes
+from zart_core.log import EventLog
+from zart_stores.file.fs import RealFileSystem
+from zart_stores.file.store import open as open_file_log
+
+
+class LazyFileSystem(RealFileSystem):
+    """The known-bad one: it says that something is written, and writes it a little later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.late: list[tuple[int, bytes, int]] = []
+        self.lock_late = threading.RLock()
+        threading.Thread(target=self.catch_up, daemon=True).start()
+
+    def catch_up(self) -> None:
+        while True:
+            time.sleep(0.1)
+            self.flush()
+
+    def flush(self) -> None:
+        with self.lock_late:
+            for fd, data, offset in self.late:
+                super().pwrite(fd, data, offset)
+            self.late.clear()
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        with self.lock_late:
+            self.late.append((fd, bytes(data), offset))
+        return len(data)
+
+    def sync(self, fd: int) -> None: ...
+
+    def pread(self, fd: int, length: int, offset: int) -> bytes:
+        self.flush()
+        return super().pread(fd, length, offset)
+
+    def size(self, fd: int) -> int:
+        self.flush()
+        return super().size(fd)
+
+    def truncate(self, fd: int, size: int) -> None:
+        self.flush()
+        super().truncate(fd, size)
+
+    def close(self, fd: int) -> None:
+        self.flush()
+        super().close(fd)
+
+    def rename(self, source: str, target: str) -> None:
+        self.flush()
+        super().rename(source, target)
+
+
+def answer(**parts: Any) -> None:
+    """One line to the harness, in one write."""
+    sys.stdout.write(json.dumps(parts) + "\n")
+    sys.stdout.flush()
+
+
+def carry_out(engine: zart.Engine, request: dict[str, Any]) -> None:
+    """Do what is asked, and acknowledge it once it is durable."""
+    match request["op"]:
+        case "start":
+            workflow = engine.engine.registry[request["shape"]]
+            engine.start(workflow, shapes.input_of(request["shape"], request["n"]), id=request["id"])
+        case "send":
+            try:
+                engine.send(request["id"], "number", request["number"], key=request["key"])
+            except zart.ExecutionClosed:  # an earlier life accepted it, and it has ended since
+                assert request["again"]
+        case "cancel":
+            engine.cancel(request["id"], "enough")
+        case "finish":
+            for id in request["ids"]:
+                answer(id=id, result=result_of(engine, id))
+        case other:
+            raise ValueError(other)
+    answer(ack=request["number_of"])
+
+
+def result_of(engine: zart.Engine, id: str) -> Any:
+    """How it ended, as JSON."""
+    try:
+        return engine.get(id).result(120)
+    except zart.ExecutionCancelled as error:
+        return f"cancelled: {'enough' if 'enough' in str(error) else error}"
+
+
+def opened(url: str, lazy: bool) -> str | EventLog:
+    """The log, or the known-bad one."""
+    if not lazy:
+        return url
+    assert url.startswith("file:")
+    return open_file_log(url, fs=LazyFileSystem())
+
+
+def main() -> None:
+    """Serve until the harness hangs up, or kills."""
+    url, lazy = sys.argv[1], "lazy" in sys.argv[2:]
+    with zart.open(opened(url, lazy), shapes.ALL) as engine:
+        answer(ready=True)
+        for line in sys.stdin:
+            carry_out(engine, json.loads(line))
+
+
+if __name__ == "__main__":
+    main()
