@@ -891,7 +891,7 @@ def test_any_event_in_any_status_gives_a_status_or_a_known_error(play, situation
 
 
 def test_closed_statuses_take_nothing():
-    """I7: nothing follows a terminal event."""
+    """I7, R22: nothing follows a terminal event; the rest are words of hosts for a run that goes on."""
     assert {status for status, events in TRANSITIONS.items() if not events} == CLOSED
 
 

@@ -87,10 +87,13 @@ class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
         """Log as `logging.Logger.log` does; inside a workflow the line waits for its turn to be durable."""
         scene = SCENE.get()
         if scene is None or scene.lines is None:
-            super().log(level, msg, *args, **{"stacklevel": 2, **kwargs})
+            options: dict[str, Any] = {"stacklevel": 2, **kwargs}
+            super().log(level, msg, *args, **options)
         elif self.isEnabledFor(level):
             extra = kwargs.get("extra")
-            place = self.logger.findCaller(False, 3)
+            place = self.logger.findCaller(
+                False, 2
+            )  # this frame and its caller; those of logging do not count
             scene.lines.append(
                 self.logger.makeRecord(
                     self.logger.name, level, *place[:2], msg, args, None, place[2], extra, place[3]
