@@ -59,8 +59,8 @@ class Ledger:
 class Sky(Relay):
     """A log whose next appends go as they are told to: each entry of `forecast` is for one batch with a match.
 
-    "lost": Unknown, and not written. "written": Unknown, and written. "full": Rejected. "unavailable": StoreUnavailable is
-    raised. "failed": StoreFailed is raised. `match` says which batches count.
+    "lost": Unknown, and not written. "written": Unknown, and written. "full": Rejected. "unavailable":
+    StoreUnavailable is raised. "failed": StoreFailed is raised. `match` says which batches count.
     """
 
     def __init__(self, log: EventLog) -> None:

@@ -77,7 +77,7 @@ def test_a_restart_neither_shortens_nor_repeats_a_wait(tmp_path: Path) -> None:
 
 
 def test_the_end_of_retries_and_errors_that_are_not_retried() -> None:
-    """Retried to the end is RetryExhausted with its cause; an answer comes as itself; the rest as StepFailed (R6, R8)."""
+    """Retried to the end is RetryExhausted; an answer comes as itself; the rest as StepFailed (R6, R8)."""
     with_retry, declared, plain = Ledger(), Ledger(), Ledger()
 
     def seen(workflow: Any) -> BaseException | None:

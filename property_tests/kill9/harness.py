@@ -296,7 +296,7 @@ class Campaign:
                     pass
 
     def check_run(self, now: Snapshot, id: str, run: int, events: list[zart.Event]) -> None:
-        """Times (I2), whole turns (I3), one outcome for each command (I11), nothing after the end (I7), one log for the code."""
+        """Times (I2), whole turns (I3), nothing after the end (I7), one outcome for each (I11), events once (I15)."""
         times = [event.at for event in events]
         if times != sorted(times):
             raise Violation(f"I2: times of {id}/{run} go back")
@@ -325,7 +325,7 @@ class Campaign:
         taken_up.drop()
 
     def check_steps(self, now: Snapshot) -> None:
-        """Effects and outcomes: at least once for each outcome, more than once only if in flight at a kill (I12, I13)."""
+        """Effects: one at least for each outcome, more only for what was in flight at a kill (I12, I13)."""
         lines = [json.loads(line) for line in self.journal.read_text().splitlines()]
         mine = [line for line in lines if line["life"] == self.life]
         seqs = {

@@ -1,4 +1,4 @@
-"""The worker: `python -m property_tests.kill9.worker URL [lazy]`. Requests come as JSON lines, and so do its answers."""
+"""The worker: `python -m property_tests.kill9.worker URL [lazy]`. Requests and answers are lines of JSON."""
 
 from __future__ import annotations
 
