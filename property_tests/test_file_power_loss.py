@@ -272,9 +272,10 @@ class World:
         batch, refused, touched = [], set(), set()
         for _ in range(self.random.choice([1, 1, 1, 2, 4])):
             item = self.item(model)
-            if self.limits and item.id in touched:
+            ids = {item.id, *(new.id for new in getattr(item, "creates", ()))}
+            if self.limits and ids & touched:
                 continue
-            touched.add(item.id)
+            touched |= ids
             batch.append(item)
             if isinstance(item, Turn) and self.random.random() < 0.1:
                 item.position += 1
