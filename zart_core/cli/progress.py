@@ -36,6 +36,8 @@ class Progress:
         """What was issued and is not resolved, by seq."""
         self.counts: Counter[str] = Counter()
         """Steps that are done, failed or cancelled, and `retries`; over all runs."""
+        self.suspects: set[int] = set()
+        """Steps that were running when their worker died, and have not begun again."""
         self.workflow = ""
         self.started_at: float | None = None
         self.closed: Closed | None = None
@@ -79,6 +81,7 @@ class Progress:
 
     def followed(self, line: StepLine, event: Event) -> list[Note]:
         """Count what a command came to."""
+        self.suspects.discard(line.seq)
         if line.ended_at is not None:
             del self.lines[line.seq]
             if line.kind == "step":
@@ -90,12 +93,19 @@ class Progress:
 
     def running(self, now: float) -> list[StepLine]:
         """List the steps that run; the start of a retry is not on record, so one that is due counts."""
-        lines = self.lines.values()
-        return [line for line in lines if line.state == "running" or is_due(line, now)]
+        return [line for line in self.lines.values() if self.is_running(line, now)]
 
     def waiting(self, now: float) -> list[StepLine]:
         """List what else is not resolved: retries to come, sleeps, events, children, steps without a slot."""
-        return [line for line in self.lines.values() if line.state != "running" and not is_due(line, now)]
+        return [line for line in self.lines.values() if not self.is_running(line, now)]
+
+    def is_running(self, line: StepLine, now: float) -> bool:
+        """Tell whether a command runs, as far as the log knows."""
+        return line.seq not in self.suspects and (line.state == "running" or is_due(line, now))
+
+    def take_over(self) -> None:
+        """Note that another worker has the execution from now on: what was running has to begin again."""
+        self.suspects = {line.seq for line in self.lines.values() if line.state == "running"}
 
 
 def is_continued(event: Event) -> bool:

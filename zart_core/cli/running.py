@@ -46,13 +46,21 @@ def run(target: str, text: str | None, url: str, id: str | None, concurrency: in
     with opened(url, new=True) as log, reporting(name):
         known = not create(log, workflow, text, name)
         view, progress = view_on(stream_for(json)), Progress(log, name)
-        stood = attached(progress) if known else []
+        stood, fence = attached(progress) if known else [], fence_of(log, name)
         with face.open(log, registry, max_concurrent_steps=concurrency) as engine, signals() as received:
+            if fence_of(log, name) != fence:
+                progress.take_over()
             closed = watch(engine, progress, stood, view, received)
         if closed is None:
             code = TERMINATED if received == [signal.SIGTERM] else INTERRUPTED
             raise Ended(code, f"interrupted, and nothing is lost; go on with: {again(target, url, name)}")
         return report(log, name, closed, json)
+
+
+def fence_of(log: stored.EventLog, id: str) -> int:
+    """Give the fence of an execution: it grows when another worker takes it."""
+    summary = log.summary(id)
+    return 0 if summary is None else summary.fence
 
 
 def again(target: str, url: str, id: str) -> str:

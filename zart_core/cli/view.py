@@ -142,7 +142,7 @@ def picture(progress: Progress, notes: Sequence[Note], now: float) -> Group:
     head = Text.assemble(
         (plain(progress.id), "bold"), f"  {plain(progress.workflow)}  ", (status, color), f"  {elapsed}"
     )
-    named = [line for line in waiting if line.kind != "step" or line.state == "retrying"]
+    named = [line for line in waiting if line.kind != "step" or line.state != "waiting"]
     rows = [head, Text(f"  {bar(progress)} {counted(progress)}")]
     rows += [Text(f"  > {running_words(line, now)}", "cyan") for line in running[:ROWS_MAX]]
     rows += [Text(f"  . {waiting_words(line, now)}", "yellow") for line in named[:ROWS_MAX]]
@@ -190,6 +190,8 @@ def waiting_words(line: StepLine, now: float) -> str:
             what = f"execution '{line.event}'"
         case "step" if line.state == "retrying":
             what = f"{line.name} (attempt {line.attempts + 1}, after {shortened(line.error, 80)})"
+        case "step" if line.state == "running":
+            what = f"{line.name} (interrupted; to begin again)"
         case _:
             what = line.name
     return plain(f"{what}{left}")
