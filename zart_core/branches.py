@@ -7,6 +7,9 @@ Rule 3: cancellation strikes innermost branches first, newest first, each once, 
         nothing that a branch started outlives it (R24).
 """
 
+# What a workflow yields is of any type, and pyright takes what a `match` makes of Any for unknown.
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import dis
@@ -15,7 +18,7 @@ import inspect
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from types import CodeType, GeneratorType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from zart_core import commands as c
 from zart_core.errors import Cancelled, Defect, DuplicateName, InvalidUse, NotACommand
@@ -285,7 +288,7 @@ class Branches:
         """Carry out what a branch yielded: WAITS, or (value, error) to go on with at once."""
         inner, where = position(branch)
         if type(command) is c.Step and inner is None:  # the most frequent by far
-            command.yielded = True  # type: ignore[misc]  # no part of the record's value
+            command.yielded = True  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]  # no part of its value
             return self.wait_for(branch, self.leaf(branch, command, command.name, where))
         if inner is not None:
             raise NotACommand(
@@ -475,12 +478,13 @@ class Branches:
     def conclude(self, branch: Branch, wait: Wait) -> Any:
         """The answer of a wait; WAITS while losers unwind (race, fail_fast)."""
         answer = wait.answer()
-        for node in wait.nodes:
-            self.unobserved.pop(node, None)  # type: ignore[call-overload]  # every Awaited here is a Node
+        nodes = cast("list[Node]", wait.nodes)  # every Awaited here is a Node
+        for node in nodes:
+            self.unobserved.pop(node, None)
         if not wait.cancels():
             return answer
-        losers = [node for node in reversed(wait.nodes) if not node.settled]
-        self.unwind(branch, losers, answer)  # type: ignore[arg-type]  # as above
+        losers = [node for node in reversed(nodes) if not node.settled]
+        self.unwind(branch, losers, answer)
         return WAITS
 
     # ------------------------------------------------------------ ending and cancelling

@@ -103,7 +103,7 @@ class StepsFailed(ExceptionGroup[Exception], ZartError):
     ) -> None:
         super().__init__(message, errors)
 
-    def derive(self, excs: Sequence[Exception]) -> StepsFailed:  # type: ignore[override]  # narrower than the generic
+    def derive(self, excs: Sequence[Exception]) -> StepsFailed:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]  # narrower than the generic
         """Keep the outcomes when `except*` or `split` takes a part."""
         return StepsFailed(self.message, excs, self.outcomes)
 

@@ -280,7 +280,7 @@ class Execution:
         except DecodeError as error:
             raise self._unreadable(event, "the input", self.workflow.input_type, error) from error
         gen = self.workflow.fn(self._input) if self.workflow.takes_input else self.workflow.fn()
-        self._root = self._branches.open_root(gen)  # type: ignore[arg-type]  # a Flow is a generator
+        self._root = self._branches.open_root(generator_of(gen))
         self._unanswered = True
         self._run()
 
@@ -677,7 +677,7 @@ class Execution:
         except BaseException as raised:  # noqa: BLE001  # what it raises fails the run
             return self._fail(raised)
         if isinstance(answer, GeneratorType):
-            self._root = self._branches.open_root(answer)
+            self._root = self._branches.open_root(generator_of(answer))
         else:
             self._wanted.append(Closing(Status.COMPLETED, answer))
         return None
@@ -879,8 +879,16 @@ HANDLERS: Mapping[type[Any], Callable[[Execution, Any], None]] = {
     Closed: Execution._on_closed,
     Noted: Execution._on_noted,
 }
-HANDLERS_OF = {status: {kind: HANDLERS[kind] for kind in kinds} for status, kinds in TRANSITIONS.items()}
+HANDLERS_OF: Mapping[Status, Mapping[type[Any], Callable[[Execution, Any], None]]] = {
+    status: {kind: HANDLERS[kind] for kind in kinds} for status, kinds in TRANSITIONS.items()
+}
 """TRANSITIONS with what to do, so that one look-up is both the check and the way."""
+
+
+def generator_of(flow: Any) -> GeneratorType[Any, Any, Any]:
+    """A flow, which is a generator."""
+    generator: GeneratorType[Any, Any, Any] = flow
+    return generator
 
 
 def is_marker(want: Want) -> TypeGuard[Node]:

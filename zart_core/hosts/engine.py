@@ -15,11 +15,10 @@ import heapq
 import itertools
 import logging
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Generic, TypeVar, overload
-
-import attrs
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 from zart_core import log as stored
 from zart_core.codec import Codec
@@ -74,6 +73,9 @@ CLOSE_GRACE_S = 0.4
 CLOSE_WRITE_S = 5.0
 """How long the log gets to take what is left to write."""
 LOGGER = logging.getLogger("zart.engine")
+
+History: TypeAlias = list[Event]
+"""Events in their order; in the engine `list` is a method."""
 
 
 class Live:
@@ -254,7 +256,9 @@ class AsyncEngine:
             attempt.told = True
             if attempt.task is not None:
                 attempt.task.cancel()
-        ends = [attempt.task or asyncio.wrap_future(attempt.future, loop=self.loop) for attempt in attempts]  # type: ignore[arg-type]  # one of them is set
+        ends: list[asyncio.Future[Any]] = [attempt.task for attempt in attempts if attempt.task is not None]
+        futures = [attempt.future for attempt in attempts if attempt.future is not None]
+        ends += [asyncio.wrap_future(future, loop=self.loop) for future in futures]
         if ends:
             await asyncio.wait(ends, timeout=CLOSE_GRACE_S)
             await asyncio.sleep(0)
@@ -316,6 +320,10 @@ class AsyncEngine:
 
     # ------------------------------------------------------------ finding work
 
+    def is_closing(self) -> bool:
+        """Whether it was closed in the meantime, to be asked after an await."""
+        return self.closing
+
     async def look_for_work(self) -> None:
         """Claim when somebody says that there is work, and from time to time; renew the lease."""
         renewed = self.loop.time()
@@ -323,7 +331,7 @@ class AsyncEngine:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.claiming.wait(), SAFETY_S)
             self.claiming.clear()
-            if self.closing:
+            if self.is_closing():
                 return
             try:
                 await self.claim()
@@ -573,9 +581,7 @@ class AsyncEngine:
         for summary in await self.off_loop(lambda: list(pages(self.log, Status.PARKED))):
             if summary.workflow not in self.registry or summary.id in self.tried or summary.id in self.live:
                 continue
-            held = await self.off_loop(
-                lambda id=summary.id: self.log.acquire(self.worker, id, lease_s=LEASE_S)
-            )  # type: ignore[misc]  # bound at once
+            held = await self.off_loop(partial(self.log.acquire, self.worker, summary.id, lease_s=LEASE_S))
             live = None if held is None else await self.take_up(held)
             if live is not None:
                 taken.append(live)
@@ -889,8 +895,9 @@ class AsyncEngine:
         """An attempt of an async step, on the loop."""
         call = attempt.call
         SCENE.set(Scene(lambda: call.context, self.resources))
+        limit = asyncio.timeout(self.left(call))
         try:
-            async with asyncio.timeout(self.left(call)) as limit:
+            async with limit:
                 value = await call.function.call(call.values)
         except asyncio.CancelledError as error:
             if not attempt.told:
@@ -1196,7 +1203,7 @@ class AsyncEngine:
     async def post(self, post: stored.Post) -> None:
         """Post a message and wake who gets it. Raises UnknownExecution, ExecutionClosed, StoreUnavailable."""
         self.check_usable()
-        doubt = False
+        doubt, why = False, ""
         for _ in range(TRIES_MAX):
             (outcome,) = await self.writer.write([post])
             match outcome:
@@ -1220,9 +1227,9 @@ class AsyncEngine:
                         "give it a key= and send it again: the same key counts once"
                     )
                 case _:
-                    doubt = doubt or isinstance(outcome, stored.Unknown)
+                    doubt, why = doubt or isinstance(outcome, stored.Unknown), outcome.reason
                     await self.pause(CREATE_GAP_S)
-        raise StoreUnavailable(f"the message to '{post.id}' was not accepted: {outcome.reason}")
+        raise StoreUnavailable(f"the message to '{post.id}' was not accepted: {why}")
 
     async def was_accepted(self, post: stored.Post) -> bool:
         """Whether an execution that has ended meanwhile had got the message, whose outcome was not known. O(n)."""
@@ -1279,7 +1286,7 @@ class AsyncEngine:
             raise UnknownExecution(id, f"no execution has the id '{id}'")
         return summary
 
-    async def history(self, id: str, run: int | None = None) -> list[Event]:
+    async def history(self, id: str, run: int | None = None) -> History:
         """The events of a run, the current one by default. Raises UnknownExecution."""
         summary = await self.summary(id)
         number = summary.run if run is None else run
@@ -1439,7 +1446,7 @@ async def serve(
     build: str = "",
     max_live: int = 10_000,
     max_concurrent_steps: int = 64,
-) -> AsyncIterator[AsyncEngine]:
+) -> AsyncGenerator[AsyncEngine]:
     """An engine on the running event loop: `async with zart.serve("sqlite:orders.db", [order]) as engine`.
 
     Arguments and errors as `zart.open`.

@@ -5,6 +5,7 @@ Rule 1: it does nothing but claim, build a turn, append it, and carry out its ef
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -312,7 +313,7 @@ def run_inline(
     where = open_log("memory:") if log is None else log
     host = Inline(where, Registry(workflow), resources=resources)
     if private:
-        host.rest = lambda until: rest_alone(host, until)
+        host.rest = functools.partial(rest_alone, host)
     name = id or new_id(host.clock.now())
     try:
         host.start(workflow, input, name)

@@ -59,7 +59,8 @@ class Writer:
         if self.soon is not None:
             self.soon.cancel()
             self.soon = None
-        group, count = [], 0
+        group: list[tuple[Sequence[Write], Written]] = []
+        count = 0
         while self.queue and (not group or count + len(self.queue[0][0]) <= GROUP_MAX):
             item = self.queue.popleft()
             group.append(item)
