@@ -164,7 +164,8 @@ def waits(line: StepLine, summary: Summary) -> str:
         case "child":
             return f"waits for execution '{line.event}' ({line.name}){place}{since}; that one's end ends it"
         case "step" if line.state == "retrying":
-            return f"step '{line.name}'{place} failed {line.attempts} time(s), last with {line.error}; next attempt{until[1:]}"
+            again = f"next attempt at {moment(line.until or 0.0)}"
+            return f"step '{line.name}'{place} failed {line.attempts} time(s), last with {line.error}; {again}"
         case "step" if line.state == "running":
             return f"step '{line.name}'{place} runs, attempt {line.attempts}{since}"
         case _:
