@@ -165,7 +165,9 @@ def waits(line: StepLine, summary: Summary) -> str:
             return f"waits for execution '{line.event}' ({line.name}){place}{since}; that one's end ends it"
         case "step" if line.state == "retrying":
             again = f"next attempt at {moment(line.until or 0.0)}"
-            return f"step '{line.name}'{place} failed {line.attempts} time(s), last with {line.error}; {again}"
+            return (
+                f"step '{line.name}'{place} failed {line.attempts} time(s), last with {line.error}; {again}"
+            )
         case "step" if line.state == "running":
             return f"step '{line.name}'{place} runs, attempt {line.attempts}{since}"
         case _:
