@@ -10,9 +10,20 @@ import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator
 from difflib import get_close_matches
 from types import ModuleType
-from typing import Any, Generic, Never, Protocol, TypeAlias, TypeVar, get_args, get_origin, overload
+from typing import (
+    Any,
+    Generic,
+    Never,
+    Protocol,
+    TypeAlias,
+    TypeGuard,
+    TypeVar,
+    get_args,
+    get_origin,
+    overload,
+)
 
-from typing_extensions import TypeGuard, TypeIs
+from typing_extensions import TypeIs
 
 from zart_core.commands import Command, ContinueAsNew, Flow, checked_name
 from zart_core.errors import InvalidUse, UnknownWorkflow
@@ -64,7 +75,7 @@ class Workflow(Generic[I, R_co]):
 
     @functools.cached_property
     def result_type(self) -> Any:
-        """The declared type of the result, read out of Flow[...] or Generator[...]; Any without one. Raises InvalidUse."""
+        """The declared type of the result, out of Flow[...] or Generator[...]; Any without one. Raises InvalidUse."""
         declared = annotations_of(self.fn).get("return", Any)
         arguments = get_args(declared)
         if isinstance(get_origin(declared), type) and len(arguments) == 3:
@@ -76,7 +87,7 @@ class Workflow(Generic[I, R_co]):
     @overload
     def continue_as_new(self, input: I) -> Never: ...
     def continue_as_new(self, input: Any = None) -> Any:
-        """End this run and begin the next one: `yield from my_workflow.continue_as_new(input)`, in the root branch only.
+        """End this run and begin the next: `yield from my_workflow.continue_as_new(input)`, in the root branch only.
 
         The new run has an empty history and the same id; undelivered events move along, in the same commit.
         """
