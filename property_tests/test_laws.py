@@ -301,25 +301,18 @@ def test_facts_that_were_held_take_effect_in_their_order(
     played = closed(play(workflow_of(body), outside))
     cut = data.draw(st.sampled_from(played.turns))
     parked = zart.replay(workflow_of(body), played.log[:cut])
-    if parked.status.closed:
-        parked.close()
+    closed_already, n, at = parked.status.closed, parked.next_delivery, parked.now + 1
+    open_now = [seq for seq, issued in parked.pending.items() if issued.kind in ("step", "sleep", "child")]
+    parked.close()  # before anything is drawn: Hypothesis may stop there
+    if closed_already:
         return
-    held = [
-        zart.Resolved(seq, zart.Done(b"1"), parked.now + 1, held=True)
-        for seq, issued in parked.pending.items()
-        if issued.kind in ("step", "sleep", "child")
-    ]
-    n = parked.next_delivery
-    held += [
-        zart.Delivered(n + i, name, b"3", parked.now + 1, held=True) for i, name in enumerate(("e0", "e1"))
-    ]
+    held: list[Any] = [zart.Resolved(seq, zart.Done(b"1"), at, held=True) for seq in open_now]
+    held += [zart.Delivered(n, name, b"3", at, held=True) for name in ("e0", "e1")]
     held = data.draw(st.permutations(held))
-    number = n
-    for place, fact in enumerate(held):
-        if isinstance(fact, zart.Delivered):
-            held[place] = attrs.evolve(fact, n=number)
-            number += 1
-    parked.close()
+    numbers = itertools.count(n)
+    held = [
+        attrs.evolve(fact, n=next(numbers)) if isinstance(fact, zart.Delivered) else fact for fact in held
+    ]
     together = resumed(body, played.log[:cut], [held])
     one_by_one = resumed(body, played.log[:cut], [[attrs.evolve(fact, held=False)] for fact in held])
     assert outcomes_by_name(together.log) == outcomes_by_name(one_by_one.log)
