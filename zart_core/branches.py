@@ -22,7 +22,7 @@ from typing import Any, TypeAlias, cast
 
 from zart_core import commands as c
 from zart_core.errors import Cancelled, Defect, DuplicateName, InvalidUse, NotACommand
-from zart_core.events import Site
+from zart_core.events import Site, Status
 from zart_core.records import record
 from zart_core.waiting import Wait
 
@@ -130,6 +130,22 @@ class Taking:
         self.settled = False
 
 
+class Closing:
+    """A wanted decision: the run ends."""
+
+    __slots__ = ("error", "settled", "status", "value")
+
+    def __init__(self, status: Status, value: Any = None, error: BaseException | None = None) -> None:
+        self.status = status
+        self.value = value
+        self.error = error
+        self.settled = False
+
+
+Want: TypeAlias = "Node | Withdrawal | Taking | Closing"
+"""What the interpreter finds in `wanted`: a command to issue, or a decision to write down."""
+
+
 class Branch:
     """One generator of a run, and what it waits for."""
 
@@ -195,7 +211,7 @@ class Branches:
 
     def __init__(self, release: Callable[[Node], None]) -> None:
         self.queue: deque[Branch] = deque()
-        self.wanted: deque[Node | Withdrawal | Taking | Any] = deque()
+        self.wanted: deque[Want] = deque()
         self.names: dict[str, Where | None] = {}
         self.numbers: dict[str, int] = {}
         self.versions: dict[str, int] = {}
@@ -320,7 +336,8 @@ class Branches:
         first = self.names[name]
         return DuplicateName(
             f"the name '{name}' is used twice in this run: first at {site_of(first)}, again at {site_of(where)}. "
-            f"A name is what a result is kept under: give the second one a name of its own, such as .named('{name}-{number}'), "
+            "A name is what a result is kept under: give the second one a name of its own, "
+            f"such as .named('{name}-{number}'), "
             "put an argument into the step's name, as in 'fetch-{index}', or wrap the flow in zart.scope(...)"
         )
 
@@ -575,7 +592,7 @@ PERFORMANCES: dict[type[Any], Callable[[Branches, Branch, Any, Where], Any]] = {
 def shut(gen: GeneratorType[Any, Any, Any]) -> None:
     """Close a generator, what it delegates to first, again while it still yields, a bounded number of times.
 
-    Closing from the outside in would leave an inner one that yields once more to the garbage collector, which complains.
+    From the outside in, an inner one that yields once more would be left to the garbage collector, which complains.
     """
     attempts = 0
     while gen.gi_frame is not None and attempts < CLOSE_ATTEMPTS_MAX:
@@ -688,7 +705,10 @@ def refusal(thing: object) -> str:
         case _ if hasattr(thing, "policy") or hasattr(thing, "input_type"):
             return f"{thing!r} was yielded without being called; write `yield from name(...)`"
         case _ if hasattr(thing, "cr_code") or hasattr(thing, "ag_code"):
-            return f"the workflow yielded a {name}; flows are plain generators and only steps may be async: decorate the function with @zart.step"
+            return (
+                f"the workflow yielded a {name}; flows are plain generators and only steps may be async: "
+                "decorate the function with @zart.step"
+            )
         case _:
             return (
                 f"the workflow yielded a {name}, which is no command; `yield from` takes a step, another command "

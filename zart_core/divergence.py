@@ -11,7 +11,8 @@ from typing import Any
 from zart_core.codec import Codec
 from zart_core.errors import Diverged
 from zart_core.events import Event, Issued
-from zart_core.interpreter import REMEDY, Execution, replay
+from zart_core.interpreter import Execution, replay
+from zart_core.wording import REMEDY
 from zart_core.workflows import Workflow
 
 SHOWN_MAX = 3

@@ -12,21 +12,24 @@ import logging
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from types import GeneratorType
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeGuard
 
 import attrs
 
 from zart_core import commands as c
+from zart_core import wording
 from zart_core.branches import (
     FIRST_ATTEMPT,
     PASSES_THROUGH,
     Branches,
+    Closing,
     Ending,
     Node,
     Progress,
     Taking,
+    Want,
     Withdrawal,
     site_of,
 )
@@ -85,22 +88,7 @@ TRANSITIONS: Mapping[Status, Mapping[type[Any], Status | None]] = {
     Status.RUNNING: GOES_ON,
     **{status: {} for status in CLOSED},
 }
-"""Status and event to status. None: the event says which. WAITING, PAUSED and PARKED are the host's words for RUNNING."""
-
-
-class Closing:
-    """A wanted decision: the run ends."""
-
-    __slots__ = ("error", "settled", "status", "value")
-
-    def __init__(self, status: Status, value: Any = None, error: BaseException | None = None) -> None:
-        self.status = status
-        self.value = value
-        self.error = error
-        self.settled = False
-
-
-Want: TypeAlias = Node | Withdrawal | Taking | Closing
+"""Status and event to status. None: the event says which. WAITING, PAUSED and PARKED are hosts' words for RUNNING."""
 
 
 class Execution:
@@ -468,7 +456,7 @@ class Execution:
                 self._pending[event.seq] = event
                 self._nodes[event.seq] = head
             case "now":
-                self._settle(head, datetime.fromtimestamp(event.at, timezone.utc), None)
+                self._settle(head, datetime.fromtimestamp(event.at, UTC), None)
             case "version":
                 number = version_of(event)
                 self._branches.versions[event.name] = number
@@ -576,7 +564,7 @@ class Execution:
         return progress.began or (progress.retry_at is not None and progress.retry_at <= self.now)
 
     def _give_back(self, node: Node) -> None:
-        """A wait is cancelled: the delivery that it was about to take goes to the next one in line, or back to its place."""
+        """A wait is cancelled: the delivery it was about to take goes to the next in line, or back to its place."""
         event = self._pending[node.seq].of
         self._forget_listener(node, event)
         for want in list(self._wanted):
@@ -781,92 +769,22 @@ class Execution:
         return self.wanted_names()
 
     def _diverged(self, event: Event | None, head: Want | None, why: str = "") -> Diverged:
-        """Both sides, both places, and the remedy (R21)."""
-        recorded_site = event.site if isinstance(event, Issued) else None
-        yielded_site = self._site_of_want(head)
-        recorded = "nothing more: the log ends here" if event is None else described(event)
-        yielded = self._described_want(head)
-        message = (
-            f"{self._title()} diverged at event {self.position}{': ' + why if why else ''}\n"
-            f"  recorded: {recorded}{at_site(recorded_site)}\n"
-            f"  yielded:  {yielded}{at_site(yielded_site)}\n"
-            f"  {REMEDY}"
-        )
-        return Diverged(
-            message,
-            position=self.position,
-            recorded=recorded,
-            yielded=yielded,
-            recorded_site=recorded_site,
-            yielded_site=yielded_site,
-            remedy=REMEDY,
-        )
+        return wording.diverged(self._title(), self.position, event, head, list(self._nodes.values()), why)
 
     def _unreadable(self, event: Started | Issued, what: str, declared: Any, error: DecodeError) -> Diverged:
-        """A recorded payload no longer decodes to the declared type."""
-        recorded, yielded = f"{what} as it was: {error}", f"{what} as {declared}"
-        remedy = "keep the old type readable: give new fields a default, or decode to a union of old and new"
-        site = event.site if isinstance(event, Issued) else None
-        return Diverged(
-            f"{self._title()} diverged at event {self.position}: {what} no longer decodes to {declared}: {error}\n  {remedy}",
-            position=self.position,
-            recorded=recorded,
-            yielded=yielded,
-            recorded_site=site,
-            remedy=remedy,
-        )
-
-    def _described_want(self, head: Want | None) -> str:
-        match head:
-            case None if self._nodes:
-                names = ", ".join(node.title for node in list(self._nodes.values())[:3])
-                return f"nothing: it waits for {names}"
-            case None:
-                return "nothing"
-            case Node():
-                return head.title
-            case Withdrawal():
-                return f"the cancellation of {head.node.title}"
-            case Taking():
-                return f"{head.node.title} taking delivery {head.n}"
-            case Closing():
-                return f"the end of the run ({head.status})"
-
-    def _site_of_want(self, head: Want | None) -> Site | None:
-        match head:
-            case Node():
-                return site_of(head.where)
-            case Withdrawal() | Taking():
-                return site_of(head.node.where)
-            case _:
-                return None
+        return wording.unreadable(self._title(), self.position, event, what, declared, error)
 
     def _out_of_place(self, event: Event) -> LogCorrupt:
-        allowed = [kind.__name__ for kind in TRANSITIONS[self.status]]
-        return LogCorrupt(
-            f"{self._title()}: event {self.position} is {type(event).__name__}, "
-            f"which cannot follow while the run is {self.status}",
-            where=f"event {self.position}",
-            expected=" or ".join(sorted(allowed)) or "nothing more",
-            found=type(event).__name__,
+        return wording.out_of_place(
+            self._title(), self.position, event, self.status, TRANSITIONS[self.status]
         )
 
     def _not_pending(self, seq: int, kind: str) -> LogCorrupt:
-        return LogCorrupt(
-            f"{self._title()}: event {self.position} is {kind} for command {seq}, which is not pending",
-            where=f"event {self.position}",
-            expected="a pending command",
-            found=f"command {seq}",
-        )
+        return wording.not_pending(self._title(), self.position, seq, kind)
 
 
 HANDED_OVER = "handed-over"
 """The Noted that a worker leaves when it gives an execution back with steps in flight (R5)."""
-
-REMEDY = (
-    "Nothing was written; the execution is parked and goes on by itself once code that fits is registered. "
-    "Put the recorded command back, or guard what is new with `zart.version(...)`."
-)
 
 HANDLERS: Mapping[type[Any], Callable[[Execution, Any], None]] = {
     Started: Execution._on_started,
@@ -930,28 +848,6 @@ def arguments_of(codec: Codec, command: c.Step[Any]) -> bytes:
     function = command.function
     encode, _ = codec.args_codec(function.parameter_types, function.parameter_names)
     return encode(function.bound(command))
-
-
-def described(event: Event) -> str:
-    """A recorded event, for messages: never its payload."""
-    match event:
-        case Issued():
-            return f"{event.kind} '{event.name}'"
-        case Resolved():
-            return f"the outcome of command {event.seq} ({type(event.outcome).__name__})"
-        case Delivered():
-            return f"delivery {event.n} of event '{event.event}'"
-        case Interrupted():
-            return f"an interruption ({event.by})"
-        case Closed():
-            return f"the end of the run ({event.status})"
-        case _:
-            return type(event).__name__
-
-
-def at_site(site: Site | None) -> str:
-    """A place in the source as the tail of a line."""
-    return f"   at {site}" if site is not None else ""
 
 
 def replay(

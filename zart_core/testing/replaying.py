@@ -14,7 +14,8 @@ from zart_core.codec import Codec
 from zart_core.divergence import replay_explained
 from zart_core.errors import Diverged
 from zart_core.events import Closed, Event, Issued, Noted, Status
-from zart_core.interpreter import Execution, described
+from zart_core.interpreter import Execution
+from zart_core.wording import described
 from zart_core.workflows import Workflow
 
 REMEDY = (

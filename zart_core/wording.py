@@ -1,0 +1,131 @@
+"""How the interpreter says that code and log disagree: both sides, both places, who must act (R21).
+
+Rule 1: nothing is decided here, and no payload is ever shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from zart_core.branches import Closing, Node, Taking, Want, Withdrawal, site_of
+from zart_core.errors import DecodeError, Diverged, LogCorrupt
+from zart_core.events import Closed, Delivered, Event, Interrupted, Issued, Resolved, Site, Started, Status
+
+REMEDY = (
+    "Nothing was written; the execution is parked and goes on by itself once code that fits is registered. "
+    "Put the recorded command back, or guard what is new with `zart.version(...)`."
+)
+SHOWN_MAX = 3
+
+
+def diverged(
+    title: str, position: int, event: Event | None, head: Want | None, pending: Sequence[Node], why: str = ""
+) -> Diverged:
+    """The log says `event` (None: it ends), the code wants `head` (None: nothing)."""
+    recorded = "nothing more: the log ends here" if event is None else described(event)
+    yielded = described_want(head, pending)
+    recorded_site = event.site if isinstance(event, Issued) else None
+    yielded_site = site_of_want(head)
+    message = (
+        f"{title} diverged at event {position}{': ' + why if why else ''}\n"
+        f"  recorded: {recorded}{at_site(recorded_site)}\n"
+        f"  yielded:  {yielded}{at_site(yielded_site)}\n"
+        f"  {REMEDY}"
+    )
+    return Diverged(
+        message,
+        position=position,
+        recorded=recorded,
+        yielded=yielded,
+        recorded_site=recorded_site,
+        yielded_site=yielded_site,
+        remedy=REMEDY,
+    )
+
+
+def unreadable(
+    title: str, position: int, event: Started | Issued, what: str, declared: Any, error: DecodeError
+) -> Diverged:
+    """A recorded payload no longer decodes to the declared type."""
+    remedy = "keep the old type readable: give new fields a default, or decode to a union of old and new"
+    return Diverged(
+        f"{title} diverged at event {position}: {what} no longer decodes to {declared}: {error}\n  {remedy}",
+        position=position,
+        recorded=f"{what} as it was: {error}",
+        yielded=f"{what} as {declared}",
+        recorded_site=event.site if isinstance(event, Issued) else None,
+        remedy=remedy,
+    )
+
+
+def out_of_place(
+    title: str, position: int, event: Event, status: Status, allowed: Collection[type[Any]]
+) -> LogCorrupt:
+    """An event that cannot follow in this status."""
+    return LogCorrupt(
+        f"{title}: event {position} is {type(event).__name__}, which cannot follow while the run is {status}",
+        where=f"event {position}",
+        expected=" or ".join(sorted(kind.__name__ for kind in allowed)) or "nothing more",
+        found=type(event).__name__,
+    )
+
+
+def not_pending(title: str, position: int, seq: int, kind: str) -> LogCorrupt:
+    """An event about a command that is not pending."""
+    return LogCorrupt(
+        f"{title}: event {position} is {kind} for command {seq}, which is not pending",
+        where=f"event {position}",
+        expected="a pending command",
+        found=f"command {seq}",
+    )
+
+
+def described(event: Event) -> str:
+    """A recorded event."""
+    match event:
+        case Issued():
+            return f"{event.kind} '{event.name}'"
+        case Resolved():
+            return f"the outcome of command {event.seq} ({type(event.outcome).__name__})"
+        case Delivered():
+            return f"delivery {event.n} of event '{event.event}'"
+        case Interrupted():
+            return f"an interruption ({event.by})"
+        case Closed():
+            return f"the end of the run ({event.status})"
+        case _:
+            return type(event).__name__
+
+
+def described_want(head: Want | None, pending: Sequence[Node]) -> str:
+    """What the code asks for."""
+    match head:
+        case None if pending:
+            return f"nothing: it waits for {', '.join(node.title for node in pending[:SHOWN_MAX])}"
+        case None:
+            return "nothing"
+        case Node():
+            return head.title
+        case Withdrawal():
+            return f"the cancellation of {head.node.title}"
+        case Taking():
+            return f"{head.node.title} taking delivery {head.n}"
+        case Closing():
+            return f"the end of the run ({head.status})"
+
+
+def site_of_want(head: Want | None) -> Site | None:
+    """Where what the code asks for stands."""
+    match head:
+        case Node():
+            return site_of(head.where)
+        case Withdrawal() | Taking():
+            return site_of(head.node.where)
+        case _:
+            return None
+
+
+def at_site(site: Site | None) -> str:
+    """A place in the source as the tail of a line."""
+    return f"   at {site}" if site is not None else ""
