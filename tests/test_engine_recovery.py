@@ -230,6 +230,7 @@ def test_two_engines_share_the_work_of_one_database(tmp_path: Path) -> None:
 
     for n in range(40):
         log.append([new_execution(CODEC, many, f"m{n}", str(100 * n).encode(), time.time())])
+        time.sleep(0.03)  # who looks first gets what is there: look again and again
     until(lambda: log.stats().get(zart.Status.COMPLETED) == 40, 60)
     for process in processes:
         process.communicate("\n", timeout=30)

@@ -61,6 +61,8 @@ CLAIM_GAP_S = 0.05
 DEATH_GAP_S = 0.4
 """The shortest time between two such questions when something has changed and nothing is due: a worker may have died."""
 CLAIMS_MAX = 500
+FAIR_S = 0.5
+"""How long an execution may wait in line for a slot while others go on from step to step."""
 TIMER_MAX_S = 5.0
 """The longest sleep of the engine's timer, so that a clock that jumps is noticed."""
 RETRY_MAX_S = 5.0
@@ -81,7 +83,7 @@ History: TypeAlias = list[Event]
 class Live:
     """An execution that the engine holds in memory."""
 
-    __slots__ = ("again", "calls", "code", "dirty", "hungry", "released", "run", "tries", "wake", "writing")
+    __slots__ = ("again", "calls", "code", "dirty", "hungry", "hungry_since", "released", "run", "tries", "wake", "writing")
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -676,9 +678,13 @@ class AsyncEngine:
         elif not live.dirty:
             live.dirty = True
             self.dirty.append(live)
-            if not self.pumping:
-                self.pumping = True
-                self.loop.call_soon(self.pump)
+            self.pump_soon()
+
+    def pump_soon(self) -> None:
+        """Build turns in the next round of the loop."""
+        if not self.pumping:
+            self.pumping = True
+            self.loop.call_soon(self.pump)
 
     def pump(self) -> None:
         """Build the next turn of everything in line."""
@@ -690,6 +696,9 @@ class AsyncEngine:
                 live.again = True
             elif self.live.get(live.run.id) is live and not self.closing:
                 self.turn(live)
+        if self.hungry and not (self.opening or self.alone):
+            for _ in range(min(self.slots, len(self.hungry))):
+                self.call_in()
         self.writer.hurry()
 
     def turn(self, live: Live) -> None:
@@ -713,9 +722,8 @@ class AsyncEngine:
         run, now = live.run, self.clock.now()
         run.build(now)
         self.slots -= run.begin(self.slots_for(run.id), now)
-        if run.ready and not live.hungry:
-            live.hungry = True
-            self.hungry.append(live)
+        if run.ready:
+            self.line_up(live)
         live.released = run.defect is not None and not live.calls
         return run.compose(now, build=self.build, releases=live.released)
 
@@ -974,8 +982,25 @@ class AsyncEngine:
         self.kick(live)
 
     def free_slot(self) -> None:
-        """A slot is free: the next in line gets it."""
+        """A slot is free: for whose turn it is, as a rule for who freed it, so that a step costs one turn.
+
+        Who has been in line for longer than FAIR_S goes first.
+        """
         self.slots += 1
+        if self.hungry:
+            if self.loop.time() - self.hungry[0].hungry_since > FAIR_S:
+                self.call_in()
+            self.pump_soon()
+
+    def line_up(self, live: Live) -> None:
+        """It has attempts to begin and there was no slot: it gets in line, once."""
+        if not live.hungry:
+            live.hungry = True
+            live.hungry_since = self.loop.time()
+            self.hungry.append(live)
+
+    def call_in(self) -> None:
+        """The next in line that still wants a slot may build a turn."""
         while self.hungry:
             live = self.hungry.popleft()
             live.hungry = False
@@ -994,7 +1019,7 @@ class AsyncEngine:
     def abandon(self, live: Live, seq: int) -> None:
         """Nobody wants its outcome any more: an async attempt is cancelled, a sync one left alone (R11)."""
         attempt = live.calls.pop(seq, None)
-        live.run.running.discard(seq)
+        live.run.running.pop(seq, None)
         if attempt is not None:
             if attempt.task is not None:
                 attempt.task.cancel()
@@ -1135,8 +1160,7 @@ class AsyncEngine:
         live.run.fence = receipt.fence
         self.hold(live)
         if live.run.ready:
-            live.hungry = True
-            self.hungry.append(live)
+            self.line_up(live)
         self.carry_out(live, receipt.conflicts)
 
     def created_in_doubt(self, live: Live | None, found: stored.Summary) -> None:
