@@ -101,6 +101,8 @@ class Live:
         """Whether it is in line for its next turn."""
         self.hungry = False
         """Whether it is in line for a slot."""
+        self.hungry_since = 0.0
+        """Since when, in seconds of the loop."""
         self.tries = 0
         """Appends that failed in a row."""
         self.wake: float | None = None
