@@ -11,6 +11,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
+from random import Random
 from typing import Any, TypeAlias
 
 import attrs
@@ -434,12 +435,12 @@ def walk_target(target: Target, place: str) -> Iterator[tuple[str, Any]]:
 
 def targets(depth: int, *, timed: bool, alone: bool = False) -> st.SearchStrategy[Any]:
     """Things that may run beside others."""
-    ends = st.sampled_from(["ok", "ok", "ok", "declared", "broken", "lost"])
+    ends = st.sampled_from(["ok"] * 9 + ["declared", "broken", "lost"])
     takes = st.integers(1, 40)
     leaves = [
         st.builds(Act, ends, st.sampled_from([0, 0, 0, 1, 3]), takes),
         st.builds(Nap, takes),
-        st.builds(Call, st.sampled_from(["ok", "ok", "failed"]), takes),
+        st.builds(Call, st.sampled_from(["ok"] * 5 + ["failed"]), takes),
     ]
     if timed:
         comes = st.integers(0, 80) if alone else takes
@@ -456,6 +457,7 @@ def statements(depth: int, *, timed: bool) -> st.SearchStrategy[Any]:
     """One statement."""
     beside = targets(depth, timed=timed)
     tasks = st.lists(st.integers(0, 3), max_size=2).map(tuple)
+    couples = st.lists(beside, min_size=2, max_size=3).map(tuple)
     whats = ["now", "uuid", "random", "capture", "version", "shared-version", "spawn"]
     leaves = [
         st.builds(Do, targets(depth, timed=timed, alone=True)),
@@ -464,21 +466,25 @@ def statements(depth: int, *, timed: bool) -> st.SearchStrategy[Any]:
         st.builds(Join, st.sampled_from(sorted(JOINS)), st.lists(beside, max_size=3).map(tuple), tasks),
         st.builds(Fix, st.sampled_from(whats), st.just(timed)),
         st.builds(Stop, st.integers(0, 3)),
+        *[st.builds(Start, beside), st.builds(Join, st.sampled_from(sorted(JOINS)), couples, tasks)],
         st.builds(Leave, st.sampled_from(["return", "raise"] if timed else ["return", "raise", "continue"])),
     ]
     if depth == 0:
         return st.one_of(leaves)
     inner = bodies(depth - 1, timed=timed)
-    return st.one_of(
-        *leaves,
-        st.builds(Try, inner, st.sampled_from(sorted(CATCHES)), inner, inner),
-        st.builds(Fork, inner, inner),
-    )
+    tries = st.builds(Try, inner, st.sampled_from(sorted(CATCHES)), inner, inner)
+    return st.one_of(*leaves, tries, st.builds(Fork, inner, inner), tries)
 
 
 def bodies(depth: int = 3, *, timed: bool = False) -> st.SearchStrategy[Body]:
-    """A whole program. In timed ones every instant at which something ends is unlike any other."""
+    """The body of a flow. In timed ones every instant at which something ends is unlike any other."""
     return st.lists(statements(depth, timed=timed), max_size=4).map(tuple)
+
+
+def programs(*, timed: bool = False) -> st.SearchStrategy[Body]:
+    """A whole program, seldom a short one."""
+    some = statements(3, timed=timed)
+    return st.one_of(st.lists(some, min_size=3, max_size=7), st.lists(some, max_size=2)).map(tuple)
 
 
 # ---------------------------------------------------------------- a direct reading, without a log
@@ -778,3 +784,67 @@ def answer_of(mode: str, items: list[Item], first: Item | None) -> Any:
     if errors:
         raise errors[0]
     return [item.value for item in items]
+
+
+# ---------------------------------------------------------------- larger trees, by seed
+
+
+@attrs.define
+class Grower:
+    """Trees of any size from a seed: what Hypothesis seldom draws."""
+
+    rng: Random
+    timed: bool
+
+    def body(self, size: int, depth: int) -> Body:
+        """So many statements."""
+        return tuple(self.statement(depth) for _ in range(size))
+
+    def inner(self, depth: int) -> Body:
+        """A few statements."""
+        return self.body(self.rng.choice([0, 1, 1, 2, 3]), depth - 1)
+
+    def statement(self, depth: int) -> Any:
+        """One statement."""
+        rng = self.rng
+        kinds = ["do"] * 5 + ["start"] * 4 + ["join"] * 4 + ["fix"] * 2 + ["stop"] + ["try"] * 4 + ["fork"]
+        match rng.choice(kinds if depth else kinds[:16]):
+            case "do":
+                return Do(self.target(depth, alone=True))
+            case "start":
+                return Start(self.target(depth))
+            case "join":
+                beside = tuple(self.target(depth) for _ in range(rng.randrange(4)))
+                return Join(rng.choice(sorted(JOINS)), beside, tuple(rng.sample(range(6), rng.randrange(3))))
+            case "fix":
+                return Fix(rng.choice(["now", "uuid", "random", "capture", "version", "spawn"]), self.timed)
+            case "stop":
+                return Stop(rng.randrange(4))
+            case "try":
+                catches = rng.choice(["errors", "errors", "all", "cancelled", "nothing"])
+                return Try(self.inner(depth), catches, self.inner(depth), self.inner(depth))
+            case _:
+                return Fork(
+                    self.inner(depth), (Leave("return"),) if rng.random() < 0.2 else self.inner(depth)
+                )
+
+    def target(self, depth: int, *, alone: bool = False) -> Target:
+        """Something to yield from, to start or to join."""
+        rng, takes = self.rng, self.rng.randint(1, 40)
+        match rng.randrange(8 if depth else 5):
+            case 0 | 1:
+                ends = rng.choice(["ok"] * 9 + ["declared", "broken", "lost"])
+                return Act(ends, rng.choice([0, 0, 0, 0, 1, 3]), takes)
+            case 2:
+                return Nap(takes)
+            case 3:
+                return Call(rng.choice(["ok"] * 5 + ["failed"]), takes)
+            case 4 if self.timed:
+                timeout = rng.choice([None, rng.randint(1, 40)])
+                return Await(None, timeout, rng.randint(0, 200) if alone else takes, not alone)
+            case 4:
+                return Await(rng.choice(["e0", "e1"]), rng.choice([None, takes]))
+            case kind:
+                body = self.body(rng.randint(1, 3), depth - 1)
+                flow = Flow((Do(Nap(3)), *body) if self.timed else body)
+                return flow if kind == 5 else Scoped(flow) if kind == 6 else Shielded(flow)

@@ -9,6 +9,7 @@ import itertools
 import math
 import os
 import pickle
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -20,10 +21,10 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from outside import STARTED, Chaos, Played, Timely, play
-from programs import Body, Journal, bodies, read_program, workflow_of
+from programs import Body, Grower, Journal, programs, read_program, workflow_of
 
 import zart_core as zart
-from zart_core.interpreter import Closing
+from zart_core.branches import Closing
 
 DEEP = bool(os.environ.get("ZART_DEEP"))
 TRIED: Counter[str] = Counter()
@@ -74,7 +75,7 @@ def closed(played: Played) -> Played:
 
 
 @examples(400)
-@given(bodies(), chaos)
+@given(programs(), chaos)
 def test_replay_of_a_prefix_and_the_rest_is_replay_of_all(body: Body, outside: Chaos) -> None:
     """P1, P2: at every cut of every log a replay shows what the live execution showed, and goes on alike."""
     played = closed(play(workflow_of(body), outside, look=look))
@@ -95,7 +96,7 @@ def test_replay_of_a_prefix_and_the_rest_is_replay_of_all(body: Body, outside: C
 
 
 @examples(250)
-@given(bodies(), chaos, st.integers(0, 12))
+@given(programs(), chaos, st.integers(0, 12))
 def test_a_crash_at_any_turn_changes_nothing(body: Body, outside: Chaos, where: int) -> None:
     """P3: forget all but the log before one turn, or before each, and go on: the same log."""
     calm = closed(play(workflow_of(body), outside))
@@ -109,13 +110,14 @@ def test_a_crash_at_any_turn_changes_nothing(body: Body, outside: Chaos, where: 
 
 # ---------------------------------------------------------------- P4
 
+STRIDE = 5
 BATCH: list[tuple[Body, list[zart.Event], list[Any]]] = []
 CHILD = """
 import pickle, sys, builtins, random, socket, time
 sys.path.insert(0, "property_tests")
 import zart_core as zart
 from programs import workflow_of
-from test_laws import glance
+from test_laws import STRIDE, glance
 
 def forbidden(*args, **kwargs):
     raise AssertionError("a replay looked outside (I16)")
@@ -132,7 +134,7 @@ for body, log, _ in batch:
     workflow, seen = workflow_of(body), []
     for module, name, _ in kept:
         setattr(module, name, forbidden)
-    executions = [zart.replay(workflow, log[:cut]) for cut in range(1, len(log) + 1)]
+    executions = [zart.replay(workflow, log[:cut]) for cut in range(1, len(log) + 1, STRIDE)]
     for module, name, function in kept:
         setattr(module, name, function)
     looks.append([glance(execution) for execution in executions])
@@ -142,12 +144,12 @@ pickle.dump(looks, open(sys.argv[2], "wb"))
 """
 
 
-@examples(60)
-@given(bodies(), chaos)
+@examples(250)
+@given(programs(), chaos)
 def collect(body: Body, outside: Chaos) -> None:
     """Gather programs, their logs, and what a replay shows at every cut."""
     log = closed(play(workflow_of(body), outside)).log
-    if len(log) > 3:
+    if len(log) > 8:
         BATCH.append((body, log, []))
 
 
@@ -155,7 +157,7 @@ def test_another_process_with_another_hash_seed_decides_the_same(tmp_path: Path)
     """P4, I16: the same decisions elsewhere, with time, random, sockets and files out of reach."""
     collect()
     for body, log, looks in BATCH:
-        executions = [zart.replay(workflow_of(body), log[:cut]) for cut in range(1, len(log) + 1)]
+        executions = [zart.replay(workflow_of(body), log[:cut]) for cut in range(1, len(log) + 1, STRIDE)]
         looks.extend(glance(execution) for execution in executions)
         for execution in executions:
             execution.close()
@@ -171,10 +173,14 @@ def test_another_process_with_another_hash_seed_decides_the_same(tmp_path: Path)
 
 
 @examples(400)
-@given(bodies(timed=True), st.one_of(st.just(math.inf), st.integers(0, 120)))
+@given(programs(timed=True), st.one_of(st.just(math.inf), st.integers(0, 120)))
 def test_what_a_workflow_saw_is_what_a_direct_reading_gives(body: Body, stop: float) -> None:
     """P5: result, status and time of the end equal those of reading the program without a log."""
-    cut = stop + 1 / 3
+    assert_read_directly(body, stop + 1 / 3)
+
+
+def assert_read_directly(body: Body, cut: float) -> None:
+    """The direct reading and the run agree."""
     value, error, end = read_program(body, cut)
     played = closed(play(workflow_of(body), Timely(body, cut)))
     closing = played.log[-1]
@@ -184,7 +190,6 @@ def test_what_a_workflow_saw_is_what_a_direct_reading_gives(body: Body, stop: fl
     )
     expected = "completed" if error is None else "cancelled" if was_cancelled else "failed"
     assert (str(closing.status), closing.at) == (expected, end)
-    event(f"closed as {closing.status}")
     if error is None:
         assert played.execution.result() == value
     else:
@@ -197,7 +202,7 @@ def test_what_a_workflow_saw_is_what_a_direct_reading_gives(body: Body, stop: fl
 
 
 @examples(150)
-@given(bodies(), chaos, st.data())
+@given(programs(), chaos, st.data())
 def test_a_fact_while_something_is_wanted_diverges(body: Body, outside: Chaos, data: st.DataObject) -> None:
     """P6: within a turn no fact may come, and a log that stops within a turn is not a complete one."""
     played = closed(play(workflow_of(body), outside))
@@ -221,7 +226,7 @@ def test_a_fact_while_something_is_wanted_diverges(body: Body, outside: Chaos, d
 
 
 @examples(150)
-@given(bodies(), chaos, st.data())
+@given(programs(), chaos, st.data())
 def test_history_that_is_left_over_or_missing_diverges(
     body: Body, outside: Chaos, data: st.DataObject
 ) -> None:
@@ -248,11 +253,15 @@ def test_history_that_is_left_over_or_missing_diverges(
 
 
 @examples(400)
-@given(bodies(), chaos)
+@given(programs(), chaos)
 def test_every_log_is_in_order(body: Body, outside: Chaos) -> None:
     """I2, I11, R2, R24: numbers without a gap, names once, one outcome each, one end, nothing open."""
     journal = Journal()
-    played = closed(play(workflow_of(body, journal), outside))
+    assert_in_order(closed(play(workflow_of(body, journal), outside)), journal)
+
+
+def assert_in_order(played: Played, journal: Journal) -> None:
+    """What holds for the log of every run that has ended."""
     log = played.log
     issued = [fact for fact in log if isinstance(fact, zart.Issued)]
     resolved = [fact.seq for fact in log if isinstance(fact, zart.Resolved)]
@@ -293,7 +302,7 @@ def assert_taken_in_order(log: list[zart.Event]) -> None:
 
 
 @examples(150)
-@given(bodies(), chaos, st.data())
+@given(programs(), chaos, st.data())
 def test_facts_that_were_held_take_effect_in_their_order(
     body: Body, outside: Chaos, data: st.DataObject
 ) -> None:
@@ -342,6 +351,68 @@ def outcomes_by_name(log: list[zart.Event]) -> dict[str, Any]:
     ended = {names[fact.seq]: fact.outcome for fact in log if isinstance(fact, zart.Resolved)}
     end = {fact.status: fact.payload for fact in log if isinstance(fact, zart.Closed)}
     return {**dict.fromkeys(names.values()), **ended, **end}
+
+
+# ---------------------------------------------------------------- larger programs, by seed
+
+
+def seeds(count: int) -> list[int]:
+    """Some that are always the same, some new ones: a failure names its own."""
+    fresh = random.SystemRandom().randrange(10**9)
+    return [*range(count // 3), *range(fresh, fresh + (count - count // 3) * (50 if DEEP else 1))]
+
+
+def grown(seed: int, *, timed: bool) -> tuple[random.Random, Body]:
+    """A larger program, and what is left of its randomness."""
+    rng = random.Random(seed)
+    return rng, Grower(rng, timed).body(rng.randint(3, 9), 3)
+
+
+def test_larger_programs_replay_and_survive_crashes() -> None:
+    """P1, P2, P3 and the order of logs, for programs of hundreds of events, cut and crashed at a few places each."""
+    for seed in seeds(150):
+        rng, body = grown(seed, timed=False)
+        kinds = ["cancel", "deadline", "note"]
+        interruptions = {rng.randrange(60): rng.choice(kinds) for _ in range(rng.randrange(3))}
+        outside = Chaos([rng.randrange(31) for _ in range(50)], interruptions, deliveries_max=12)
+        journal = Journal()
+        played = closed(play(workflow_of(body, journal), outside, look=glance))
+        try:
+            assert_in_order(played, journal)
+            for cut in sorted({rng.randint(1, len(played.log)) for _ in range(4)}):
+                execution = zart.replay(workflow_of(body), played.log[:cut])
+                assert look(execution) == played.looks[cut - 1]
+                for fact in played.log[cut:]:
+                    execution.apply(fact)
+                assert look(execution) == played.looks[-1]
+                execution.close()
+                TRIED["cuts"] += 1
+            crashed = play(
+                workflow_of(body),
+                outside,
+                crashes=lambda turn: turn % 3 == 0,
+                again=lambda: workflow_of(body),
+            )
+            assert closed(crashed).log == played.log
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+        TRIED["larger programs"] += 1
+        TRIED["events of larger ones"] += len(played.log)
+        TRIED["crashes"] += len(played.turns) // 3
+
+
+def test_larger_programs_give_what_a_direct_reading_gives() -> None:
+    """P5: as above."""
+    for seed in seeds(600):
+        rng, body = grown(seed, timed=True)
+        cut = rng.choice([math.inf, rng.randint(0, 300) + 1 / 3])
+        try:
+            assert_read_directly(body, cut)
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+        TRIED["larger ones read directly"] += 1
 
 
 def test_enough_was_tried(capsys: pytest.CaptureFixture[str]) -> None:
