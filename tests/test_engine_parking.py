@@ -202,12 +202,13 @@ def test_a_step_that_runs_while_its_execution_is_parked_keeps_its_outcome(url: s
         return flow
 
     log = open_log(url)
-    broken = version(True)
-    with zart.open(log, [broken]) as engine:
+    broken, clock = version(True), VirtualClock()
+    with zart.open(log, [broken], clock=clock) as engine:
         handle = engine.start(broken, None, id="p")
         handle.send("number", 1)
         with pytest.raises(zart.DuplicateName):
             handle.result(5)
+        clock.jump(hours=-1)  # times on record do not go back with it (I2)
         gate.set()
         until(lambda: "Resolved" in kinds(handle.history()))
         until(lambda: "p" not in engine.engine.live)
@@ -215,6 +216,7 @@ def test_a_step_that_runs_while_its_execution_is_parked_keeps_its_outcome(url: s
         assert handle.result(5) == 11
         outcomes = [event for event in handle.history() if isinstance(event, zart.Resolved)]
         assert [outcome.held for outcome in outcomes] == [True, False]
+        assert all(event.at >= clock.now() + 3600 for event in handle.history())
     assert ledger.entries == ["slow"]
     log.verify()
     log.close()

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import Ledger, kinds, until, url_of
+from engines import Ledger, Sky, kinds, until, url_of
 
 import zart_core as zart
 from zart_core.hosts.ports import open_log
+from zart_core.log import Turn
 from zart_core.testing.clock import START, VirtualClock
 
 T0 = START.timestamp()
@@ -303,10 +304,8 @@ def test_a_step_that_raises_timeout_error_itself_has_failed() -> None:
 
 def test_an_outcome_that_was_in_time_counts_though_its_turn_is_late() -> None:
     """Facts count in the order of time: a deadline that passes while a turn is written takes nothing away."""
-    from engines import Sky
-
     clock = VirtualClock()
-    gate, first = threading.Event(), threading.Event()
+    entered, gate, first = threading.Event(), threading.Event(), threading.Event()
 
     @zart.step("in-time", timeout="10s")
     def in_time() -> str:
@@ -319,10 +318,10 @@ def test_an_outcome_that_was_in_time_counts_though_its_turn_is_late() -> None:
 
     class Slow(Sky):
         blocking = True  # type: ignore[assignment]
-        slow = False
 
         def append(self, batch: Any) -> Any:
-            if self.slow:
+            if any(isinstance(write, Turn) for write in batch):
+                entered.set()
                 gate.wait(20)
             return super().append(batch)
 
@@ -333,18 +332,13 @@ def test_an_outcome_that_was_in_time_counts_though_its_turn_is_late() -> None:
     log = Slow(open_log("memory:"))
     with zart.open(log, [both], clock=clock) as engine:
         handle = engine.start(both, None, id="a")
-        until(lambda: "Resolved" in kinds(handle.history()))
-        log.slow = True
-        handle_sent = threading.Thread(target=handle.send, args=("noise", 1))
-        handle_sent.start()  # keeps the writer busy
-        until(lambda: engine.engine.writer.busy)
-        first.set()
+        entered.wait(10)  # the turn with the outcome of `other` is being written
         live = engine.engine.live["a"]
+        first.set()
         until(lambda: not live.calls)
         clock.advance(20)
         gate.set()
         assert handle.result(5) == ["in time", "other"]
-        handle_sent.join()
     log.close()
 
 
@@ -401,9 +395,11 @@ def test_a_steps_deadline_is_capped_by_the_runs() -> None:
         yield from free()
 
     with zart.open("memory:", [limited], clock=clock) as engine:
-        engine.run(limited, None)
+        engine.run(limited, None, id="one")
         engine.run(limited, None, timeout="20m", id="other")
+        history = engine.get("one").history()
     assert ledger.entries == [T0 + 600] * 3 + [T0 + 1200] * 3
+    assert [event.deadline for event in history if isinstance(event, zart.Began)] == [T0 + 600, None, None]
 
 
 def test_on_failure_completes_or_fails_the_run() -> None:

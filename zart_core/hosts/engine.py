@@ -59,7 +59,7 @@ SAFETY_S = 2.0
 CLAIM_GAP_S = 0.05
 """The shortest time between two such questions when other processes write."""
 DEATH_GAP_S = 0.4
-"""The shortest time between two such questions when something has changed and nothing is due: a worker may have died."""
+"""The shortest time between two such questions when nothing is due: a worker may have died."""
 CLAIMS_MAX = 500
 FAIR_S = 0.5
 """How long an execution may wait in line for a slot while others go on from step to step."""
@@ -83,7 +83,19 @@ History: TypeAlias = list[Event]
 class Live:
     """An execution that the engine holds in memory."""
 
-    __slots__ = ("again", "calls", "code", "dirty", "hungry", "hungry_since", "released", "run", "tries", "wake", "writing")
+    __slots__ = (
+        "again",
+        "calls",
+        "code",
+        "dirty",
+        "hungry",
+        "hungry_since",
+        "released",
+        "run",
+        "tries",
+        "wake",
+        "writing",
+    )
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -219,7 +231,7 @@ class AsyncEngine:
 
     async def pause(self, duration_s: float) -> None:
         """Let time pass, less of it when the engine closes."""
-        with contextlib.suppress(asyncio.TimeoutError):
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.closed_down.wait(), duration_s)
 
     async def close(self) -> None:
@@ -238,7 +250,7 @@ class AsyncEngine:
         if self.writer.failed is None:
             try:
                 await asyncio.wait_for(self.hand_over(), CLOSE_WRITE_S)
-            except (Weather, LogCorrupt, asyncio.TimeoutError) as error:
+            except (Weather, LogCorrupt, TimeoutError) as error:
                 LOGGER.warning("what was left could not be written: %s", error or "the log takes too long")
         self.writer.stop()
         self.readers.shutdown()
@@ -332,7 +344,7 @@ class AsyncEngine:
         """Claim when somebody says that there is work, and from time to time; renew the lease."""
         renewed = self.loop.time()
         while not self.closing:
-            with contextlib.suppress(asyncio.TimeoutError):
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.claiming.wait(), SAFETY_S)
             self.claiming.clear()
             if self.is_closing():
@@ -784,6 +796,8 @@ class AsyncEngine:
         if not self.closing:  # else they are handed over with the rest
             for call in effects.calls:
                 self.call(live, call)
+        if not live.calls:
+            live.calls = {}  # as in Run.committed
         if effects.created or posted:
             self.claiming.set()
         if run.closed is not None:
@@ -962,7 +976,7 @@ class AsyncEngine:
         self.finished(live, attempt, lambda now: live.run.timed_out(attempt.call, now))
 
     def left(self, call: StepCall) -> float | None:
-        """Seconds until the attempt's own countdown is over; the step's and the run's deadlines are the turn's business."""
+        """Seconds until the attempt's own countdown is over; other deadlines are the turn's business."""
         limit = call.attempt_until
         return None if limit is None else max(0.0, limit - self.clock.now())
 
@@ -1197,7 +1211,7 @@ class AsyncEngine:
     async def get(self, id: str) -> AsyncHandle[Any]:
         """A handle on an existing execution. Raises UnknownExecution."""
         summary = await self.summary(id)
-        workflow = self.registry[summary.workflow] if summary.workflow in self.registry else None
+        workflow = self.registry.by_name.get(summary.workflow)
         return AsyncHandle(self, id, workflow, created=False)
 
     async def send(self, id: str, name: str, payload: Any, *, key: str | None = None) -> None:
@@ -1395,7 +1409,7 @@ class AsyncHandle(Generic[T_co]):
         limit = None if timeout is None else seconds(timeout, "timeout")
         try:
             closed = await asyncio.wait_for(self.engine.closed(self.id), limit)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise TimeoutError(f"execution '{self.id}' has not ended within {timeout}; it goes on") from None
         value: T_co = result_of(self.engine.codec, self.workflow, self.id, closed)
         return value

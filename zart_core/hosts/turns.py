@@ -1005,6 +1005,10 @@ class Run:
         )
         for seq in effects.dropped:
             self.running.pop(seq, None)
+        if not self._busy:  # a dict that was emptied keeps 160 bytes that a new one does not have
+            self._busy = {}
+        if not self.running:
+            self.running = {}
         self._clear()
         return effects
 
