@@ -230,7 +230,9 @@ def line(name: str) -> str:
     ratios = [other / ours if "share" in title else ours / other for ours, other in measured]
     ours, other = (statistics.median(side) for side in zip(*measured, strict=True))
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    return f"| {title} | {statistics.median(ratios):.2f} | {spread} | {budget} | {ours:.4f} s, {other:.4f} s |"
+    return (
+        f"| {title} | {statistics.median(ratios):.2f} | {spread} | {budget} | {ours:.4f} s, {other:.4f} s |"
+    )
 
 
 def main(names: list[str]) -> None:

@@ -63,7 +63,9 @@ def sqlite_commits(database: Path, turns: Sequence[Sequence[tuple[Any, ...]]], g
 
 def file_frames(directory: Path) -> list[bytes]:
     """The frames that a run left behind, as they stand in its segments."""
-    segments = sorted(path for path in directory.iterdir() if path.suffix not in (".lock", "") or path.is_file())
+    segments = sorted(
+        path for path in directory.iterdir() if path.suffix not in (".lock", "") or path.is_file()
+    )
     data = b"".join(path.read_bytes() for path in segments if b"=zart" in path.read_bytes()[:5])
     return [line + b"\n" for line in data.split(b"\n") if line.startswith(b"=frame")]
 

@@ -21,7 +21,9 @@ def make_target_exists(example: Example) -> None:
     for line in example.parsed.splitlines():
         words = line.split("#")[0].split()
         assert words[0] == "make", line
-        subprocess.run(["make", "--dry-run", "--directory", str(ROOT), *words[1:]], check=True, capture_output=True)
+        subprocess.run(
+            ["make", "--dry-run", "--directory", str(ROOT), *words[1:]], check=True, capture_output=True
+        )
 
 
 PARSERS = [PythonCodeBlockParser(), CodeBlockParser("bash", make_target_exists)]
@@ -39,7 +41,9 @@ def test_blocks_of_a_page_run(page: Path) -> None:
 def test_every_block_has_a_language_that_is_run_or_drawn() -> None:
     """A block that nobody runs would rot: only python, bash, mermaid and plain drawings stand in the pages."""
     languages = {
-        language for page in PAGES for language in re.findall(r"^```(\w*)\n(?:.|\n)*?^```$", page.read_text(), re.M)
+        language
+        for page in PAGES
+        for language in re.findall(r"^```(\w*)\n(?:.|\n)*?^```$", page.read_text(), re.M)
     }
 
     assert languages <= {"python", "bash", "mermaid", ""}

@@ -38,7 +38,7 @@ class Context:
 
 @attrs.define
 class Scene:
-    """What surrounds the running code. In a workflow it also collects what the code says, until the host lets it out."""
+    """What surrounds the running code. In a workflow it collects what the code says, until the host lets it out."""
 
     context: Callable[[], Context]
     resources: Mapping[str, Any]

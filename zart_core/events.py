@@ -9,7 +9,7 @@ Rule 3: function, policy and types come from the code; everything else about a c
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import Any, Generic, Literal, TypeAlias
 
 from typing_extensions import TypeVar
@@ -23,7 +23,7 @@ SEMANTICS = 1
 """The number of the engine's semantics: the order of branches, the meaning of each event."""
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """Where an execution, or one run of it, stands (R22)."""
 
     SCHEDULED = "scheduled"
@@ -37,9 +37,6 @@ class Status(str, Enum):
     TIMED_OUT = "timed_out"
     TERMINATED = "terminated"
     CONTINUED = "continued"
-
-    def __str__(self) -> str:
-        return self.value
 
     @property
     def closed(self) -> bool:

@@ -6,8 +6,8 @@ thread of its own when `blocking` is True. The promises, each with checks in `za
 
 L1  `append` is atomic for each write of the batch: a turn's records, the messages it consumes, its next wake time,
     the run it opens, the executions it creates and the messages it posts, all or nothing.
-L2  a turn is conditional on (execution, run, position, fence); a stale one is `Rejected`, under the same lock as the write.
-L3  each write's outcome is `Ok`, `Rejected` (nothing is written, now or later) or `Unknown` (it may be either; read back).
+L2  a turn is conditional on (execution, run, position, fence); a stale one is `Rejected`, under the lock of the write.
+L3  each write's outcome is `Ok`, `Rejected` (nothing is written, now or later) or `Unknown` (either; read back).
 L4  acknowledged means durable at the store's `level`; a store that cannot get the level it promises refuses to open.
 L5  what is read is a gap-free prefix of what was appended, byte for byte, and never changes.
 L6  a batch of many executions' writes is one commit, and each write has an outcome of its own: one that is Rejected
@@ -69,7 +69,8 @@ class New:
     creates: Sequence[New] = ()
     """Executions that are created in the same commit, if this one is."""
     posts: Sequence[Post] = ()
-    """Messages that are posted in the same commit, if this one is created; those to unknown or ended executions are dropped."""
+    """Messages that are posted in the same commit, if this one is created. Those to unknown or ended executions are
+    dropped."""
 
 
 @record
@@ -104,7 +105,7 @@ class Turn:
     """The execution's status after this turn. A closed one makes it final (I7), except that a turn that `opens` a run
     goes on; `RUNNING` says that steps are in flight, so that it is due at once should the worker die."""
     wake: float | None = None
-    """When it is next due by time; an unconsumed message numbered above `seen` makes it due at once whatever this says."""
+    """When it is next due by time; an unconsumed message numbered above `seen` makes it due at once all the same."""
     seen: int = 0
     """The greatest message number that the host had read when it built the turn."""
     consumes: Sequence[int] = ()
@@ -159,7 +160,8 @@ class Receipt:
 @record
 class Rejected:
     """Nothing was written, now or later. The reason begins with one word: stale, unknown, closed, conflict, full,
-    too-large, unavailable (locked or out of reach, try later), damaged (reading the execution will say more)."""
+    too-large, unavailable (locked or out of reach, try later), damaged (reading the execution will say more).
+    """
 
     reason: str
 
@@ -260,7 +262,7 @@ class EventLog(Protocol):
 
         Due is one whose wake time has come (wake <= now), or that has messages nobody has looked at (see `Turn.seen`).
         One that this worker holds already is given again, with the same fence, when it is due. Being given makes an
-        execution not due until its next `Turn`, `Mark` or `Post`. Parked ones are given too, paused and ended ones never.
+        execution not due until its next `Turn`, `Mark` or `Post`. Parked ones are given too; paused, ended ones never.
         When a holder's lease has run out, or it is known to be dead, what it held is free; what was `RUNNING`, or given
         and not answered by a turn or a mark yet, is due at once. `workflows` limits it to these names.
         A claim also renews the worker's lease.
@@ -276,11 +278,11 @@ class EventLog(Protocol):
         ...
 
     def release(self, worker: str, ids: Collection[str] | None = None) -> None:
-        """Give claims back (all by default). What is `RUNNING` is then due at once; other wake times stay as they are."""
+        """Give claims back (all by default). What is `RUNNING` is then due at once; other wake times stay."""
         ...
 
     def next_wake(self) -> float | None:
-        """When the next execution is due by time, whoever holds it; 0.0 when one is due at once, None when none will be."""
+        """When the next execution is due by time, whoever holds it; 0.0 for at once, None when none will be."""
         ...
 
     def wait(self, timeout_s: float) -> bool:

@@ -118,7 +118,8 @@ class Engine:
             id: the execution's id; a unique one that sorts by time by default.
             timeout: the run's timeout instead of the workflow's own (R16).
 
-        Raises ExecutionFailed, ExecutionCancelled, ExecutionTerminated or ExecutionTimedOut; ExecutionConflict when the id
+        Raises ExecutionFailed, ExecutionCancelled, ExecutionTerminated or ExecutionTimedOut; ExecutionConflict when
+        the id
         is taken by something else (R15); EncodeError for an input of a wrong type; and the Defect that parks it (R20).
         """
         return self.await_(self.engine.run(workflow, input, id=id, timeout=timeout))
@@ -164,7 +165,10 @@ class Engine:
         return self.await_(self.engine.cancel(id, reason))
 
     def terminate(self, id: str, reason: str = "") -> bool:
-        """End an execution at once, without its code, parked ones too. False when it has ended. Raises UnknownExecution."""
+        """End an execution at once, without its code, parked ones too. False when it has ended.
+
+        Raises UnknownExecution.
+        """
         return self.await_(self.engine.terminate(id, reason))
 
     def list(

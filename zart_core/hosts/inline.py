@@ -307,7 +307,8 @@ def run_inline(
 
     With a `log` and an `id` it takes up what was begun before. Without a log everything is in memory.
 
-    Raises ExecutionFailed and its kin, the defect that parks it, and Stuck when it waits for an event in a log of its own.
+    Raises ExecutionFailed and its kin, the defect that parks it, and Stuck when it waits for an event that nobody
+    can send.
     """
     private = log is None
     where = open_log("memory:") if log is None else log

@@ -74,7 +74,7 @@ class Writer:
     def append(self, group: list[tuple[Sequence[Write], Written]]) -> list[Appended] | StoreFailed:
         """One commit. Weather makes every outcome of the group Unknown; a store that failed fails for good.
 
-        What the store refuses at its edge is found by writing each caller's part by itself: it hinders nobody else (I8).
+        What the store refuses at its edge is found by writing each caller's part by itself: it hinders no other (I8).
         """
         batch = [write for writes, _ in group for write in writes]
         try:
