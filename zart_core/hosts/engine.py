@@ -576,20 +576,11 @@ class AsyncEngine:
                 held = self.log.acquire(self.worker, summary.id, lease_s=LEASE_S)
                 if held is not None:
                     reason = f"UnknownWorkflow: workflow '{summary.workflow}' is not registered"
-                    self.log.append(
-                        [
-                            stored.Mark(
-                                held.id,
-                                Status.PARKED,
-                                reason,
-                                self.build,
-                                held.wake,
-                                0,
-                                held.fence,
-                                releases=True,
-                            )
-                        ]
+                    wake = 0.0 if summary.status is Status.RUNNING else held.wake  # due to whoever has registered it
+                    mark = stored.Mark(
+                        held.id, Status.PARKED, reason, self.build, wake, 0, held.fence, releases=True
                     )
+                    self.log.append([mark])
 
     async def retry_parked(self) -> list[Live]:
         """Take up parked executions that the code at hand has not been tried on."""
