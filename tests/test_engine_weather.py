@@ -14,6 +14,7 @@ from engines import STORES, Ledger, Sky, sky, until
 import zart_core as zart
 from zart_core.hosts.ports import open_log
 from zart_core.log import Mark, New, Post, Turn, Write
+from zart_core.testing.clock import VirtualClock
 
 WEATHER = ("lost", "written", "full", "unavailable")
 
@@ -261,14 +262,19 @@ def test_what_a_store_refuses_at_its_edge_hinders_nobody() -> None:
         yield from zart.sleep("a-moment", 0.01)
         return n
 
-    with zart.open("memory:", [bad, good, child]) as engine:
+    clock = VirtualClock()
+    with zart.open("memory:", [bad, good, child], clock=clock) as engine:
         handles = [engine.start(good, n) for n in range(10)]
         broken = engine.start(bad, None)
         handles += [engine.start(good, n) for n in range(10, 20)]
+        until(lambda: engine.stats()[zart.Status.WAITING] == 21)
+        clock.advance(1)  # all of them in one commit
         assert [handle.result(5) for handle in handles] == list(range(20))
         with pytest.raises(zart.Defect, match="cannot be stored"):
             broken.result(5)
-        assert engine.run(good, 99) == 99
+        again = engine.start(good, 99)
+        clock.advance(1)
+        assert again.result(5) == 99
 
 
 def test_group_commit_groups_across_executions() -> None:
@@ -381,4 +387,116 @@ def test_an_execution_that_somebody_else_has_is_let_go() -> None:
         until(lambda: first.engine.slots == 64)
         outcomes = [event for event in handle.history() if isinstance(event, zart.Resolved)]
         assert len(outcomes) == 1
+    log.close()
+
+
+def test_a_message_from_elsewhere_that_comes_while_a_turn_is_written_is_taken() -> None:
+    """Nothing that happens during a write is forgotten, though nothing else happens afterwards (I15)."""
+    entered, gate, step_gate = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow(Sky):
+        blocking = True  # type: ignore[assignment]
+
+        def append(self, batch: Any) -> Any:
+            if any(isinstance(write, Turn) for write in batch):
+                entered.set()
+                gate.wait(20)
+            return super().append(batch)
+
+    @zart.step()
+    def work() -> None:
+        step_gate.wait(20)
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[int]:
+        yield from work()
+        return (yield from zart.wait_for_event("number", int))
+
+    inner = open_log("memory:")
+    log = Slow(inner)
+    with zart.open(log, [flow]) as engine:
+        handle = engine.start(flow, None, id="a")
+        step_gate.set()
+        entered.wait(10)
+        inner.append([Post("a", "event", "number", b"7", 0.0)])
+        until(lambda: engine.engine.live["a"].run.seen == 1)
+        gate.set()
+        assert handle.result(5) == 7
+    inner.close()
+
+
+def test_an_execution_that_is_being_read_is_not_let_go() -> None:
+    """However few may live: what is taken up is replayed first (L8)."""
+    gate = threading.Event()
+
+    class Slow(Sky):
+        blocking = True  # type: ignore[assignment]
+
+        def reach(self, method: str) -> None:
+            if method == "records":
+                gate.wait(20)
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[int]:
+        return (yield from zart.wait_for_event("number", int))
+
+    inner = open_log("memory:")
+    with zart.open(inner, [flow]) as engine:
+        engine.start(flow, None, id="a")
+    log = Slow(inner)
+    with zart.open(log, [flow], max_live=1) as engine:
+        engine.send("a", "number", 7)
+        until(lambda: "a" in engine.engine.live)
+        others = [engine.start(flow, None) for _ in range(3)]
+        gate.set()
+        assert engine.get("a").result(5) == 7
+        for other in others:
+            other.send("number", 1)
+            assert other.result(5) == 1
+    inner.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("weather", WEATHER)
+def test_an_outcome_for_a_parked_execution_in_bad_weather_is_written_once(weather: str, fails: bool) -> None:
+    """Whether the turn is in the log is found by reading: the outcome is there once, and fixed code goes on with it."""
+    gate, ledger = threading.Event(), Ledger()
+
+    @zart.step("slow", retry=zart.Retry.fixed(1, 0.001))
+    def slow() -> int:
+        if ledger("slow") == 1:
+            gate.wait(20)
+            if fails:
+                raise RuntimeError("once")
+        return 10
+
+    def version(broken: bool) -> Any:
+        @zart.workflow("w")
+        def flow(_: None) -> zart.Flow[int]:
+            task = yield from zart.schedule(slow())
+            number = yield from zart.wait_for_event("number", int)
+            if broken:
+                yield "text"  # type: ignore[misc]
+            (value,) = yield from zart.wait([task])
+            return value + number
+
+        return flow
+
+    log = Sky(open_log("memory:"))
+    broken = version(True)
+    with zart.open(log, [broken]) as engine:
+        handle = engine.start(broken, None, id="p")
+        handle.send("number", 1)
+        with pytest.raises(zart.NotACommand):
+            handle.result(5)
+        log.forecast = [weather] * 3
+        gate.set()
+        until(lambda: "p" not in engine.engine.live)
+        log.forecast = []
+        engine.register(version(False))
+        assert handle.result(5) == 11
+        history = handle.history()
+    assert sum(isinstance(event, zart.Retried) for event in history) == fails
+    assert len(ledger.entries) == 1 + fails
+    log.verify()
     log.close()
