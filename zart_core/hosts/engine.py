@@ -576,7 +576,8 @@ class AsyncEngine:
                 held = self.log.acquire(self.worker, summary.id, lease_s=LEASE_S)
                 if held is not None:
                     reason = f"UnknownWorkflow: workflow '{summary.workflow}' is not registered"
-                    wake = 0.0 if summary.status is Status.RUNNING else held.wake  # due to whoever has registered it
+                    # what ran is due to whoever has registered the workflow
+                    wake = 0.0 if summary.status is Status.RUNNING else held.wake
                     mark = stored.Mark(
                         held.id, Status.PARKED, reason, self.build, wake, 0, held.fence, releases=True
                     )
