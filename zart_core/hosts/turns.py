@@ -87,7 +87,7 @@ class Effects:
 
 UNREGISTERED = Registry()
 """What a run knows before it is replayed; it stays empty."""
-NO_CREATIONS: Any = MappingProxyType({})
+NO_CREATIONS: Any = MappingProxyType[int, stored.New]({})
 NOTHING: Any = ()
 """In place of the lists of a turn while none is being built."""
 
