@@ -193,7 +193,8 @@ class Timely:
             return execution.now, zart.Resolved(seq, outcome_of(issued), execution.now)
         _, failures, takes = plan_of(issued)
         if issued.kind == "child":
-            when, told = issued.at + takes, self.told_at(execution, seq) + CHILD_GRACE
+            when, told = issued.at + takes, self.told_at(execution, seq)
+            told += CHILD_GRACE if told > issued.at else 0.0
             ended = zart.Resolved(seq, outcome_of(issued), when)
             return (when, ended) if when <= told else (told, zart.Resolved(seq, zart.Cancellation(), told))
         progress = execution.progress(seq)

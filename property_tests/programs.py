@@ -212,11 +212,13 @@ class Journal:
     strikes: dict[str, list[BaseException]] = attrs.Factory(dict)
     left: list[BaseException] = attrs.Factory(list)
     ended: list[tuple[str, str]] = attrs.Factory(list)
+    tasks: list[Any] = attrs.Factory(list)
 
     def notice(self, flow: str, error: BaseException) -> None:
         """A Cancelled was seen in a flow: a strike, if it did not come out of another flow or command."""
         seen = self.strikes.setdefault(flow, [])
-        mine = error.args[0] in STRIKES and not any(error is other for other in self.left)
+        others = [*self.left, *(task.node.error for task in self.tasks)]
+        mine = error.args[0] in STRIKES and not any(error is other for other in others)
         if mine and not any(error is other for other in seen):
             seen.append(error)
 
@@ -327,6 +329,7 @@ def shown(value: Any) -> Any:
             return str(value)
 
 
+WHATS = ["now", "uuid", "random", "capture", "version", "shared-version", "shared-version", "spawn"]
 CATCHES: dict[str, type[BaseException] | tuple[type[BaseException], ...]] = {
     "errors": Exception,
     "cancelled": zart.Cancelled,
@@ -357,7 +360,9 @@ def follow(body: Body, where: str, frame: Frame) -> Generator[Any, Any, bool]:
                     yield from command_of(Nap(1), f"{place}n", frame)
                 frame.seen.append(shown((yield from fixed(what, place))))
             case Start(target):
-                frame.tasks.append((yield from zart.schedule(command_of(target, place, frame))))
+                task = yield from zart.schedule(command_of(target, place, frame))
+                frame.tasks.append(task)
+                frame.journal.tasks.append(task)
             case Join():
                 joined = [
                     command_of(target, f"{place}.{n}", frame) for n, target in enumerate(statement.targets)
@@ -458,13 +463,12 @@ def statements(depth: int, *, timed: bool) -> st.SearchStrategy[Any]:
     beside = targets(depth, timed=timed)
     tasks = st.lists(st.integers(0, 3), max_size=2).map(tuple)
     couples = st.lists(beside, min_size=2, max_size=3).map(tuple)
-    whats = ["now", "uuid", "random", "capture", "version", "shared-version", "spawn"]
     leaves = [
         st.builds(Do, targets(depth, timed=timed, alone=True)),
         st.builds(Do, targets(depth, timed=timed, alone=True)),
         st.builds(Start, beside),
         st.builds(Join, st.sampled_from(sorted(JOINS)), st.lists(beside, max_size=3).map(tuple), tasks),
-        st.builds(Fix, st.sampled_from(whats), st.just(timed)),
+        st.builds(Fix, st.sampled_from(WHATS), st.just(timed)),
         st.builds(Stop, st.integers(0, 3)),
         *[st.builds(Start, beside), st.builds(Join, st.sampled_from(sorted(JOINS)), couples, tasks)],
         st.builds(Leave, st.sampled_from(["return", "raise"] if timed else ["return", "raise", "continue"])),
@@ -817,7 +821,7 @@ class Grower:
                 beside = tuple(self.target(depth) for _ in range(rng.randrange(4)))
                 return Join(rng.choice(sorted(JOINS)), beside, tuple(rng.sample(range(6), rng.randrange(3))))
             case "fix":
-                return Fix(rng.choice(["now", "uuid", "random", "capture", "version", "spawn"]), self.timed)
+                return Fix(rng.choice(WHATS), self.timed)
             case "stop":
                 return Stop(rng.randrange(4))
             case "try":

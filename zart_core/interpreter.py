@@ -135,6 +135,8 @@ class Execution:
         self._buffers: dict[str, deque[int]] = {}
         self._payloads: dict[int, bytes] = {}
         self._backlog: deque[Delivered | Resolved | Interrupted] = deque()
+        self._captures: set[int] = set()
+        """Values that the host has to evaluate before facts that were held go on."""
         self._unanswered = True
         self._scene = Scene(self._context, {}, [], [])
 
@@ -398,6 +400,9 @@ class Execution:
     def _drain(self) -> None:
         """Let facts that were held back take effect, one at a time, once nothing is wanted."""
         while self._backlog and self._head() is None and self.status is Status.RUNNING:
+            self._captures = {seq for seq in self._captures if seq in self._nodes}
+            if self._captures:  # the turn goes on when the host has evaluated them
+                return
             fact = self._backlog.popleft()
             match fact:
                 case Delivered():
@@ -464,6 +469,10 @@ class Execution:
             case "event":
                 self._keep(head, event)
                 self._listen(head, event.of)
+            case "capture":
+                self._keep(head, event)
+                if self._backlog:
+                    self._captures.add(event.seq)
             case _:
                 self._keep(head, event)
         if self._backlog:
