@@ -203,9 +203,10 @@ def test_a_deadline_is_capped_by_that_of_the_run_but_not_in_compensation(host):
     one = host(w, timeout_s=30.0)
     (call,) = one.turn(5.0).calls
     assert call.context.deadline == 30.0
-    one.run.running.discard(call.seq)
-    (call,) = one.turn(30.0).calls
-    assert (call.context.step, call.context.deadline) == ("try-undo", 90.0)
+    assert one.turn(30.0).stops == [call.seq]
+    one.run.cancelled(call, 31.0)
+    (call,) = one.turn(31.0).calls
+    assert (call.context.step, call.context.deadline) == ("try-undo", 91.0)
 
 
 def test_a_capture_whose_branch_was_cancelled_in_the_same_turn_is_not_evaluated(host):
