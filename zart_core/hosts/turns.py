@@ -545,6 +545,8 @@ class Run:
                     Failed(Failure("event_timed_out", issued.of, f"no event '{issued.of}' came in time")),
                     now,
                 )
+            case "step" if seq in execution.cancelling:
+                return None  # it has its grace, so that compensation does not overtake it (R18)
             case "step":
                 return Resolved(
                     seq, Failed(Failure("timed_out", issued.name, f"step '{issued.name}' timed out")), now
