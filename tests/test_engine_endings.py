@@ -279,16 +279,19 @@ def test_terminate_reaches_a_parked_execution(url: str) -> None:
     def after(_: None) -> zart.Flow[None]:
         yield from step().named("new")
 
-    log = open_log(url)
-    with zart.open(log, [before]) as engine:
+    log, clock = open_log(url), VirtualClock()
+    with zart.open(log, [before], clock=clock) as engine:
         handle = engine.start(before, None, id="p")
         until(lambda: "event" in str(handle.history()))
-    with zart.open(log, [after]) as engine:
+    with zart.open(log, [after], clock=clock) as engine:
         engine.send("p", "poke", 1)
         until(lambda: engine.get("p").status() is zart.Status.PARKED)
+        clock.jump(hours=-1)  # times on record do not go back with it (I2)
         engine.terminate("p", "gone")
         with pytest.raises(zart.ExecutionTerminated):
             engine.get("p").result(5)
+        times = [event.at for event in engine.get("p").history()]
+        assert times == sorted(times)
     log.verify()
     log.close()
 

@@ -497,6 +497,69 @@ def test_an_outcome_for_a_parked_execution_in_bad_weather_is_written_once(weathe
         assert handle.result(5) == 11
         history = handle.history()
     assert sum(isinstance(event, zart.Retried) for event in history) == fails
+    outcomes = [event.seq for event in history if isinstance(event, zart.Resolved)]
+    assert len(outcomes) == len(set(outcomes)) == 2
     assert len(ledger.entries) == 1 + fails
     log.verify()
     log.close()
+
+
+def test_a_message_that_ended_its_execution_before_its_outcome_was_known() -> None:
+    """Sent again, it finds the execution ended; its key in the history says that it was accepted."""
+
+    @zart.workflow("w")
+    def listens(_: None) -> zart.Flow[int]:
+        return (yield from zart.wait_for_event("number", int))
+
+    log = Sky(open_log("memory:"))
+    log.match = lambda write: isinstance(write, Post)
+    with zart.open(log, [listens]) as engine:
+        handle = engine.start(listens, None)
+        log.forecast = ["written"]
+        handle.send("number", 1, key="one")
+        assert handle.result(5) == 1
+        with pytest.raises(zart.ExecutionClosed):
+            handle.send("number", 1, key="two")
+    log.close()
+
+
+def test_suspects_of_a_crash_start_one_at_a_time() -> None:
+    """What was running when its worker died is started again singly; what had not begun is not held up (R5)."""
+    gates = [threading.Event() for _ in range(4)]
+    ledger = Ledger()
+
+    class Deaf(Sky):
+        dead = False
+
+        def claim(self, *args: Any, **options: Any) -> Any:
+            return [] if self.dead else super().claim(*args, **options)
+
+    @zart.step("work-{n}")
+    def work(n: int) -> int:
+        ledger(n)
+        gates[n].wait(20)
+        return n
+
+    @zart.workflow("w")
+    def flow(n: int) -> zart.Flow[int]:
+        return (yield from work(n))
+
+    inner = open_log("memory:")
+    log = Deaf(inner)
+    with zart.open(log, [flow]) as first:
+        for n in range(3):
+            first.start(flow, n, id=f"a{n}")
+        until(lambda: len(ledger.entries) == 3)
+        log.dead = True
+        inner.release(first.engine.worker)  # as its death would
+        with zart.open(inner, [flow]) as second:
+            until(lambda: len(ledger.entries) == 4)
+            fresh = second.start(flow, 3)
+            until(lambda: len(ledger.entries) == 5)
+            assert ledger.entries[4] == 3
+            assert [len(live.run.suspects) for live in second.engine.live.values()].count(1) == 2
+            for gate in gates:
+                gate.set()
+            assert [second.get(f"a{n}").result(5) for n in range(3)] == [0, 1, 2]
+            assert fresh.result(5) == 3
+    inner.close()

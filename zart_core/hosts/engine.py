@@ -1254,12 +1254,14 @@ class AsyncEngine:
                 case stored.Rejected(reason) if reason.startswith(("too-large", "invalid")):
                     raise InvalidUse(f"the message to '{post.id}' was not accepted: {reason}")
                 case stored.Unknown(reason) if post.key is None:
+                    self.claiming.set()  # it may be there
                     raise StoreUnavailable(
                         f"it is not known whether the message to '{post.id}' was accepted ({reason}); "
                         "give it a key= and send it again: the same key counts once"
                     )
                 case _:
                     doubt, why = doubt or isinstance(outcome, stored.Unknown), outcome.reason
+                    self.claiming.set()  # it may be there
                     await self.pause(CREATE_GAP_S)
         raise StoreUnavailable(f"the message to '{post.id}' was not accepted: {why}")
 
