@@ -415,6 +415,7 @@ def test_a_message_from_elsewhere_that_comes_while_a_turn_is_written_is_taken() 
     inner = open_log("memory:")
     log = Slow(inner)
     with zart.open(log, [flow]) as engine:
+        engine.engine.owns_loop = False  # as on a loop that others use too: every write is made in a thread
         handle = engine.start(flow, None, id="a")
         step_gate.set()
         entered.wait(10)

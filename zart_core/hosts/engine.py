@@ -146,6 +146,7 @@ class AsyncEngine:
         registry: Registry,
         *,
         owns_log: bool,
+        owns_loop: bool = False,
         resources: Mapping[str, Any] | None = None,
         executor: concurrent.futures.Executor | None = None,
         clock: Clock | None = None,
@@ -156,6 +157,7 @@ class AsyncEngine:
     ) -> None:
         self.log = log
         self.owns_log = owns_log
+        self.owns_loop = owns_loop
         self.registry = registry
         self.resources = dict(resources or {})
         self.executor = executor or DaemonExecutor("zart-step")
@@ -168,10 +170,12 @@ class AsyncEngine:
         self.slots = max_concurrent_steps
         self.worker = new_id(self.clock.now())
         self.loop = asyncio.get_running_loop()
-        self.writer = Writer(log, self.loop)
+        self.writer = Writer(log, self.loop, self.is_alone)
         self.live: OrderedDict[str, Live] = OrderedDict()
         self.dirty: deque[Live] = deque()
         self.hungry: deque[Live] = deque()
+        self.attempts = 0
+        """How many attempts run."""
         self.timers: list[tuple[float, str]] = []
         self.timer: asyncio.TimerHandle | None = None
         self.waiters: dict[str, list[asyncio.Future[Closed]]] = {}
@@ -686,6 +690,10 @@ class AsyncEngine:
             self.dirty.append(live)
             self.pump_soon()
 
+    def is_alone(self) -> bool:
+        """Whether the loop is the engine's own, and nothing runs that a commit on it would hold up."""
+        return self.owns_loop and not self.attempts and not self.dirty
+
     def pump_soon(self) -> None:
         """Build turns in the next round of the loop."""
         if not self.pumping:
@@ -902,6 +910,7 @@ class AsyncEngine:
     def call(self, live: Live, call: StepCall) -> None:
         """Run one attempt."""
         attempt = live.calls[call.seq] = Attempt(call)
+        self.attempts += 1
         if call.function.is_async:
             attempt.task = self.loop.create_task(self.run_async(live, attempt))
         else:
@@ -984,6 +993,7 @@ class AsyncEngine:
         if live.calls.get(seq) is not attempt:
             return
         del live.calls[seq]
+        self.attempts -= 1
         self.free_slot()
         report(self.clock.now())
         self.acquit(live.run.id, seq)
@@ -1029,6 +1039,7 @@ class AsyncEngine:
         attempt = live.calls.pop(seq, None)
         live.run.running.pop(seq, None)
         if attempt is not None:
+            self.attempts -= 1
             if attempt.task is not None:
                 attempt.task.cancel()
             if attempt.future is not None:
@@ -1480,10 +1491,12 @@ async def serve(
     build: str = "",
     max_live: int = 10_000,
     max_concurrent_steps: int = 64,
+    owns_loop: bool = False,
 ) -> AsyncGenerator[AsyncEngine]:
     """An engine on the running event loop: `async with zart.serve("sqlite:orders.db", [order]) as engine`.
 
-    Arguments and errors as `zart.open`.
+    Arguments and errors as `zart.open`. `owns_loop` says that nothing but the engine and its steps runs on this loop:
+    it may then commit on the loop itself while it has nothing else to do.
     """
     registry = Registry(workflows)
     if max_live < 1 or max_concurrent_steps < 1:
@@ -1493,6 +1506,7 @@ async def serve(
         log,
         registry,
         owns_log=isinstance(url, str),
+        owns_loop=owns_loop,
         resources=resources,
         executor=executor,
         clock=clock,

@@ -281,6 +281,7 @@ def open(
         build=build,
         max_live=max_live,
         max_concurrent_steps=max_concurrent_steps,
+        owns_loop=True,
     )
     try:
         engine = asyncio.run_coroutine_threadsafe(stack.enter_async_context(opening), loop).result()

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -21,15 +22,25 @@ STOP_S = 5.0
 """How long a commit that is under way is waited for when the engine closes."""
 LOGGER = logging.getLogger("zart.engine")
 
+ON_LOOP_MAX_S = 0.005
+"""A log whose last commit took longer than this is not written to on the loop."""
+
 Written = Callable[[list[Appended]], None]
 
 
 class Writer:
     """Appends for an event loop. `submit` never blocks; outcomes come back on the loop, in order."""
 
-    def __init__(self, log: EventLog, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, log: EventLog, loop: asyncio.AbstractEventLoop, alone: Callable[[], bool] = lambda: False
+    ) -> None:
         self.log = log
         self.loop = loop
+        self.alone = alone
+        """Whether nothing else could happen on the loop meanwhile: then a single caller's commit is made right there,
+        which saves two changes of thread, about 200 us where a commit takes 300."""
+        self.lately_s = ON_LOOP_MAX_S
+        """How long the last commit took."""
         self.queue: deque[tuple[Sequence[Write], Written]] = deque()
         self.busy = False
         self.soon: asyncio.Handle | None = None
@@ -65,7 +76,7 @@ class Writer:
             item = self.queue.popleft()
             group.append(item)
             count += len(item[0])
-        if self.thread is None:
+        if self.thread is None or (len(group) == 1 and self.lately_s < ON_LOOP_MAX_S and self.alone()):
             self.finish(group, self.append(group))
         else:
             self.group = group
@@ -77,6 +88,7 @@ class Writer:
         What the store refuses at its edge is found by writing each caller's part by itself: it hinders no other (I8).
         """
         batch = [write for writes, _ in group for write in writes]
+        began = time.perf_counter()
         try:
             return self.log.append(batch)
         except StoreFailed as failed:
@@ -93,6 +105,8 @@ class Writer:
             return outcomes
         except Exception as error:  # noqa: BLE001  # weather, or a bug of the store: either way it may be in the log or not
             return [Unknown(f"{type(error).__name__}: {error}") for _ in batch]
+        finally:
+            self.lately_s = time.perf_counter() - began
 
     def serve(self) -> None:
         """The writer thread: one group after the other."""
