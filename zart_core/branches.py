@@ -209,6 +209,19 @@ WAITS = Suspend()
 class Branches:
     """All branches of a run. `wanted` is what they ask for, in order; the interpreter empties it."""
 
+    __slots__ = (
+        "continued",
+        "names",
+        "numbers",
+        "open_branches",
+        "queue",
+        "release",
+        "root",
+        "unobserved",
+        "versions",
+        "wanted",
+    )
+
     def __init__(self, release: Callable[[Node], None]) -> None:
         self.queue: deque[Branch] = deque()
         self.wanted: deque[Want] = deque()

@@ -100,6 +100,39 @@ class Execution:
         strict: judge arguments too when a recorded command is compared with a yielded one (R21).
     """
 
+    __slots__ = (
+        "_backlog",
+        "_branches",
+        "_buffers",
+        "_captures",
+        "_decoders",
+        "_handlers",
+        "_handling",
+        "_input",
+        "_listeners",
+        "_nodes",
+        "_payloads",
+        "_pending",
+        "_root",
+        "_scene",
+        "_unanswered",
+        "_wanted",
+        "broken",
+        "cancelling",
+        "closed",
+        "codec",
+        "ignored",
+        "interrupted",
+        "next_delivery",
+        "next_seq",
+        "now",
+        "position",
+        "started",
+        "status",
+        "strict",
+        "workflow",
+    )
+
     def __init__(
         self, workflow: Workflow[Any, Any], *, codec: Codec | None = None, strict: bool = False
     ) -> None:
@@ -131,10 +164,10 @@ class Execution:
         self._root: Node | None = None
         self._input: Any = None
         self._handling: BaseException | None = None
-        self._listeners: dict[str, deque[Node]] = {}
-        self._buffers: dict[str, deque[int]] = {}
+        self._listeners: dict[str, list[Node]] = {}
+        self._buffers: dict[str, list[int]] = {}
         self._payloads: dict[int, bytes] = {}
-        self._backlog: deque[Delivered | Resolved | Interrupted] = deque()
+        self._backlog: list[Delivered | Resolved | Interrupted] = []  # lists: an empty deque takes 760 bytes
         self._captures: set[int] = set()
         """Values that the host has to evaluate before facts that were held go on."""
         self._unanswered = True
@@ -403,7 +436,7 @@ class Execution:
             self._captures = {seq for seq in self._captures if seq in self._nodes}
             if self._captures:  # the turn goes on when the host has evaluated them
                 return
-            fact = self._backlog.popleft()
+            fact = self._backlog.pop(0)
             match fact:
                 case Delivered():
                     self._deliver(fact)
@@ -418,9 +451,9 @@ class Execution:
         self._payloads[event.n] = event.payload
         listeners = self._listeners.get(event.event)
         if listeners:
-            self._wanted.append(Taking(listeners.popleft(), event.n))
+            self._wanted.append(Taking(listeners.pop(0), event.n))
         else:
-            self._buffers.setdefault(event.event, deque()).append(event.n)
+            self._buffers.setdefault(event.event, []).append(event.n)
 
     def _interrupt(self, event: Interrupted) -> None:
         root = self._root
@@ -486,9 +519,9 @@ class Execution:
         """Take the oldest delivery at hand, or wait in line for the next one (R14)."""
         buffer = self._buffers.get(event)
         if buffer:
-            self._wanted.append(Taking(node, buffer.popleft()))
+            self._wanted.append(Taking(node, buffer.pop(0)))
         else:
-            self._listeners.setdefault(event, deque()).append(node)
+            self._listeners.setdefault(event, []).append(node)
 
     def _resolve(self, seq: int, outcome: Outcome) -> None:
         """A command has its outcome, by whomever: give it to who waits for it."""
@@ -581,9 +614,9 @@ class Execution:
                 want.settled = True
                 listeners = self._listeners.get(event)
                 if listeners:
-                    self._wanted.append(Taking(listeners.popleft(), want.n))
+                    self._wanted.append(Taking(listeners.pop(0), want.n))
                 else:
-                    insort(self._buffers.setdefault(event, deque()), want.n)
+                    insort(self._buffers.setdefault(event, []), want.n)
 
     def _is_decided(self, head: Want, seq: int, outcome: Outcome) -> bool:
         match head:
