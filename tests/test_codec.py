@@ -683,7 +683,7 @@ class Rot:
 
 
 def test_seal():
-    """With a seal, records cannot be read, and not be moved to another place (RELIABILITY 5)."""
+    """With a seal, records cannot be read, and not be moved to another place (docs/rules.md, Security)."""
     codec = Codec(seal=Rot())
     events = [event for event, _ in GOLDEN]
     records = codec.encode_events(events, "order-1", 0, 5)

@@ -55,7 +55,7 @@ def counted(workflow: zart.Workflow[int, int], n: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("workflow", [wide, long])
 def test_records_grow_as_the_run_does_and_nothing_is_replayed(workflow: zart.Workflow[int, int]) -> None:
-    """Three records a step, two more for the run; a live execution never reads its history (DESIGN 2)."""
+    """Three records a step, two more for the run; a live execution never reads its history."""
     for n in (10, 100, 1000):
         records, reads = counted(workflow, n)
         assert records == 3 * n + 2

@@ -313,7 +313,7 @@ def test_group_commit_groups_across_executions() -> None:
 
 
 def test_a_sequential_step_costs_one_commit() -> None:
-    """Create and first step in one, then one for each step (DESIGN 2)."""
+    """Create and first step in one, then one for each step."""
 
     @zart.step("work-{n}", timeout="1h")
     def work(n: int) -> int:

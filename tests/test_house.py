@@ -1,4 +1,4 @@
-"""The house: imports point one way, the public surface is what the list says, cited rules exist (DESIGN section 1)."""
+"""The house: imports point one way, the public surface is what the list says, cited rules exist."""
 
 from __future__ import annotations
 

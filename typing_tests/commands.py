@@ -1,4 +1,4 @@
-"""What the checkers infer at every `yield from`, for each command of the table in DESIGN section 3."""
+"""What the checkers infer at every `yield from`,."""
 
 from __future__ import annotations
 

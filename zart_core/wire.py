@@ -46,7 +46,7 @@ from zart_core.log import Record
 
 
 class Seal(Protocol):
-    """Encryption of what a log holds, with a key that the log does not have (RELIABILITY 5).
+    """Encryption of what a log holds, with a key that the log does not have (docs/rules.md, Security).
 
     `associated` names the record's place, so that no record can be moved to another one.
     """

@@ -30,7 +30,7 @@ def say(line: str = "") -> None:
 
 
 def plain(text: str) -> str:
-    """Escape what is not printable: control characters, line ends, direction marks (RELIABILITY 5)."""
+    """Escape what is not printable: control characters, line ends, direction marks (docs/rules.md, Security)."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -783,7 +783,7 @@ class AsyncEngine:
             self.feed()
 
     def carry_out(self, live: Live, conflicts: Iterable[str] = ()) -> None:
-        """The turn is durable: do what it asks for (DESIGN 2: nothing leaves the process before)."""
+        """The turn is durable: do what it asks for; nothing leaves the process before (R1)."""
         run = live.run
         posted = run.posted
         effects = run.committed(self.clock.now(), tuple(conflicts))

@@ -83,7 +83,7 @@ def full_name(cls: type) -> str:
 
 
 def mismatch(expected: str, value: Any) -> Unfit:
-    """A value is not of the expected type. Only its type is told: the value may be secret (RELIABILITY 5)."""
+    """A value is not of the expected type. Only its type is told: the value may be secret (docs/rules.md, Security)."""
     return Unfit(f"expected {expected}, found {type_name(type(value))}")
 
 
