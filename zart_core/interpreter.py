@@ -888,8 +888,7 @@ def capture_type(command: c.Capture[Any]) -> Any:
 def arguments_of(codec: Codec, command: c.Step[Any]) -> bytes:
     """The arguments of a step as they are written down."""
     function = command.function
-    encode, _ = codec.args_codec(function.parameter_types, function.parameter_names)
-    return encode(function.bound(command))
+    return codec.encode_args(function.parameter_types, function.bound(command), function.parameter_names)
 
 
 def replay(

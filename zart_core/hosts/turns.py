@@ -779,9 +779,10 @@ class Run:
     def _call(self, execution: Execution, seq: int, now: float) -> StepCall:
         issued, progress = execution.pending[seq], execution.progress(seq)
         function: StepFunction[..., Any] = execution.command(seq).function
-        _, decode = self.codec.args_codec(function.parameter_types, function.parameter_names)
         try:
-            values = decode(issued.payload)
+            values = self.codec.decode_args(
+                issued.payload, function.parameter_types, function.parameter_names
+            )
         except DecodeError as error:
             raise Diverged(
                 f"execution '{self.id}': the recorded arguments of step '{issued.name}' no longer fit: {error}",

@@ -223,32 +223,15 @@ class Batch:
 
 
 def _all_values(row: Row, when: float | None) -> tuple[Any, ...]:
-    return (
-        row.key,
-        row.id,
-        row.workflow,
-        row.digest,
-        row.created_at,
-        row.status.value,
-        row.owner,
-        row.wake,
-        row.run,
-        row.position,
-        row.fence,
-        row.updated_at,
-        row.given,
-        row.seen,
-        row.posted,
-        row.top,
-        row.unread,
-        row.reason,
-        row.build,
-        when,
-        checksums.of_row(row),
-    )
+    fixed = (row.key, row.id, row.workflow, row.digest, row.created_at)
+    return (*fixed, row.status.value, row.owner, *_state(row), when, checksums.of_row(row))
 
 
 def _changing_values(row: Row) -> tuple[Any, ...]:
+    return (*_state(row), checksums.of_row(row), row.key)
+
+
+def _state(row: Row) -> tuple[Any, ...]:
     return (
         row.wake,
         row.run,
@@ -262,6 +245,4 @@ def _changing_values(row: Row) -> tuple[Any, ...]:
         row.unread,
         row.reason,
         row.build,
-        checksums.of_row(row),
-        row.key,
     )
