@@ -359,6 +359,25 @@ class TestEndings:
         with pytest.raises(zart.Diverged, match="the arguments differ"):
             run(counting)
 
+    def test_parking_on_purpose_is_deterministic(self):
+        """What parks by `park_on=` replays as it went; only the run itself raises it."""
+
+        @zart.workflow("careful", park_on=(KeyError,))
+        def careful() -> zart.Flow[None]:
+            raise KeyError((yield from reserve("x")))
+
+        @zart.workflow("beside")
+        def beside() -> zart.Flow[None]:
+            yield from zart.spawn(careful, id="parked")
+            yield from zart.sleep("nap", 1)
+
+        result = run(beside)
+
+        assert result.value is None
+        assert [type(event).__name__ for event in result.histories["parked", 0]][-1] == "Resolved"
+        with pytest.raises(zart.Parked, match="KeyError"):
+            run(careful)
+
 
 class TestMore:
     def test_children_work_too(self):

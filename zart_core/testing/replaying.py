@@ -1,6 +1,7 @@
 """Replay of a finished history, as strictly as can be: what code that is not deterministic fails.
 
 Rule 1: every decision of the code is compared with the recorded one: order, names, arguments, times, result.
+Rule 2: that the code asks to be parked (`park_on=`) is an answer like another, where nothing was decided after it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import attrs
 
 from zart_core.codec import Codec
 from zart_core.divergence import replay_explained
-from zart_core.errors import Diverged
+from zart_core.errors import Diverged, Parked
 from zart_core.events import Closed, Event, Issued, Noted, Status
 from zart_core.interpreter import Execution
 from zart_core.wording import described
@@ -28,8 +29,8 @@ def replay_strictly(workflow: Workflow[Any, Any], events: Sequence[Event], codec
     """Raise Diverged, or another defect, unless the code decides again what the history holds. O(n)."""
     execution = Execution(workflow, codec=codec, strict=True)
     try:
-        compare_decisions(execution, events)
-        execution.check_answered()
+        if compare_decisions(execution, events):
+            execution.check_answered()
     except Diverged:
         replay_explained(workflow, events, codec, strict=True).close()  # says more, where it diverges too
         raise
@@ -37,15 +38,26 @@ def replay_strictly(workflow: Workflow[Any, Any], events: Sequence[Event], codec
         execution.close()
 
 
-def compare_decisions(execution: Execution, events: Sequence[Event]) -> None:
-    """Apply the events, and ask before each what the code would have decided."""
+def compare_decisions(execution: Execution, events: Sequence[Event]) -> bool:
+    """Apply the events, and ask before each what the code would have decided; False when it asks to be parked."""
     wanted: list[Event] = []
-    for event in events:
-        if not isinstance(event, Noted) and not getattr(event, "held", False) and not is_termination(event):
+    for n, event in enumerate(events):
+        if follows_from_code(event):
             wanted = wanted or execution.decide()
             if wanted and wanted.pop(0) != event:
                 raise diverged(execution, event)
-        execution.apply(event)
+        try:
+            execution.apply(event)
+        except Parked:
+            if any(map(follows_from_code, events[n + 1 :])):
+                raise
+            return False
+    return True
+
+
+def follows_from_code(event: Event) -> bool:
+    """Whether the code had to be heard before it could be written down: not so for what a parked run takes in."""
+    return not isinstance(event, Noted) and not getattr(event, "held", False) and not is_termination(event)
 
 
 def is_termination(event: Event) -> bool:
