@@ -1,63 +1,97 @@
-"""A batch of writes on its way into an SQLite database: rows are read, changed in Python, written at once.
+"""A batch of writes on its way into an SQL database: rows are read, changed in Python, written at once.
 
-Rule 1: used inside one transaction that began with BEGIN IMMEDIATE, so that what was read still holds.
-Rule 2: nothing goes to the database before `flush`: a write that is refused has left nothing to undo.
+Rule 1: used inside one transaction that keeps what was read from changing (a write lock, or locked rows).
+Rule 2: nothing goes to the database before the `changes` are asked for: a write that is refused has left nothing
+        to undo.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Protocol
+
+import attrs
 
 from zart_core.errors import LogCorrupt
 from zart_core.events import Status
 from zart_core.log import Appended, Message, New, Post, Record, Rejected, Turn, Write
 from zart_stores.rows import Row, due, new_row, write
 from zart_stores.sql import checksums
-from zart_stores.sql.reading import COLUMNS, DUE, row_of
+from zart_stores.sql.reading import DUE, row_of
 
-_FIND = f"SELECT {COLUMNS} FROM executions WHERE id = ?"  # noqa: S608  # no data in it
-_AT_ONCE = 64
-_FIND_MANY = f"SELECT {COLUMNS} FROM executions WHERE id IN ({', '.join('?' * _AT_ONCE)})"  # noqa: S608
-_INSERT = f"INSERT INTO executions ({COLUMNS}) VALUES ({', '.join('?' * 21)})"  # noqa: S608
-_UPDATE = """
-    UPDATE executions SET wake = ?, run = ?, position = ?, fence = ?, updated_at = ?, given = ?, seen = ?,
-    posted = ?, top = ?, unread = ?, reason = ?, build = ?, crc = ? WHERE key = ?
-"""
-_MOVE = "UPDATE executions SET status = ?, owner = ?, due = ? WHERE key = ?"
-"""Apart, because it touches indexes, and most turns move nothing."""
+
+class Source(Protocol):
+    """What a batch reads from its database, inside its transaction."""
+
+    def rows(self, ids: Sequence[str]) -> Iterable[Sequence[Any]]:
+        """COLUMNS of those of these executions that exist; nobody else changes them until the transaction ends."""
+        ...
+
+    def next_key(self) -> int:
+        """A number for a new execution that no other has."""
+        ...
+
+    def number_of(self, key: int, message_key: str) -> int | None:
+        """The number of the message that came to the execution with this key."""
+        ...
+
+    def kept(self, key: int, numbers: Collection[int]) -> Collection[int]:
+        """Those of these messages that are in the execution's inbox."""
+        ...
+
+    def greatest(self, key: int, but: Collection[int]) -> int:
+        """The greatest number of a message in the execution's inbox, apart from these; 0 when there is none."""
+        ...
+
+
+@attrs.define
+class Changes:
+    """Rows of each table to be written, in the order of their columns."""
+
+    inserts: list[tuple[Any, ...]]
+    """New executions, COLUMNS."""
+    updates: list[tuple[Any, ...]]
+    """STATE of executions, then their key."""
+    moves: list[tuple[Any, ...]]
+    """PLACE of executions, then their key: apart, because it touches indexes, and most turns move nothing."""
+    records: list[tuple[Any, ...]]
+    ended_runs: list[tuple[Any, ...]]
+    consumed: list[tuple[int, int]]
+    """Messages that go: execution and number. They go before the new ones come."""
+    messages: list[tuple[Any, ...]]
+    message_keys: list[tuple[Any, ...]]
+    stirred: bool
+    """Whether something may have become due (L10)."""
+
+    @property
+    def empty(self) -> bool:
+        """True when nothing is to be written."""
+        return not self.inserts and not self.updates
 
 
 class Batch:
-    """The `Tables` of rows.write over a connection."""
+    """The `Tables` of rows.write over a database."""
 
-    def __init__(self, db: sqlite3.Connection, path: str) -> None:
-        self.db = db
-        self._path = path
+    def __init__(self, source: Source, where: str) -> None:
+        self._source = source
+        self._where = where
         self._rows: dict[str, Row | None] = {}
         self._places: dict[int, tuple[Status, str | None, float | None]] = {}
         self._touched: dict[int, Row] = {}
         self._records: list[tuple[Any, ...]] = []
-        self._ended: list[tuple[int, int, int]] = []
+        self._ended: list[tuple[Any, ...]] = []
         self._messages: dict[tuple[int, int], tuple[int, Message]] = {}
         self._keys: dict[tuple[int, str], int] = {}
         self._consumed: set[tuple[int, int]] = set()
-        self._next_key = 0
 
-    def prepare(self, batch: Sequence[Write]) -> None:
-        """Read the rows of a large batch a number at a time, which takes a third of the time."""
-        if len(batch) < 8:
-            return
-        ids = list({item.id for item in batch})
-        for first in range(0, len(ids), _AT_ONCE):
-            some = ids[first : first + _AT_ONCE]
-            self._rows |= dict.fromkeys(some)
-            for values in self.db.execute(_FIND_MANY, some + [""] * (_AT_ONCE - len(some))).fetchall():
-                try:
-                    self.load(values)
-                except LogCorrupt:
-                    del self._rows[values[1]]  # the write that needs it meets the damage again
+    def prepare(self, ids: Collection[str]) -> None:
+        """Read these rows together, before the writes ask for them."""
+        self._rows |= dict.fromkeys(ids)
+        for values in self._source.rows(sorted(ids)):
+            try:
+                self.load(values)
+            except LogCorrupt:
+                del self._rows[values[1]]  # the write that needs it meets the damage again
 
     def write(self, item: Write) -> Appended:
         """Carry out or refuse one write. A damaged row refuses it; who reads the row will see the damage."""
@@ -82,24 +116,22 @@ class Batch:
         """See Tables. O(log n)."""
         if id in self._rows:
             return self._rows[id]
-        values = self.db.execute(_FIND, (id,)).fetchone()
-        row = self._rows[id] = None if values is None else self.load(values)
-        return row
+        found = None
+        for values in self._source.rows((id,)):
+            found = self.load(values)
+        self._rows[id] = found
+        return found
 
     def load(self, values: Sequence[Any]) -> Row:
         """Make a row of a SELECT of COLUMNS, to be changed in this batch."""
-        row = row_of(values, self._path)
+        row = row_of(values, self._where)
         self._places[row.key] = (row.status, row.owner, values[DUE])
         self._rows[row.id] = row
         return row
 
     def insert(self, new: New) -> Row:
         """See Tables."""
-        if not self._next_key:
-            (greatest,) = self.db.execute("SELECT max(key) FROM executions").fetchone()
-            self._next_key = (greatest or 0) + 1
-        row = self._rows[new.id] = new_row(self._next_key, new)
-        self._next_key += 1
+        row = self._rows[new.id] = new_row(self._source.next_key(), new)
         return row
 
     def add_records(self, row: Row, records: Sequence[Record]) -> None:
@@ -120,10 +152,7 @@ class Batch:
         """See Tables. O(log n)."""
         if (row.key, key) in self._keys:
             return self._keys[row.key, key]
-        found = self.db.execute(
-            "SELECT number FROM message_keys WHERE execution = ? AND key = ?", (row.key, key)
-        ).fetchone()
-        return None if found is None else int(found[0])
+        return self._source.number_of(row.key, key)
 
     def add_message(self, row: Row, message: Message) -> None:
         """See Tables."""
@@ -133,15 +162,14 @@ class Batch:
 
     def missing(self, row: Row, numbers: Collection[int]) -> int | None:
         """See Tables. O(log n) for each number."""
-        return next((number for number in numbers if not self._is_unread(row, number)), None)
-
-    def _is_unread(self, row: Row, number: int) -> bool:
-        if (row.key, number) in self._messages:
-            return True
-        if not 0 < number <= row.posted or (row.key, number) in self._consumed:
-            return False
-        query = "SELECT 1 FROM messages WHERE execution = ? AND number = ?"
-        return self.db.execute(query, (row.key, number)).fetchone() is not None
+        stored = [
+            number
+            for number in numbers
+            if 0 < number <= row.posted and (row.key, number) not in self._consumed
+        ]
+        kept = self._source.kept(row.key, stored) if stored else ()
+        pending = self._messages
+        return next((n for n in numbers if n not in kept and (row.key, n) not in pending), None)
 
     def consume(self, row: Row, numbers: Collection[int]) -> int:
         """See Tables."""
@@ -150,17 +178,9 @@ class Batch:
                 self._consumed.add((row.key, number))
         if row.top not in numbers:
             return row.top
-        return max(self._greatest_pending(row.key), self._greatest_kept(row.key))
-
-    def _greatest_pending(self, key: int) -> int:
-        return max((number for execution, number in self._messages if execution == key), default=0)
-
-    def _greatest_kept(self, key: int) -> int:
-        query = "SELECT number FROM messages WHERE execution = ? ORDER BY number DESC"
-        for (number,) in self.db.execute(query, (key,)):
-            if (key, number) not in self._consumed:
-                return int(number)
-        return 0
+        pending = max((number for key, number in self._messages if key == row.key), default=0)
+        gone = [number for key, number in self._consumed if key == row.key]
+        return max(pending, self._source.greatest(row.key, gone))
 
     def changed(self, row: Row) -> None:
         """See Tables."""
@@ -168,13 +188,8 @@ class Batch:
 
     # ------------------------------------------------ into the database
 
-    @property
-    def empty(self) -> bool:
-        """True when nothing is to be written."""
-        return not self._touched
-
-    def flush(self) -> bool:
-        """Write everything; tells whether something may have become due (L10)."""
+    def changes(self) -> Changes:
+        """Give everything that is to be written."""
         stirred = False
         inserts: list[tuple[Any, ...]] = []
         updates: list[tuple[Any, ...]] = []
@@ -185,26 +200,22 @@ class Batch:
             if before is None:
                 inserts.append(_all_values(row, place[2]))
             else:
-                updates.append(_changing_values(row))
+                updates.append((*_state(row), checksums.of_row(row), row.key))
                 if place != before:
                     moves.append((row.status.value, row.owner, place[2], row.key))
             stirred = stirred or (place[2] is not None and place != before)
-        self._many(_INSERT, inserts)
-        self._many(_UPDATE, updates)
-        self._many(_MOVE, moves)
-        self._many("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", self._records)
-        self._many("INSERT INTO ended_runs VALUES (?, ?, ?)", self._ended)
-        self._many("DELETE FROM messages WHERE execution = ? AND number = ?", self._consumed)
-        self._many("INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._message_values())
         keys = [(execution, key, number) for (execution, key), number in self._keys.items()]
-        self._many("INSERT INTO message_keys VALUES (?, ?, ?)", keys)
-        if stirred:
-            self.db.execute("UPDATE counters SET value = value + 1 WHERE name = 'changes'")
-        return stirred
-
-    def _many(self, statement: str, values: Collection[tuple[Any, ...]]) -> None:
-        if values:
-            self.db.executemany(statement, values)
+        return Changes(
+            inserts,
+            updates,
+            moves,
+            self._records,
+            self._ended,
+            list(self._consumed),
+            self._message_values(),
+            keys,
+            stirred,
+        )
 
     def _message_values(self) -> list[tuple[Any, ...]]:
         return [
@@ -227,10 +238,6 @@ def _all_values(row: Row, when: float | None) -> tuple[Any, ...]:
     return (*fixed, row.status.value, row.owner, *_state(row), when, checksums.of_row(row))
 
 
-def _changing_values(row: Row) -> tuple[Any, ...]:
-    return (*_state(row), checksums.of_row(row), row.key)
-
-
 def _state(row: Row) -> tuple[Any, ...]:
     return (
         row.wake,
@@ -246,3 +253,14 @@ def _state(row: Row) -> tuple[Any, ...]:
         row.reason,
         row.build,
     )
+
+
+def ids_of(batch: Iterable[Write]) -> set[str]:
+    """Name every execution that a batch reads or writes."""
+    ids: set[str] = set()
+    for item in batch:
+        ids.add(item.id)
+        if type(item) is New or type(item) is Turn:
+            ids |= ids_of(item.creates)
+            ids.update(post.id for post in item.posts)
+    return ids

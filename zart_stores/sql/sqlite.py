@@ -39,16 +39,18 @@ from zart_core.log import (
 from zart_stores.checks import check, check_name, is_id
 from zart_stores.rows import Row, free, give, summary, take, void
 from zart_stores.sql import lock
-from zart_stores.sql.batch import Batch
+from zart_stores.sql.batch import Batch, ids_of, owners_of
 from zart_stores.sql.reading import (
     COLUMNS,
     MESSAGE_COLUMNS,
     RECORD_COLUMNS,
+    conditions,
     damage,
     messages_of,
     records_of,
     row_of,
 )
+from zart_stores.sql.sqlite_batch import SqliteSource, write_changes
 from zart_stores.sql.sqlite_file import (
     FULL,
     NORMAL,
@@ -59,11 +61,13 @@ from zart_stores.sql.sqlite_file import (
     prepare,
     weather,
 )
-from zart_stores.sql.sqlite_verify import verify
+from zart_stores.sql.verifying import verify
 
 T = TypeVar("T")
 
 LEVELS: dict[str, Level] = {"power": "power", "process": "process"}
+TOGETHER_MIN = 8
+"""From how many writes on it pays to read their rows together."""
 LEASE_S = 30.0
 """The lease of a worker that owns a new execution and has none, in seconds."""
 POLL_S = 0.05
@@ -152,7 +156,7 @@ class SqliteLog:
         with self._writing:
             self._refuse_if_unusable()
             try:
-                for worker in _owners(batch) - self._locks.keys():
+                for worker in owners_of(batch) - self._locks.keys():
                     self.renew(worker, lease_s=LEASE_S)
                 db = self._connection("writer")
                 self._begin(db)
@@ -172,17 +176,19 @@ class SqliteLog:
         outcomes: list[Appended] = []
         committing = False
         try:
-            unit = Batch(db, self._path)
-            unit.prepare(batch)
+            unit = Batch(SqliteSource(db), self._path)
+            if len(batch) >= TOGETHER_MIN:
+                unit.prepare(ids_of(batch))
             for item in batch:
                 outcomes.append(unit.write(item))
-            if unit.empty:
+            changes = unit.changes()
+            if changes.empty:
                 db.execute("ROLLBACK")
                 return outcomes, False
-            stirred = unit.flush()
+            write_changes(db, changes)
             committing = True
             db.execute("COMMIT")
-            return outcomes, stirred
+            return outcomes, changes.stirred
         except sqlite3.Error as error:
             failed = self._give_up(error, committing)
             outcomes += [failed] * (len(batch) - len(outcomes))
@@ -276,12 +282,12 @@ class SqliteLog:
         def give_due(db: sqlite3.Connection) -> tuple[list[Summary], int]:
             self._sweep(db, but=worker)
             self._lease(db, worker, lease_s)
-            unit = Batch(db, self._path)
-            rows = self._load(unit, _due_keys(db, worker, now, limit, workflows))
+            unit = Batch(SqliteSource(db), self._path)
+            rows = self._load(db, unit, _due_keys(db, worker, now, limit, workflows))
             for row in rows:
                 give(row, worker)
                 unit.changed(row)
-            unit.flush()
+            write_changes(db, unit.changes())
             return [summary(row) for row in rows], _changes(db)
 
         given, self._heard = self._in_lease_transaction(give_due)
@@ -299,12 +305,12 @@ class SqliteLog:
             if row is None or row.status in CLOSED or row.owner not in (None, worker):
                 return None
             self._lease(db, worker, lease_s)
-            unit = Batch(db, self._path)
+            unit = Batch(SqliteSource(db), self._path)
             row = unit.find(id)
             assert row is not None
             take(row, worker)
             unit.changed(row)
-            unit.flush()
+            write_changes(db, unit.changes())
             return summary(row)
 
         return self._in_lease_transaction(take_it)
@@ -334,26 +340,26 @@ class SqliteLog:
         ids: Collection[str] | None = None,
     ) -> int:
         """Free or void what a worker holds; gives how many there were."""
-        unit = Batch(db, self._path)
+        unit = Batch(SqliteSource(db), self._path)
         held = db.execute("SELECT key, id FROM executions WHERE owner = ?", (worker,)).fetchall()
         wanted = None if ids is None else set(ids)
-        rows = self._load(unit, [key for key, id in held if wanted is None or id in wanted])
+        rows = self._load(db, unit, [key for key, id in held if wanted is None or id in wanted])
         for row in rows:
             how(row)
             unit.changed(row)
-        unit.flush()
+        write_changes(db, unit.changes())
         return len(rows)
 
-    def _load(self, unit: Batch, keys: Sequence[int]) -> list[Row]:
+    def _load(self, db: sqlite3.Connection, unit: Batch, keys: Sequence[int]) -> list[Row]:
         """Read rows by key. A damaged one is reported, and not due any more: the others go on (I8)."""
         rows: list[Row] = []
         for key in keys:
-            values = unit.db.execute(_BY_KEY, (key,)).fetchone()
+            values = db.execute(_BY_KEY, (key,)).fetchone()
             try:
                 rows.append(unit.load(values))
             except LogCorrupt as error:
                 _logger.error("an execution is left alone: %s", error)
-                unit.db.execute("UPDATE executions SET due = NULL, owner = NULL WHERE key = ?", (key,))
+                db.execute("UPDATE executions SET due = NULL, owner = NULL WHERE key = ?", (key,))
         return rows
 
     # ------------------------------------------------ workers
@@ -464,22 +470,12 @@ class SqliteLog:
         """See EventLog. O(log n) and the page, but with both status and workflow: what has the status."""
         if limit < 1:
             raise InvalidUse(f"a page has at least one item, not limit={limit}")
-        conditions: dict[str, str | int] = {}
-        if status is not None:
-            conditions["status = ?"] = status.value
-        if workflow is not None:
-            conditions["workflow = ?"] = workflow
-        if id_prefix:
-            conditions["id >= ?"] = id_prefix
-            if (above := _after_prefix(id_prefix)) is not None:
-                conditions["id < ?"] = above
-        if after is not None:
-            conditions["id > ?"] = after
-        if not all(str(value).isprintable() for value in conditions.values()):
-            return Page([], None)  # nothing that is stored matches it
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        wanted = conditions(status, workflow, id_prefix, after)
+        if wanted is None:
+            return Page([], None)
+        where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
         query = f"SELECT {COLUMNS} FROM executions {where} ORDER BY id LIMIT ?"  # noqa: S608  # no data in it
-        values = (*conditions.values(), min(limit, 1 << 30) + 1)
+        values = (*wanted.values(), min(limit, 1 << 30) + 1)
         rows = [
             row_of(found, self._path) for found in self._read(lambda db: db.execute(query, values).fetchall())
         ]
@@ -496,7 +492,164 @@ class SqliteLog:
         self._refuse_if_unusable()
         db = open_connection(self._path, NORMAL, self._busy_s, reads=True)
         try:
-            return verify(db, self._path)
+            db.execute("BEGIN")
+            (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+            if found != "ok":
+                raise damage(f"{self._path}: the database is damaged", self._path, "ok", found)
+            return verify(db.execute, self._path)
+        except sqlite3.Error as error:
+            raise weather(error, self._path) from error
+        finally:
+            db.close()
+
+    # ------------------------------------------------ connections
+
+    def _connection(self, name: str) -> sqlite3.Connection:
+        """Give the connection of this name, opened when there is none."""
+        if name not in self._connections:
+            synchronous = FULL if name == "writer" and self.level == "power" else NORMAL
+            self._connections[name] = open_connection(
+                self._path, synchronous, self._busy_s, reads=name == "reader"
+            )
+        return self._connections[name]
+
+    def _begin(self, db: sqlite3.Connection) -> None:
+        try:
+            patiently(lambda: db.execute("BEGIN IMMEDIATE"), self._busy_s, self._path)
+        except sqlite3.Error as error:
+            self._disconnect()
+            raise weather(error, self._path) from error
+
+    def _in_lease_transaction(self, action: Callable[[sqlite3.Connection], T]) -> T:
+        """Do something with claims and leases in one transaction (Rule 2)."""
+        with self._writing:
+            self._refuse_if_unusable()
+            db = self._connection("leases")
+            self._begin(db)
+            try:
+                result = action(db)
+                db.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._disconnect()
+                raise weather(error, self._path) from error
+            except BaseException:
+                self._disconnect()
+                raise
+        self._stir()
+        return result
+
+    def _read(self, action: Callable[[sqlite3.Connection], T]) -> T:
+        """Read in one snapshot."""
+
+        def snapshot() -> T:
+            db.execute("BEGIN")
+            try:
+                return action(db)
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+
+        with self._reading:
+            self._refuse_if_unusable()
+            db = self._connection("reader")
+            try:
+                return patiently(snapshot, self._busy_s, self._path)
+            except sqlite3.Error as error:
+                self._connections.pop("reader").close()
+                raise weather(error, self._path) from error
+
+    def _disconnect(self) -> None:
+        """Close all connections, which rolls back what was not committed."""
+        with self._writing, self._reading:
+            connections, self._connections = self._connections, {}
+            for db in connections.values():
+                with contextlib.suppress(sqlite3.Error):
+                    db.close()
+
+    def close(self) -> None:
+        """See EventLog."""
+        if self._pid != os.getpid():
+            self._closed = True  # the parent's connections and locks are not ours to touch
+            return
+        with self._writing:
+            if self._closed:
+                return
+            try:
+                if self._locks:
+                    with contextlib.suppress(Weather, LogCorrupt):
+                        self._in_lease_transaction(self._sign_off)
+            finally:
+                self._closed = True
+                for held in self._locks.values():
+                    held.drop()
+                self._disconnect()
+        self._stir()
+
+    def _sign_off(self, db: sqlite3.Connection) -> None:
+        for worker in self._locks:
+            self._let_go(db, worker, free)
+            db.execute("DELETE FROM workers WHERE worker = ?", (worker,))
+
+    def _refuse_if_unusable(self) -> None:
+        if self._pid != os.getpid():
+            raise StoreFailed(
+                f"the log {self._path!r} was opened in process {self._pid} and is used in {os.getpid()}: "
+                "open a log of its own in each process"
+            )
+        if self._closed:
+            raise StoreFailed(f"the log {self._path!r} is closed; open it again")
+
+
+def _changes(self) -> int:
+        return self._read(_changes)
+
+    def _is_somebody_dead(self, db: sqlite3.Connection) -> bool:
+        return any(
+            worker not in self._locks and lock.is_dead(self._prefix, token)
+            for worker, token in db.execute("SELECT worker, lock FROM workers")
+        )
+
+    # ------------------------------------------------ the whole
+
+    def list(
+        self,
+        *,
+        status: Status | None = None,
+        workflow: str | None = None,
+        id_prefix: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Page[Summary]:
+        """See EventLog. O(log n) and the page, but with both status and workflow: what has the status."""
+        if limit < 1:
+            raise InvalidUse(f"a page has at least one item, not limit={limit}")
+        wanted = conditions(status, workflow, id_prefix, after)
+        if wanted is None:
+            return Page([], None)
+        where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
+        query = f"SELECT {COLUMNS} FROM executions {where} ORDER BY id LIMIT ?"  # noqa: S608  # no data in it
+        values = (*wanted.values(), min(limit, 1 << 30) + 1)
+        rows = [
+            row_of(found, self._path) for found in self._read(lambda db: db.execute(query, values).fetchall())
+        ]
+        items = [summary(row) for row in rows[:limit]]
+        return Page(items, items[-1].id if len(rows) > limit else None)
+
+    def stats(self) -> Mapping[Status, int]:
+        """See EventLog. O(n) over an index, about 10 million executions a second."""
+        query = "SELECT status, count(*) FROM executions GROUP BY status"
+        return {Status(status): n for status, n in self._read(lambda db: db.execute(query).fetchall())}
+
+    def verify(self) -> Mapping[str, int]:
+        """See EventLog. O(n), in one snapshot, on a connection of its own; others go on meanwhile."""
+        self._refuse_if_unusable()
+        db = open_connection(self._path, NORMAL, self._busy_s, reads=True)
+        try:
+            db.execute("BEGIN")
+            (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+            if found != "ok":
+                raise damage(f"{self._path}: the database is damaged", self._path, "ok", found)
+            return verify(db.execute, self._path)
         except sqlite3.Error as error:
             raise weather(error, self._path) from error
         finally:
@@ -674,13 +827,3 @@ def _next_wake(db: sqlite3.Connection) -> float | None:
         for name in _workflows(db, owner):
             first += [due for (due,) in db.execute(query, (*values, name, float("-inf")))]
     return min(first, default=None)
-
-
-def _after_prefix(prefix: str) -> str | None:
-    """Give the least text that is greater than every text with this prefix; None when there is none."""
-    while prefix:
-        last = ord(prefix[-1])
-        if last < 0x10FFFF:
-            return prefix[:-1] + chr(0xE000 if last == 0xD7FF else last + 1)
-        prefix = prefix[:-1]
-    return None

@@ -1,4 +1,4 @@
-"""Read a whole SQLite log and check everything that can be checked (L12, I2).
+"""Read a whole SQL log and check everything that can be checked (L12, I2).
 
 Rule 1: one snapshot, and one pass over each table in the order of its key.
 """
@@ -6,8 +6,8 @@ Rule 1: one snapshot, and one pass over each table in the order of its key.
 from __future__ import annotations
 
 import math
-import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from zart_core.log import Record
 from zart_stores.rows import Row, due
@@ -22,25 +22,21 @@ from zart_stores.sql.reading import (
     row_of,
 )
 
+Select: TypeAlias = Callable[[str, tuple[Any, ...]], Iterable[Any]]
+"""Runs a query with `?` for its values, in the snapshot; another may run while its rows are read."""
 
-def verify(db: sqlite3.Connection, path: str) -> Mapping[str, int]:
+
+def verify(select: Select, where: str) -> Mapping[str, int]:
     """Count what was read and found whole. Raises LogCorrupt at the first damage."""
-    db.execute("BEGIN")
-    try:
-        (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
-        if found != "ok":
-            raise damage(f"{path}: the database is damaged", path, "ok", found)
-        counts = {"executions": 0, "records": 0, "messages": 0}
-        for values in db.execute(f"SELECT {COLUMNS} FROM executions ORDER BY key"):  # noqa: S608  # no data in it
-            row = row_of(values, path)
-            _check_due(row, values[DUE], path)
-            counts["executions"] += 1
-            counts["records"] += _check_runs(db, row, path)
-            counts["messages"] += _check_inbox(db, row, path)
-        _check_orphans(db, counts, path)
-        return counts
-    finally:
-        db.execute("ROLLBACK")
+    counts = {"executions": 0, "records": 0, "messages": 0}
+    for values in select(f"SELECT {COLUMNS} FROM executions ORDER BY key", ()):  # noqa: S608  # no data in it
+        row = row_of(values, where)
+        _check_due(row, values[DUE], where)
+        counts["executions"] += 1
+        counts["records"] += _check_runs(select, row, where)
+        counts["messages"] += _check_inbox(select, row, where)
+    _check_orphans(select, counts, where)
+    return counts
 
 
 def _check_due(row: Row, stored: float | None, path: str) -> None:
@@ -49,16 +45,16 @@ def _check_due(row: Row, stored: float | None, path: str) -> None:
         raise damage(f"{where}: it is due at another time", where, repr(due(row)), repr(stored))
 
 
-def _check_runs(db: sqlite3.Connection, row: Row, path: str) -> int:
+def _check_runs(select: Select, row: Row, path: str) -> int:
     query = "SELECT run, records FROM ended_runs WHERE execution = ? ORDER BY run"
-    ended = dict(db.execute(query, (row.key,)).fetchall())
+    ended: dict[int, int] = dict(select(query, (row.key,)))
     if list(ended) != list(range(row.run)):
         where = f"{path}, execution {row.id!a}"
         raise damage(f"{where}: its runs are not whole", where, f"{row.run} ended runs", f"{len(ended)}")
     count = 0
     for run, length in (*ended.items(), (row.run, row.position)):
         query = f"SELECT {RECORD_COLUMNS} FROM records WHERE execution = ? AND run = ? ORDER BY position"  # noqa: S608
-        found = db.execute(query, (row.key, run)).fetchall()
+        found = list(select(query, (row.key, run)))
         records = records_of(found, row.id, run, 0, length, path)
         _check_times(records, f"{path}, execution {row.id!a}, run {run}")
         count += len(records)
@@ -78,22 +74,23 @@ def _check_times(records: Sequence[Record], where: str) -> None:
         last = record.at
 
 
-def _check_inbox(db: sqlite3.Connection, row: Row, path: str) -> int:
+def _check_inbox(select: Select, row: Row, path: str) -> int:
     query = f"SELECT {MESSAGE_COLUMNS} FROM messages WHERE execution = ? ORDER BY number"  # noqa: S608
-    messages = messages_of(db.execute(query, (row.key,)).fetchall(), row, path, whole=True)
+    messages = messages_of(list(select(query, (row.key,))), row, path, whole=True)
     top = messages[-1].number if messages else 0
     where = f"{path}, inbox of execution {row.id!a}"
     if top != row.top:
         raise damage(f"{where}: it ends elsewhere", where, f"message {row.top}", f"message {top}")
-    keys = dict(db.execute("SELECT key, number FROM message_keys WHERE execution = ?", (row.key,)).fetchall())
+    query = "SELECT key, number FROM message_keys WHERE execution = ?"
+    keys: dict[str, int] = dict(select(query, (row.key,)))
     for message in messages:
         if message.key is not None and keys.get(message.key) != message.number:
             raise damage(f"{where}: a key is missing", where, f"{message.key!a}", "nothing")
     return len(messages)
 
 
-def _check_orphans(db: sqlite3.Connection, counts: Mapping[str, int], path: str) -> None:
+def _check_orphans(select: Select, counts: Mapping[str, int], path: str) -> None:
     for table in ("records", "messages"):
-        (n,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
+        ((n,),) = select(f"SELECT count(*) FROM {table}", ())  # noqa: S608
         if n != counts[table]:
             raise damage(f"{path}: {table} of no execution", path, f"{counts[table]} {table}", f"{n}")
