@@ -264,3 +264,16 @@ def ids_of(batch: Iterable[Write]) -> set[str]:
             ids |= ids_of(item.creates)
             ids.update(post.id for post in item.posts)
     return ids
+
+
+def owners_of(batch: Iterable[Write]) -> set[str]:
+    """Name the workers that the batch's new executions belong to."""
+    owners: set[str] = set()
+    for item in batch:
+        if type(item) is New:
+            if item.owner is not None:
+                owners.add(item.owner)
+            owners |= owners_of(item.creates)
+        elif type(item) is Turn and item.creates:
+            owners |= owners_of(item.creates)
+    return owners
