@@ -626,6 +626,7 @@ def test_help(called):
         "list",
         "show",
         "history",
+        "check",
         "cancel",
         "terminate",
         "verify",

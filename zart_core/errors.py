@@ -184,6 +184,7 @@ class Diverged(Defect):
         yielded_site: Site | None = None,
         remedy: str = "",
         nearest: str = "",
+        field: str = "",
     ) -> None:
         super().__init__(message)
         self.position = position
@@ -194,6 +195,8 @@ class Diverged(Defect):
         self.remedy = remedy
         self.nearest = nearest
         """The smallest change after which code and log fit again, where one was found."""
+        self.field = field
+        """Where a recorded payload no longer decodes, as a path into it; empty where commands disagree."""
 
 
 class LogCorrupt(Defect):

@@ -13,8 +13,12 @@ from zart_core.errors import DecodeError, Diverged, LogCorrupt
 from zart_core.events import Closed, Delivered, Event, Interrupted, Issued, Resolved, Site, Started, Status
 
 REMEDY = (
-    "Nothing was written; the execution is parked and goes on by itself once code that fits is registered. "
+    "Nothing is written; the execution is parked, and goes on by itself once code that fits is registered. "
     "Put the recorded command back, or guard what is new with `zart.version(...)`."
+)
+STRICT_REMEDY = (
+    "Only a strict comparison minds this: a host goes on with what is recorded. Keep it as it was, guard the change "
+    "with `zart.version(...)`, or compare without arguments if the recorded ones will do."
 )
 SHOWN_MAX = 3
 
@@ -22,16 +26,20 @@ SHOWN_MAX = 3
 def diverged(
     title: str, position: int, event: Event | None, head: Want | None, pending: Sequence[Node], why: str = ""
 ) -> Diverged:
-    """The log says `event` (None: it ends), the code wants `head` (None: nothing)."""
+    """The log says `event` (None: it ends), the code wants `head` (None: nothing).
+
+    `why` names what differs where kind and name agree.
+    """
     recorded = "nothing more: the log ends here" if event is None else described(event)
     yielded = described_want(head, pending)
     recorded_site = event.site if isinstance(event, Issued) else None
     yielded_site = site_of_want(head)
+    remedy = STRICT_REMEDY if why else REMEDY
     message = (
         f"{title} diverged at event {position}{': ' + why if why else ''}\n"
         f"  recorded: {recorded}{at_site(recorded_site)}\n"
         f"  yielded:  {yielded}{at_site(yielded_site)}\n"
-        f"  {REMEDY}"
+        f"  {remedy}"
     )
     return Diverged(
         message,
@@ -40,7 +48,7 @@ def diverged(
         yielded=yielded,
         recorded_site=recorded_site,
         yielded_site=yielded_site,
-        remedy=REMEDY,
+        remedy=remedy,
     )
 
 
@@ -56,6 +64,7 @@ def unreadable(
         yielded=f"{what} as {declared}",
         recorded_site=event.site if isinstance(event, Issued) else None,
         remedy=remedy,
+        field=error.path,
     )
 
 

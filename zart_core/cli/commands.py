@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zart_core.cli import reading, running
+from zart_core.cli import checking, reading, running
 from zart_core.cli import show as shown
 from zart_core.cli.exits import EXIT_CODES, OK, USAGE, Ended
 from zart_core.cli.texts import as_json, plain, say
@@ -137,6 +137,27 @@ def history(
     with reading.opened(store) as log:
         shown.history(log, id, run, json)
     return OK
+
+
+@app.command()
+def check(
+    modules: Annotated[
+        list[str], typer.Argument(metavar="MODULE_OR_FILE...", help="Where the workflows of the deploy are.")
+    ],
+    store: Store = "",
+    relaxed: Annotated[
+        bool, typer.Option("--relaxed", help="Compare kinds and names only, as a running engine does.")
+    ] = False,
+    junit: Annotated[
+        str, typer.Option("--junit", metavar="FILE", help="Write JUnit XML to this file, too.")
+    ] = "",
+    json: Json = False,
+) -> int:
+    """Replay every unfinished execution against the code at hand, and say which would be parked.
+
+    Nothing is claimed or written, and workers may go on meanwhile. The exit code is 5 when something would be parked.
+    """
+    return checking.check(modules, store, relaxed=relaxed, junit=junit, json=json)
 
 
 @app.command()

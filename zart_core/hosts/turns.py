@@ -24,7 +24,7 @@ from zart_core import log as stored
 from zart_core.codec import Codec
 from zart_core.context import Context
 from zart_core.divergence import replay_explained
-from zart_core.errors import DecodeError, Defect, Diverged, EncodeError, LogCorrupt
+from zart_core.errors import Defect, EncodeError, LogCorrupt
 from zart_core.events import (
     Began,
     Cancellation,
@@ -779,18 +779,7 @@ class Run:
     def _call(self, execution: Execution, seq: int, now: float) -> StepCall:
         issued, progress = execution.pending[seq], execution.progress(seq)
         function: StepFunction[..., Any] = execution.command(seq).function
-        try:
-            values = self.codec.decode_args(
-                issued.payload, function.parameter_types, function.parameter_names
-            )
-        except DecodeError as error:
-            raise Diverged(
-                f"execution '{self.id}': the recorded arguments of step '{issued.name}' no longer fit: {error}",
-                position=self.position,
-                recorded=f"step '{issued.name}'",
-                yielded=f"step '{issued.name}'",
-                recorded_site=issued.site,
-            ) from error
+        values = execution.arguments(seq)
         context = Context(
             execution_id=self.id,
             run=self.run,

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from zart_core.deploys.checking import DeployReport, Verdict, check_deploy
     from zart_core.testing.clock import VirtualClock
     from zart_core.testing.contract import StoreContract
     from zart_core.testing.crashes import ALL_POINTS, explore_crashes
@@ -25,6 +26,7 @@ __all__ = [
     "ALL_POINTS",
     "Cancel",
     "CrashReport",
+    "DeployReport",
     "FaultyStore",
     "Place",
     "Point",
@@ -37,8 +39,10 @@ __all__ = [
     "StoreContract",
     "TearingPlace",
     "Terminate",
+    "Verdict",
     "Violation",
     "VirtualClock",
+    "check_deploy",
     "explore_crashes",
     "run",
     "seeded",
@@ -48,6 +52,7 @@ MODULES = {
     "ALL_POINTS": "crashes",
     "Cancel": "world",
     "CrashReport": "report",
+    "DeployReport": ".deploys.checking",
     "FaultyStore": "faulty",
     "Place": "world",
     "Point": "witness",
@@ -60,20 +65,22 @@ MODULES = {
     "StoreContract": "contract",
     "TearingPlace": "world",
     "Terminate": "world",
+    "Verdict": ".deploys.checking",
     "Violation": "report",
     "VirtualClock": "clock",
+    "check_deploy": ".deploys.checking",
     "explore_crashes": "crashes",
     "run": "running",
     "seeded": "faulty",
 }
-"""Where each public name lives."""
+"""Where each public name lives; a module whose name begins with a dot stands beside this package."""
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{MODULES[name]}"), name)
+    value = getattr(importlib.import_module(f".{MODULES[name]}", __name__), name)
     globals()[name] = value
     return value
 
