@@ -115,7 +115,7 @@ PUBLIC = [
     "StepTimedOut", "StepsFailed", "StoreFailed", "StoreLocked", "StoreUnavailable", "Stuck", "Summary",
     "SystemClock", "Taken", "Task", "TimeoutScope", "Unencodable", "UnknownExecution", "UnknownStore",
     "UnknownWorkflow", "Waitable", "Weather", "Workflow", "ZartError", "capture", "child", "context", "gather",
-    "logger", "now", "open", "open_log", "outcome", "race", "random", "replay", "resource", "run_inline",
+    "inspect", "logger", "now", "open", "open_log", "outcome", "race", "random", "replay", "resource", "run_inline",
     "schedule", "scope", "serve", "settle", "shield", "sleep", "sleep_until", "spawn", "step", "step_or",
     "step_or_else", "uuid", "version", "wait", "wait_any", "wait_for_event", "workflow",
 ]  # fmt: skip

@@ -94,6 +94,7 @@ from zart_core.hosts.engine import AsyncEngine, AsyncHandle, serve
 from zart_core.hosts.face import Engine, Handle, open
 from zart_core.hosts.inline import Stuck, run_inline
 from zart_core.hosts.ports import Clock, StepCall, StepRunner, SystemClock, open_log
+from zart_core.insight.inspection import inspect
 from zart_core.interpreter import Execution, replay
 from zart_core.log import EventLog, Page, Summary
 from zart_core.policies import Retry, TimeoutScope
@@ -186,6 +187,7 @@ __all__ = [
     "child",
     "context",
     "gather",
+    "inspect",
     "logger",
     "now",
     "open",

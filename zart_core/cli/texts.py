@@ -16,8 +16,9 @@ import attrs
 from zart_core.cli.exits import OutputGone
 from zart_core.events import Cancellation, Done, Failed, Taken
 from zart_core.hosts.explain import moment
+from zart_core.insight.values import plain as plain
+from zart_core.insight.values import shortened as shortened
 
-PAYLOAD_CHARS_MAX = 200
 OUTCOMES: dict[type[Any], str] = {Done: "done", Failed: "failed", Taken: "taken", Cancellation: "cancelled"}
 
 
@@ -29,21 +30,9 @@ def say(line: str = "") -> None:
         raise OutputGone from gone
 
 
-def plain(text: str) -> str:
-    """Escape what is not printable: control characters, line ends, direction marks (docs/rules.md, Security)."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def one_line(text: str) -> str:
     """Give a text of several lines as one, escaped."""
     return plain(" ".join(part.strip() for part in text.splitlines() if part.strip()))
-
-
-def shortened(text: str, chars_max: int = PAYLOAD_CHARS_MAX) -> str:
-    """Cut a long text, and say so."""
-    return text if len(text) <= chars_max else f"{text[:chars_max]}... ({len(text):,} characters)"
 
 
 def duration(seconds: float) -> str:

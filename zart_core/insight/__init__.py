@@ -1,0 +1,1 @@
+"""Looking into runs: moments with frames and locals, forks, timelines and graphs. Nothing here changes a log."""
