@@ -260,7 +260,7 @@ def test_terminate_ends_at_once_without_code(url: str) -> None:
         with pytest.raises(zart.ExecutionTerminated, match="enough"):
             handle.result(5)
         assert handle.status() is zart.Status.TERMINATED
-        until(lambda: engine.engine.slots == 64)
+        until(lambda: engine.engine.attempts.slots == 64)
     assert ledger.entries == []
 
 

@@ -225,7 +225,7 @@ def test_two_engines_share_the_work_of_one_database(tmp_path: Path) -> None:
     from engine_worker import many
 
     log = open_log(url)
-    from zart_core.hosts.turns import new_execution
+    from zart_core.hosts.relatives import new_execution
     from zart_core.interpreter import CODEC
 
     for n in range(40):
@@ -250,7 +250,7 @@ def test_kill_9_of_one_and_the_other_takes_over_at_once(tmp_path: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     log = open_log(url)
-    from zart_core.hosts.turns import new_execution
+    from zart_core.hosts.relatives import new_execution
     from zart_core.interpreter import CODEC
 
     log.append([new_execution(CODEC, hanging, "h", b"null", time.time())])

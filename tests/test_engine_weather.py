@@ -186,7 +186,7 @@ def test_a_full_store_works_again_when_there_is_room() -> None:
         log.forecast = []
         handle.send("number", 2)
         assert handle.result(5) == 2
-        assert engine.engine.slots == 64
+        assert engine.engine.attempts.slots == 64
     log.close()
 
 
@@ -379,12 +379,12 @@ def test_an_execution_that_somebody_else_has_is_let_go() -> None:
         until(lambda: ledger.entries)
         with zart.open(log, [flow]) as second:
             log.release(first.engine.worker)
-            second.engine.loop.call_soon_threadsafe(second.engine.claiming.set)
+            second.engine.loop.call_soon_threadsafe(second.engine.claims.claiming.set)
             if second.get("a").status() is not zart.Status.COMPLETED:
                 until(lambda: len(ledger.entries) == 2 or log.summary("a").owner == first.engine.worker)  # type: ignore[union-attr]
             gate.set()
             assert handle.result(10) in ("done", "late")
-        until(lambda: first.engine.slots == 64)
+        until(lambda: first.engine.attempts.slots == 64)
         outcomes = [event for event in handle.history() if isinstance(event, zart.Resolved)]
         assert len(outcomes) == 1
     log.close()

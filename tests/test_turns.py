@@ -11,7 +11,8 @@ from played import history
 import zart_core as zart
 from zart_core import log as stored
 from zart_core.codec import Codec
-from zart_core.hosts.turns import Effects, Run, new_execution
+from zart_core.hosts.relatives import new_execution
+from zart_core.hosts.turns import Effects, Run
 from zart_core.workflows import Registry
 
 CODEC = Codec()

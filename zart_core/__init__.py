@@ -90,8 +90,9 @@ from zart_core.events import (
     Status,
     Taken,
 )
-from zart_core.hosts.engine import AsyncEngine, AsyncHandle, serve
+from zart_core.hosts.engine import AsyncEngine, serve
 from zart_core.hosts.face import Engine, Handle, open
+from zart_core.hosts.handles import AsyncHandle
 from zart_core.hosts.inline import Stuck, run_inline
 from zart_core.hosts.ports import Clock, StepCall, StepRunner, SystemClock, open_log
 from zart_core.insight.inspection import inspect

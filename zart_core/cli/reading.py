@@ -16,9 +16,9 @@ from zart_core.cli.exits import StoreMissing
 from zart_core.commands import checked_name
 from zart_core.errors import ExecutionClosed, InvalidUse, StoreUnavailable, UnknownExecution
 from zart_core.events import Event, Ok
-from zart_core.hosts.engine import own_key
 from zart_core.hosts.ports import open_log
-from zart_core.hosts.turns import OWN_KEY
+from zart_core.hosts.relatives import OWN_KEY
+from zart_core.hosts.requests import own_key
 from zart_core.interpreter import CODEC
 
 ON_DISK = ("file", "sqlite")

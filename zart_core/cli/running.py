@@ -117,7 +117,7 @@ def watch(
     engine: face.Engine, progress: Progress, stood: list[Note], view: View, received: list[int]
 ) -> Closed | None:
     """Show an execution until it has ended, or a signal came (None). Raises the defect that parks it."""
-    ended = asyncio.run_coroutine_threadsafe(engine.engine.closed(progress.id), engine.loop)
+    ended = asyncio.run_coroutine_threadsafe(engine.engine.results.closed(progress.id), engine.loop)
     with view:
         view.show(progress, [*stood, *progress.read()])
         while not received and not ended.done():

@@ -18,7 +18,8 @@ from typing import Any, Generic, TypeVar, overload
 from zart_core.codec import Codec
 from zart_core.errors import InvalidUse
 from zart_core.events import Event, Status
-from zart_core.hosts.engine import AsyncEngine, AsyncHandle, serve
+from zart_core.hosts.engine import AsyncEngine, serve
+from zart_core.hosts.handles import AsyncHandle
 from zart_core.hosts.ports import Clock
 from zart_core.log import EventLog, Page, Summary
 from zart_core.policies import Duration

@@ -17,7 +17,8 @@ from zart_core.context import Scene
 from zart_core.errors import Defect, ExecutionConflict, StoreUnavailable, ZartError
 from zart_core.events import Closed, Failure, Ok, Status
 from zart_core.hosts.ports import Clock, DirectRunner, StepCall, StepRunner, SystemClock, new_id, open_log
-from zart_core.hosts.turns import Effects, Run, new_execution
+from zart_core.hosts.relatives import new_execution
+from zart_core.hosts.turns import Effects, Run
 from zart_core.interpreter import CODEC
 from zart_core.workflows import Registry, Workflow
 

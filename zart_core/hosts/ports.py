@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-import secrets
+import random
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -48,6 +48,22 @@ class SystemClock:
 
     def watch(self, callback: Callable[[], None]) -> None:
         """Nobody moves this clock by hand."""
+
+
+class Lots(Protocol):
+    """Chance: what `random.Random` has of it."""
+
+    def random(self) -> float:
+        """A number from 0 up to, but not, 1."""
+        ...
+
+    def getrandbits(self, k: int, /) -> int:
+        """A number of `k` bits."""
+        ...
+
+
+LOTS: Lots = random.SystemRandom()
+"""The machine's own chance."""
 
 
 @record
@@ -112,6 +128,6 @@ def open_log(url: str, durability: str = "power") -> EventLog:
     return log
 
 
-def new_id(now: float) -> str:
+def new_id(now: float, lots: Lots = LOTS) -> str:
     """A unique id that sorts by time: 48 bits of milliseconds, then 80 random bits, in hexadecimal."""
-    return f"{int(now * 1000) & 0xFFFFFFFFFFFF:012x}{secrets.token_hex(10)}"
+    return f"{int(now * 1000) & 0xFFFFFFFFFFFF:012x}{lots.getrandbits(80):020x}"

@@ -13,23 +13,19 @@ from __future__ import annotations
 
 import heapq
 import logging
-import random
 from collections.abc import Collection, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import attrs
 
 from zart_core import log as stored
 from zart_core.codec import Codec
-from zart_core.context import Context
 from zart_core.divergence import replay_explained
-from zart_core.errors import Defect, EncodeError, LogCorrupt
+from zart_core.errors import Defect
 from zart_core.events import (
     Began,
-    Cancellation,
     Closed,
-    Delivered,
     Done,
     Event,
     Failed,
@@ -44,29 +40,24 @@ from zart_core.events import (
     Started,
     Status,
 )
-from zart_core.hosts.ports import StepCall
+from zart_core.hosts import outcomes
+from zart_core.hosts.calls import attempt_deadline, global_deadline, policy_of, step_call
+from zart_core.hosts.facts import Timer, TimerKind, fired, received, terminated
+from zart_core.hosts.past import ALONE, Past, look_back
+from zart_core.hosts.ports import LOTS, Lots, StepCall
+from zart_core.hosts.relatives import cancel_child, end_children, new_execution, next_run, report
 from zart_core.interpreter import HANDED_OVER, Execution, capture_type
-from zart_core.policies import TimeoutScope
 from zart_core.records import record
-from zart_core.steps import StepFunction
-from zart_core.workflows import Registry, Workflow
+from zart_core.workflows import Registry
 
 EVENTS_MAX = 50_000
 """Events of one run before it is parked with the advice to continue as new (F19)."""
 MESSAGES_PER_TURN_MAX = 256
 """Messages taken into one turn, so that a turn stays small."""
 
-ALONE = "alone"
-"""The Noted that says that nothing else runs beside a suspect: should the worker die now, it is its doing (R5)."""
-OWN_KEY = "!"
-"""How keys of messages begin that are not the user's; a user's key that begins so is given another one."""
 MISBEHAVIOUR = (Exception, SystemExit, GeneratorExit)
 """What parks an execution whatever it is, so that the others go on."""
 LOGGER = logging.getLogger("zart.engine")
-
-TimerKind: TypeAlias = Literal["run", "sleep", "event", "step", "retry", "grace"]
-Timer: TypeAlias = tuple[float, int, int, TimerKind]
-"""When, tie-breaker (a run's deadline comes first), seq, and what it is about."""
 
 
 @record
@@ -220,57 +211,31 @@ class Run:
         self.registry = registry
         try:
             events = self.codec.decode_events(records, self.id, self.run)
-            self.started = self._first(events)
-            self._look_back(events)
+            past = look_back(events, self.id, self.run)
+            self._look_back(past)
             if isinstance(events[-1], Closed):
                 self.closed = events[-1]
                 return
-            execution = replay_explained(registry[self.started.workflow], events, self.codec)
+            execution = replay_explained(registry[past.started.workflow], events, self.codec)
             if execution.next_seq > 0:  # else its first turn is still to come, and the lines with it
                 execution.take_lines()
             self._adopt(execution)
         except MISBEHAVIOUR as error:
             self.park(error if isinstance(error, Defect) else misbehaviour(error))
 
-    def _look_back(self, events: Sequence[Event]) -> None:
-        """What the log itself says, whether the code fits or not."""
-        self._floor = events[-1].at
-        self._interruption_held = any(isinstance(event, Interrupted) for event in events)
-        children: dict[int, str] = {}
-        attempts: dict[int, int] = {}
-        settled: set[int] = set()
-        self._guilty.clear()
-        for event in events:
-            match event:
-                case Issued(kind="child", child=str(child)):
-                    children[event.seq] = child
-                case Resolved():
-                    settled.add(event.seq)
-                    children.pop(event.seq, None)
-                case Began():
-                    attempts[event.seq] = event.attempt
-                    self._guilty.pop(event.seq, None)
-                case Retried():
-                    attempts[event.seq] = event.attempt + 1
-                    self._guilty.pop(event.seq, None)
-                case Noted(what="alone", who=who) if who.isdecimal():
-                    self._guilty[int(who)] = None
-                case Noted(what=what) if what == HANDED_OVER:
-                    self._guilty.clear()
-                case _:
-                    pass
-        self._orphans = list(children.values())
+    def _look_back(self, past: Past) -> None:
+        """What the log itself says, whether the code fits or not; outcomes that are on record are not kept."""
+        self.started = past.started
+        self._floor = past.floor
+        self._interruption_held = past.interrupted
+        self._orphans = list(past.children.values())
+        self._guilty = dict(past.guilty)
         self.outcomes = [
             outcome
             for outcome in self.outcomes
-            if outcome.seq not in settled
-            and not (isinstance(outcome, Retried) and attempts.get(outcome.seq, 0) > outcome.attempt)
+            if outcome.seq not in past.settled
+            and not (isinstance(outcome, Retried) and past.attempts.get(outcome.seq, 0) > outcome.attempt)
         ]
-
-    def _first(self, events: Sequence[Event]) -> Started:
-        if not events or not isinstance(events[0], Started):
-            raise LogCorrupt(f"run {self.run} of execution '{self.id}' does not begin with Started")
-        return events[0]
 
     def _adopt(self, execution: Execution) -> None:
         """Find out what is left to do: issued minus resolved."""
@@ -306,7 +271,7 @@ class Run:
 
     def _is_handed_over(self, execution: Execution, seq: int) -> bool:
         """Whether the worker that began it gave it back on purpose, and it may run again (R5, R10)."""
-        return execution.progress(seq).handed_over and not self._policy(seq).at_most_once
+        return execution.progress(seq).handed_over and not policy_of(execution, seq).at_most_once
 
     def drop(self) -> None:
         """Forget the execution and the turn that was being built; outcomes and what runs are kept."""
@@ -505,11 +470,11 @@ class Run:
                 message = None
             if timer is not None and (message is None or timer[0] <= message.at):
                 heapq.heappop(self._timers)
-                fact = self._fired(execution, timer, now)
+                fact = self._due(execution, timer, now)
             elif message is not None:
                 self._used.append(message.number)
                 del self.inbox[message.number]
-                fact = self._received(execution, message, now)
+                fact = received(self.codec, execution, message, now)
             else:
                 return None
             if fact is not None:
@@ -524,68 +489,20 @@ class Run:
                 return message
         return None
 
-    def _fired(self, execution: Execution, timer: Timer, now: float) -> Event | None:
-        """What a timer leads to, if it still matters."""
+    def _due(self, execution: Execution, timer: Timer, now: float) -> Event | None:
+        """What a timer leads to, if it still matters; a retry is ready then."""
         when, _, seq, kind = timer
-        if kind == "run":
-            return (
-                Interrupted("deadline", now, "its deadline has passed")
-                if execution.deadline is not None
-                else None
-            )
-        issued = execution.pending.get(seq)
-        if issued is None:
-            return None
-        match kind:
-            case "sleep":
-                return Resolved(seq, Done(b"null"), now)
-            case "event":
-                return Resolved(
-                    seq,
-                    Failed(Failure("event_timed_out", issued.of, f"no event '{issued.of}' came in time")),
-                    now,
-                )
-            case "step" if seq in execution.cancelling:
-                return None  # it has its grace, so that compensation does not overtake it (R18)
-            case "step":
-                return Resolved(
-                    seq, Failed(Failure("timed_out", issued.name, f"step '{issued.name}' timed out")), now
-                )
-            case "grace":
-                return Resolved(seq, Cancellation("its time to end was over"), now)
-            case "retry":
-                if (
-                    execution.progress(seq).retry_at == when
-                    and seq not in self.running
-                    and seq not in execution.cancelling
-                ):
-                    self._busy[seq] = None
-                    self.ready.append(seq)
-                return None
-
-    def _received(self, execution: Execution, message: stored.Message, now: float) -> Event | None:
-        """What a message leads to, if it still matters."""
-        match message.kind:
-            case "event":
-                return Delivered(execution.next_delivery, message.name, message.payload, now, message.key)
-            case "cancel":
-                reason = message.payload.decode(errors="replace")
-                return None if execution.interrupted is not None else Interrupted("cancel", now, reason)
-            case "terminate":
-                return self._terminated(message, now)
-            case "child":
-                return self._from_child(execution, message, now)
-
-    def _terminated(self, message: stored.Message, now: float) -> Closed:
-        reason = message.payload.decode(errors="replace")
-        return Closed(
-            Status.TERMINATED, now, failure=Failure("cancelled", "terminated", reason or "terminated")
-        )
-
-    def _from_child(self, execution: Execution, message: stored.Message, now: float) -> Resolved | None:
-        fact = self.codec.decode_event(stored.Record("Resolved", now, message.payload), self.id, self.run)
-        meant = isinstance(fact, Resolved) and message.name == str(self.run) and fact.seq in execution.pending
-        return fact if meant and isinstance(fact, Resolved) else None
+        if kind != "retry":
+            return fired(execution, timer, now)
+        if (
+            seq in execution.pending
+            and execution.progress(seq).retry_at == when
+            and seq not in self.running
+            and seq not in execution.cancelling
+        ):
+            self._busy[seq] = None
+            self.ready.append(seq)
+        return None
 
     def _track_issued(self, issued: Issued) -> None:
         if issued.until is not None:
@@ -604,10 +521,7 @@ class Run:
             self._told[seq] = None
             child = execution.pending[seq].child
             if child is not None:
-                key = f"{OWN_KEY}cancel:{self.run}:{seq}"
-                self._posts.append(
-                    stored.Post(child, "cancel", "cancel", b"its parent cancelled it", execution.now, key)
-                )
+                self._posts.append(cancel_child(child, self.run, seq, execution.now))
             elif seq in self.running:
                 self._stops.append(seq)
                 heapq.heappush(self._timers, (until, 1, seq, "grace"))
@@ -621,65 +535,16 @@ class Run:
         self.closed = closed
         self._ended.extend(seq for seq in self.running if seq in execution.pending)
         if closed.status is Status.CONTINUED:
-            self.opened = self._next_run(execution, closed)
+            self.opened = next_run(self.codec, execution, closed)
         elif execution.started is not None and execution.started.parent is not None:
-            self._posts.append(self._report(execution.started.parent, closed))
-        self._end_children(
+            self._posts.append(report(self.codec, execution.started.parent, closed))
+        self._posts += end_children(
             [
                 issued.child
                 for issued in execution.pending.values()
                 if issued.kind == "child" and issued.child is not None
             ],
             closed,
-        )
-
-    def _end_children(self, children: Sequence[str], closed: Closed) -> None:
-        """Nobody waits for them any more: a run that was terminated takes its children along."""
-        self._posts.extend(
-            stored.Post(
-                child,
-                "terminate",
-                "terminate",
-                b"its parent was terminated",
-                closed.at,
-                f"{OWN_KEY}terminate",
-            )
-            for child in children
-        )
-
-    def _next_run(self, execution: Execution, closed: Closed) -> list[stored.Record]:
-        """The first records of the next run: the new input, and deliveries that no wait has taken (R14)."""
-        workflow = execution.workflow
-        assert self.started is not None
-        started = attrs.evolve(
-            self.started,
-            run=self.run + 1,
-            payload=closed.payload,
-            at=closed.at,
-            deadline=None if workflow.timeout_s is None else closed.at + workflow.timeout_s,
-        )
-        moved = [
-            Delivered(n, name, payload, closed.at, held=True)
-            for n, (name, payload) in enumerate(execution.untaken())
-        ]
-        return list(self.codec.encode_events([started, *moved], self.id, self.run + 1, 0))
-
-    def _report(self, parent: Parent, closed: Closed) -> stored.Post:
-        """The message that tells a parent how its child ended."""
-        outcome: Outcome
-        if closed.status is Status.COMPLETED:
-            outcome = Done(closed.payload)
-        else:
-            message = closed.failure.message if closed.failure is not None else ""
-            outcome = Failed(Failure("child", str(closed.status), message, cause=closed.failure))
-        told = self.codec.encode_event(Resolved(parent.seq, outcome, closed.at), parent.id, parent.run)
-        return stored.Post(
-            parent.id,
-            "child",
-            str(parent.run),
-            told.data,
-            closed.at,
-            f"{OWN_KEY}child:{parent.run}:{parent.seq}",
         )
 
     def _new_child(self, issued: Issued) -> stored.New:
@@ -737,12 +602,12 @@ class Run:
 
     def _begin(self, execution: Execution, seq: int, now: float) -> None:
         """Begin one attempt: the first is always on record, one after a takeover too, a retry where R10 asks for it."""
-        progress, policy = execution.progress(seq), self._policy(seq)
+        progress, policy = execution.progress(seq), policy_of(execution, seq)
         takeover = self._takeovers.get(seq, progress.crashes or None)
         first = not progress.began and progress.retry_at is None
-        call = self._call(execution, seq, now)
+        call = step_call(execution, seq, now)
         if first or takeover is not None or policy.at_most_once or progress.began or seq in self._returning:
-            deadline = progress.deadline if not first else self._global_deadline(execution, seq, now)
+            deadline = progress.deadline if not first else global_deadline(execution, seq, now)
             execution.apply(began := Began(seq, progress.attempt, now, takeover, deadline))
             self.events.append(began)
             if seq in self._watched:
@@ -752,51 +617,11 @@ class Run:
             if first and deadline is not None:
                 heapq.heappush(self._timers, (deadline, 1, seq, "step"))
             if deadline is not None:
-                until = self._attempt_deadline(execution, seq, now)
+                until = attempt_deadline(execution, seq, now)
                 call = attrs.evolve(call, context=attrs.evolve(call.context, deadline=until))
         self._busy[seq] = None
         self.running[seq] = None
         self._calls.append(call)
-
-    def _global_deadline(self, execution: Execution, seq: int, now: float) -> float | None:
-        policy = self._policy(seq)
-        if policy.timeout_s is None or policy.timeout_scope is not TimeoutScope.GLOBAL:
-            return None
-        return at_most(now + policy.timeout_s, execution.deadline)
-
-    def _attempt_deadline(self, execution: Execution, seq: int, now: float) -> float | None:
-        """When this attempt must be through: its own countdown, the step's and the run's deadline (R7)."""
-        return at_most(
-            at_most(self._countdown(seq, now), execution.progress(seq).deadline), execution.deadline
-        )
-
-    def _countdown(self, seq: int, now: float) -> float | None:
-        policy = self._policy(seq)
-        if policy.timeout_s is None or policy.timeout_scope is not TimeoutScope.PER_ATTEMPT:
-            return None
-        return float(now + policy.timeout_s)
-
-    def _call(self, execution: Execution, seq: int, now: float) -> StepCall:
-        issued, progress = execution.pending[seq], execution.progress(seq)
-        function: StepFunction[..., Any] = execution.command(seq).function
-        values = execution.arguments(seq)
-        context = Context(
-            execution_id=self.id,
-            run=self.run,
-            workflow=self.workflow_name,
-            now=now,
-            step=issued.name,
-            attempt=progress.attempt,
-            max_retries=function.policy.retry.retries_max,
-            is_retry=progress.attempt > 0,
-            idempotency_key=f"{self.id}/{self.run}/{issued.name}",
-            deadline=self._attempt_deadline(execution, seq, now),
-        )
-        return StepCall(seq, function, values, context, self._countdown(seq, now))
-
-    def _policy(self, seq: int) -> Any:
-        assert self.execution is not None
-        return self.execution.command(seq).function.policy
 
     def was_on_trial(self, seq: int) -> bool:
         """Whether a suspect had been started again after a crash already."""
@@ -809,8 +634,8 @@ class Run:
         ran alone, is the crash held against it. `watched` says that nothing else will run while it does.
         """
         crashes = self.suspects.pop(seq, 0) + (1 if alone or seq in self._guilty else 0)
-        policy = self._policy(seq)
         assert self.execution is not None
+        policy = policy_of(self.execution, seq)
         name = self.execution.pending[seq].name
         if policy.at_most_once:
             why = f"step '{name}' may run at most once, and its worker died while it may have been running"
@@ -829,42 +654,20 @@ class Run:
 
     def returned(self, call: StepCall, value: Any, now: float) -> None:
         """An attempt gave a value."""
-        try:
-            payload, _ = self.codec.through(value, call.function.result_type)
-            outcome: Outcome = Done(payload)
-        except EncodeError as error:
-            step = call.context.step or ""
-            message = f"the result of step '{step}' cannot be written down: {error}"
-            outcome = Failed(Failure("unencodable", step, message))
-        self._earn(Resolved(call.seq, outcome, now))
+        self._earn(outcomes.returned(self.codec, call, value, now))
 
-    def raised(self, call: StepCall, error: BaseException, now: float) -> None:
+    def raised(self, call: StepCall, error: BaseException, now: float, lots: Lots = LOTS) -> None:
         """An attempt raised an error: it is retried, or becomes the step's outcome (R4, R6)."""
-        policy = call.function.policy
-        failure = self.codec.failure_of(error, policy.raises)
-        self._fail(call, failure, now, retried=policy.retry.retries(error, policy.raises))
+        again = None if self._is_cancelling(call.seq) else lots
+        self._earn(outcomes.raised(self.codec, call, error, now, again))
 
-    def timed_out(self, call: StepCall, now: float) -> None:
+    def timed_out(self, call: StepCall, now: float, lots: Lots = LOTS) -> None:
         """An attempt took longer than PER_ATTEMPT allows (R5, R7)."""
-        failure = Failure("timed_out", call.context.step or "", f"step '{call.context.step}' timed out")
-        self._fail(call, failure, now, retried=call.function.policy.retry.on_timeout)
+        self._earn(outcomes.timed_out(call, now, None if self._is_cancelling(call.seq) else lots))
 
     def cancelled(self, call: StepCall, now: float) -> None:
         """A running attempt was told to end and did."""
-        self._earn(Resolved(call.seq, Cancellation("it was cancelled while it ran"), now))
-
-    def _fail(self, call: StepCall, failure: Failure, now: float, *, retried: bool) -> None:
-        retry, attempt = call.function.policy.retry, call.context.attempt
-        if not retried or retry.retries_max == 0 or self._is_cancelling(call.seq):
-            self._earn(Resolved(call.seq, Failed(failure), now))
-        elif attempt < retry.retries_max:
-            retry_at = now + retry.delay_s(attempt + 1, random.random())  # noqa: S311  # jitter
-            self._earn(Retried(call.seq, attempt, failure, retry_at, now))
-        else:
-            count = attempt + 1
-            message = f"step '{call.context.step}' failed at all {count} attempts"
-            exhausted = Failure("exhausted", failure.type, message, attempts=count, cause=failure)
-            self._earn(Resolved(call.seq, Failed(exhausted), now))
+        self._earn(outcomes.cancelled(call, now))
 
     def _is_cancelling(self, seq: int) -> bool:
         return self.execution is not None and seq in self.execution.cancelling
@@ -888,7 +691,7 @@ class Run:
             self._used.append(message.number)
             del self.inbox[message.number]
             if self.closed is None:
-                self._close_parked(self._terminated(message, now))
+                self._close_parked(terminated(message, now))
         if self.closed is None and self._timers and self._timers[0][0] <= now:
             heapq.heappop(self._timers)
             self._interruption_held = True
@@ -898,8 +701,8 @@ class Run:
         self.events.append(closed)
         self.closed = closed
         if self.started is not None and self.started.parent is not None:
-            self._posts.append(self._report(self.started.parent, closed))
-        self._end_children(self._orphans, closed)
+            self._posts.append(report(self.codec, self.started.parent, closed))
+        self._posts += end_children(self._orphans, closed)
 
     def hand_over(self, now: float) -> None:
         """Put a note into the turn that what runs is given back on purpose: no crash counts (R5)."""
@@ -1013,37 +816,3 @@ def misbehaviour(error: BaseException) -> Defect:
 
 class TooManyEvents(Defect):
     """A run has more events than the limit (F19): `continue_as_new` keeps histories short."""
-
-
-def at_most(first: float | None, second: float | None) -> float | None:
-    """The earlier of two instants; None is never."""
-    if first is None or second is None:
-        return first if second is None else second
-    return min(first, second)
-
-
-def new_execution(
-    codec: Codec,
-    workflow: Workflow[Any, Any],
-    id: str,
-    payload: bytes,
-    at: float,
-    *,
-    parent: Parent | None = None,
-    timeout_s: float | None = None,
-    wake: float | None = None,
-) -> stored.New:
-    """An execution to create: its first record is `Started`; its digest is what makes a second start the same (R15)."""
-    limit = workflow.timeout_s if timeout_s is None else timeout_s
-    begins = max(at, wake or 0.0)
-    started = Started(id, 0, workflow.name, payload, at, None if limit is None else begins + limit, parent)
-    asked = payload if parent is None else payload + f"\n{parent.id}\n{parent.run}\n{parent.seq}".encode()
-    return stored.New(
-        id=id,
-        workflow=workflow.name,
-        digest=codec.digest(workflow.name, asked),
-        records=(codec.encode_event(started, id, 0, 0),),
-        at=at,
-        status=Status.SCHEDULED,
-        wake=wake or 0.0,
-    )

@@ -1,0 +1,231 @@
+"""Attempts of steps: who may begin one, how it runs, and how it ends.
+
+Rule 1: a slot is taken in the turn that begins an attempt, and given back when the attempt has ended or is given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from zart_core.context import SCENE, Context, Scene
+from zart_core.hosts.live import Attempt, Live
+from zart_core.hosts.ports import StepCall
+from zart_core.hosts.threads import DaemonExecutor
+from zart_core.steps import StepFunction
+
+if TYPE_CHECKING:
+    from zart_core.hosts.engine import AsyncEngine
+
+FAIR_S = 0.5
+"""How long an execution may wait in line for a slot while others go on from step to step."""
+CLOSE_GRACE_S = 0.4
+"""How long running attempts get to end when the engine closes."""
+
+
+class Attempts:
+    """Runs attempts for an engine: async ones on its loop, sync ones in an executor (R11)."""
+
+    def __init__(self, engine: AsyncEngine, executor: concurrent.futures.Executor | None, slots: int) -> None:
+        self.engine = engine
+        self.executor = executor or DaemonExecutor("zart-step")
+        self.owns_executor = executor is None
+        self.slots = slots
+        self.hungry: deque[Live] = deque()
+        self.running = 0
+        """How many attempts run."""
+
+    async def end_all(self) -> None:
+        """Give running attempts a moment to end: async ones are cancelled, outcomes that come in still count."""
+        attempts = [attempt for live in self.engine.live.values() for attempt in live.calls.values()]
+        for attempt in attempts:
+            attempt.told = True
+            if attempt.task is not None:
+                attempt.task.cancel()
+        ends: list[asyncio.Future[Any]] = [attempt.task for attempt in attempts if attempt.task is not None]
+        futures = [attempt.future for attempt in attempts if attempt.future is not None]
+        ends += [asyncio.wrap_future(future, loop=self.engine.loop) for future in futures]
+        if ends:
+            await asyncio.wait(ends, timeout=CLOSE_GRACE_S)
+            await asyncio.sleep(0)
+
+    def feed(self) -> None:
+        """There are slots again: everything in line may ask for one."""
+        hungry, self.hungry = self.hungry, deque()
+        for live in hungry:
+            live.hungry = False
+            self.engine.pump.kick(live)
+
+    def slots_for(self, id: str) -> int:
+        """How many attempts an execution may begin now."""
+        on_trial = self.engine.suspects.on_trial
+        if self.engine.opening or (self.engine.suspects.alone and on_trial is not None and on_trial[0] != id):
+            return 0
+        return self.slots
+
+    def give_slots(self, count: int) -> None:
+        """Attempts that were to begin do not."""
+        if count:
+            self.slots += count
+            self.feed()
+
+    def start(self, live: Live, call: StepCall) -> None:
+        """Run one attempt."""
+        attempt = live.calls[call.seq] = Attempt(call)
+        self.running += 1
+        if call.function.is_async:
+            attempt.task = self.engine.loop.create_task(self.run_async(live, attempt))
+        else:
+            self.run_sync(live, attempt)
+
+    async def run_async(self, live: Live, attempt: Attempt) -> None:
+        """An attempt of an async step, on the loop."""
+        call = attempt.call
+        SCENE.set(Scene(lambda: call.context, self.engine.resources))
+        limit = asyncio.timeout(self.left(call))
+        try:
+            async with limit:
+                value = await call.function.call(call.values)
+        except asyncio.CancelledError as error:
+            if not attempt.told:
+                self.raised(live, attempt, error)
+            elif not self.engine.closing:
+                self.finished(live, attempt, lambda now: live.run.cancelled(call, now))
+        except TimeoutError as error:
+            if limit.expired():
+                self.finished(live, attempt, lambda now: live.run.timed_out(call, now))
+            else:
+                self.raised(live, attempt, error)
+        except BaseException as error:  # noqa: BLE001  # the attempt's outcome, whatever it is
+            self.raised(live, attempt, error)
+        else:
+            self.finished(live, attempt, lambda now: live.run.returned(call, value, now))
+
+    def run_sync(self, live: Live, attempt: Attempt) -> None:
+        """An attempt of a sync step, in the executor; one that takes too long is abandoned (R11)."""
+        call = attempt.call
+        here = isinstance(self.executor, DaemonExecutor | concurrent.futures.ThreadPoolExecutor)
+        try:
+            attempt.future = self.executor.submit(
+                call_with_context,
+                call.function,
+                call.values,
+                call.context,
+                self.engine.resources if here else {},
+            )
+        except Exception as error:  # noqa: BLE001  # the user's executor does not take it
+            self.engine.loop.call_soon(self.raised, live, attempt, error)
+            return
+        attempt.future.add_done_callback(lambda future: self.back_on_loop(live, attempt, future))
+        left = self.left(call)
+        if left is not None:
+            attempt.timer = self.engine.loop.call_later(left, self.overdue, live, attempt)
+
+    def back_on_loop(self, live: Live, attempt: Attempt, future: concurrent.futures.Future[Any]) -> None:
+        """A sync attempt has ended, in its thread; after the loop's end nobody wants to know."""
+        with contextlib.suppress(RuntimeError):
+            self.engine.loop.call_soon_threadsafe(self.returned, live, attempt, future)
+
+    def returned(self, live: Live, attempt: Attempt, future: concurrent.futures.Future[Any]) -> None:
+        """A sync attempt has ended."""
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is not None:
+            self.raised(live, attempt, error)
+        else:
+            self.finished(live, attempt, lambda now: live.run.returned(attempt.call, future.result(), now))
+
+    def overdue(self, live: Live, attempt: Attempt) -> None:
+        """A sync attempt's own countdown is over."""
+        self.finished(live, attempt, lambda now: live.run.timed_out(attempt.call, now))
+
+    def left(self, call: StepCall) -> float | None:
+        """Seconds until the attempt's own countdown is over; other deadlines are the turn's business."""
+        limit = call.attempt_until
+        return None if limit is None else max(0.0, limit - self.engine.clock.now())
+
+    def raised(self, live: Live, attempt: Attempt, error: BaseException) -> None:
+        """The attempt raised an error."""
+        if not isinstance(error, Exception):
+            error = RuntimeError(f"the step raised {type(error).__name__}")
+        self.finished(live, attempt, lambda now: live.run.raised(attempt.call, error, now))
+
+    def finished(self, live: Live, attempt: Attempt, report: Callable[[float], None]) -> None:
+        """An attempt has ended: report it, unless nobody wants to know any more."""
+        seq = attempt.call.seq
+        if live.calls.get(seq) is not attempt:
+            return
+        del live.calls[seq]
+        self.running -= 1
+        self.free_slot()
+        report(self.engine.clock.now())
+        self.engine.suspects.acquit(live.run.id, seq)
+        self.engine.pump.kick(live)
+
+    def free_slot(self) -> None:
+        """A slot is free: for whose turn it is, as a rule for who freed it, so that a step costs one turn.
+
+        Who has been in line for longer than FAIR_S goes first.
+        """
+        self.slots += 1
+        if self.hungry:
+            if self.engine.loop.time() - self.hungry[0].hungry_since > FAIR_S:
+                self.call_in()
+            self.engine.pump.soon()
+
+    def line_up(self, live: Live) -> None:
+        """It has attempts to begin and there was no slot: it gets in line, once."""
+        if not live.hungry:
+            live.hungry = True
+            live.hungry_since = self.engine.loop.time()
+            self.hungry.append(live)
+
+    def call_in(self) -> None:
+        """The next in line that still wants a slot may build a turn."""
+        while self.hungry:
+            live = self.hungry.popleft()
+            live.hungry = False
+            if self.engine.live.get(live.run.id) is live and live.run.ready:
+                self.engine.pump.kick(live)
+                return
+
+    def tell_to_end(self, live: Live, seq: int) -> None:
+        """A running attempt is to end; its outcome still counts (R18)."""
+        attempt = live.calls.get(seq)
+        if attempt is not None and not attempt.told:
+            attempt.told = True
+            if attempt.task is not None:
+                attempt.task.cancel()
+
+    def abandon(self, live: Live, seq: int) -> None:
+        """Nobody wants its outcome any more: an async attempt is cancelled, a sync one left alone (R11)."""
+        attempt = live.calls.pop(seq, None)
+        live.run.running.pop(seq, None)
+        if attempt is not None:
+            self.running -= 1
+            if attempt.task is not None:
+                attempt.task.cancel()
+            if attempt.future is not None:
+                attempt.future.cancel()
+            if attempt.timer is not None:
+                attempt.timer.cancel()
+            self.free_slot()
+            self.engine.suspects.acquit(live.run.id, seq)
+
+
+def call_with_context(
+    function: StepFunction[..., Any], values: list[Any], context: Context, resources: Mapping[str, Any]
+) -> Any:
+    """Call a sync step with its context around it; everything here can be pickled for an executor that does so."""
+    token = SCENE.set(Scene(lambda: context, resources))
+    try:
+        return function.call(values)
+    finally:
+        SCENE.reset(token)

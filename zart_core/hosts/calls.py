@@ -1,0 +1,67 @@
+"""An attempt of a step as it is to be run: arguments, context, and how long it may take (R7)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zart_core.context import Context
+from zart_core.hosts.ports import StepCall
+from zart_core.interpreter import Execution
+from zart_core.policies import TimeoutScope
+from zart_core.steps import StepFunction, StepPolicy
+
+
+def policy_of(execution: Execution, seq: int) -> StepPolicy:
+    """The policy of the step that a command asks for."""
+    policy: StepPolicy = execution.command(seq).function.policy
+    return policy
+
+
+def global_deadline(execution: Execution, seq: int, now: float) -> float | None:
+    """When a step that begins now must be through, with all its retries."""
+    policy = policy_of(execution, seq)
+    if policy.timeout_s is None or policy.timeout_scope is not TimeoutScope.GLOBAL:
+        return None
+    return at_most(now + policy.timeout_s, execution.deadline)
+
+
+def attempt_deadline(execution: Execution, seq: int, now: float) -> float | None:
+    """When this attempt must be through: its own countdown, the step's and the run's deadline."""
+    own = at_most(countdown(execution, seq, now), execution.progress(seq).deadline)
+    return at_most(own, execution.deadline)
+
+
+def countdown(execution: Execution, seq: int, now: float) -> float | None:
+    """When an attempt's own time is over that begins now."""
+    policy = policy_of(execution, seq)
+    if policy.timeout_s is None or policy.timeout_scope is not TimeoutScope.PER_ATTEMPT:
+        return None
+    return float(now + policy.timeout_s)
+
+
+def step_call(execution: Execution, seq: int, now: float) -> StepCall:
+    """The next attempt of a pending step. Raises Diverged when the recorded arguments no longer fit."""
+    issued, progress, started = execution.pending[seq], execution.progress(seq), execution.started
+    assert started is not None
+    function: StepFunction[..., Any] = execution.command(seq).function
+    values = execution.arguments(seq)
+    context = Context(
+        execution_id=started.id,
+        run=started.run,
+        workflow=started.workflow,
+        now=now,
+        step=issued.name,
+        attempt=progress.attempt,
+        max_retries=function.policy.retry.retries_max,
+        is_retry=progress.attempt > 0,
+        idempotency_key=f"{started.id}/{started.run}/{issued.name}",
+        deadline=attempt_deadline(execution, seq, now),
+    )
+    return StepCall(seq, function, values, context, countdown(execution, seq, now))
+
+
+def at_most(first: float | None, second: float | None) -> float | None:
+    """The earlier of two instants; None is never."""
+    if first is None or second is None:
+        return first if second is None else second
+    return min(first, second)

@@ -1,0 +1,230 @@
+"""Finding work: claiming what is due, holding it in memory, and letting it go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from zart_core import log as stored
+from zart_core.errors import LogCorrupt, StoreFailed, Weather
+from zart_core.events import Status
+from zart_core.hosts.live import Live
+from zart_core.hosts.turns import Run
+
+if TYPE_CHECKING:
+    from zart_core.hosts.engine import AsyncEngine
+
+LEASE_S = 30.0
+SAFETY_S = 2.0
+"""How often the log is asked for work although nobody said that there is any."""
+CLAIM_GAP_S = 0.05
+"""The shortest time between two such questions when other processes write."""
+DEATH_GAP_S = 0.4
+"""The shortest time between two such questions when nothing is due: a worker may have died."""
+CLAIMS_MAX = 500
+EVICTION_LOOKS = 16
+"""How many executions that are busy may stand in front of one that is let go."""
+LOGGER = logging.getLogger("zart.engine")
+
+
+class Claims:
+    """Asks the log for work, and keeps the lease."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.claimed_at = 0.0
+        self.claiming: asyncio.Event = asyncio.Event()
+
+    async def look_for_work(self) -> None:
+        """Claim when somebody says that there is work, and from time to time; renew the lease."""
+        renewed = self.engine.loop.time()
+        while not self.engine.closing:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.claiming.wait(), SAFETY_S)
+            self.claiming.clear()
+            if self.engine.is_closing():
+                return
+            try:
+                await self.claim()
+                if self.engine.loop.time() - renewed > LEASE_S / 3:
+                    renewed = self.engine.loop.time()
+                    self.engine.suspects.take(await self.retry_parked())
+                    if not await self.engine.off_loop(
+                        lambda: self.engine.log.renew(self.engine.worker, lease_s=LEASE_S)
+                    ):
+                        LOGGER.warning("the lease had run out; what others took is dropped at its next turn")
+            except StoreFailed as failed:
+                self.engine.fail(failed)
+                return
+            except Weather as weather:
+                LOGGER.warning("the log cannot be asked for work: %s", weather)
+                await self.engine.pause(CLAIM_GAP_S)
+            except Exception:
+                LOGGER.exception("the log cannot be asked for work")
+                await self.engine.pause(SAFETY_S)
+
+    async def listen(self) -> None:
+        """Look for work when another process writes to the log, or dies."""
+        while self.engine.log.blocking and not self.engine.closing:
+            try:
+                heard = await asyncio.wrap_future(
+                    self.engine.readers.submit(self.engine.log.wait, SAFETY_S), loop=self.engine.loop
+                )
+                gone = self.engine.loop.time() - self.claimed_at > DEATH_GAP_S
+                if heard and (gone or await self.engine.off_loop(self.is_due)):
+                    self.claiming.set()
+            except StoreFailed:
+                return
+            except Exception as error:  # noqa: BLE001  # weather; the log is asked from time to time all the same
+                LOGGER.warning("the log cannot be listened to: %s", error)
+                await self.engine.pause(SAFETY_S)
+            await self.engine.pause(CLAIM_GAP_S)
+
+    def is_due(self) -> bool:
+        """Whether something is due by the log's own account; a read."""
+        wake = self.engine.log.next_wake()
+        return wake is not None and wake <= self.engine.clock.now()
+
+    async def claim(self) -> None:
+        """Take what is due, until nothing more is."""
+        self.engine.suspects.take(await self.claim_due())
+
+    async def claim_due(self) -> list[Live]:
+        """Take what is due, all of it before any suspect is tried; set the alarm for what will be."""
+        taken: list[Live] = []
+        while not self.engine.closing:
+            names = [workflow.name for workflow in self.engine.registry]
+            now = self.engine.clock.now()
+            self.claimed_at = self.engine.loop.time()
+            given = await self.engine.off_loop(
+                lambda names=names, now=now: self.engine.log.claim(  # type: ignore[misc]  # bound at once
+                    self.engine.worker, now=now, lease_s=LEASE_S, limit=CLAIMS_MAX, workflows=names
+                )
+            )
+            for summary in given:
+                live = await self.take_up(summary)
+                if live is not None:
+                    taken.append(live)
+            if len(given) < CLAIMS_MAX:
+                break
+        wake = await self.engine.off_loop(self.engine.log.next_wake)
+        if (
+            wake is not None
+            and wake > self.engine.clock.now()
+            and not (self.engine.alarms.timers and self.engine.alarms.timers[0][0] <= wake)
+        ):
+            self.engine.alarms.set(wake, "")
+        return taken
+
+    async def take_up(self, summary: stored.Summary) -> Live | None:
+        """Hold an execution that was claimed: the live one with its new messages, or one that is replayed.
+
+        None when it could not be read: it is tried again.
+        """
+        live = self.engine.live.get(summary.id)
+        if live is not None and live.run.fence == summary.fence - 1:
+            live.run.fence = summary.fence  # the lease had run out, and nobody else has had it
+        if live is not None and live.run.fence == summary.fence:
+            return live if await self.read_inbox(live) else None
+        if live is not None:
+            self.engine.pump.lose(live)
+        live = Live(Run(summary, self.engine.codec))
+        live.writing = True
+        self.hold(live)
+        return live if await self.engine.recovery.replay(live) else None
+
+    async def read_inbox(self, live: Live) -> bool:
+        """Give a live execution its new messages; False when they could not be read."""
+        run = live.run
+        if live.writing:
+            live.again = True
+        try:
+            run.receive(await self.engine.off_loop(lambda: self.engine.log.inbox(run.id, run.seen)))
+        except StoreFailed:
+            raise
+        except (Weather, LogCorrupt):
+            if not live.writing:
+                live.writing = True
+                self.engine.spawn(self.engine.recovery.recover(live, "its messages cannot be read"))
+            return False
+        self.engine.pump.kick(live)
+        return True
+
+    def hold(self, live: Live) -> None:
+        """Keep it in memory, and let the least recently used idle one go if there are too many."""
+        self.engine.live[live.run.id] = live
+        self.engine.live.move_to_end(live.run.id)
+        self.shrink(live)
+
+    def shrink(self, but: Live | None = None) -> None:
+        """Let idle executions go, the least recently used first, while there are too many."""
+        excess = len(self.engine.live) - self.engine.max_live
+        if excess > 0:
+            oldest = itertools.islice(self.engine.live.values(), excess + EVICTION_LOOKS)
+            idle = [live for live in oldest if live is not but and self.is_idle(live)]
+            for live in idle[:excess]:
+                self.evict(live)
+
+    def is_idle(self, live: Live) -> bool:
+        """Whether nothing goes on with it in this process."""
+        return live.run.idle and not (live.writing or live.dirty or live.calls)
+
+    def evict(self, live: Live) -> None:
+        """Give a suspended execution back; the log finds it when it is due."""
+        mark = live.run.mark(self.engine.build, releases=True)
+        if live.run.wake is not None:
+            self.engine.alarms.set(live.run.wake, "")
+        self.engine.live.pop(live.run.id, None)
+        live.run.drop()
+        self.engine.writer.submit([mark], lambda outcomes: None)
+        self.engine.results.look_again(live.run.id)
+
+    def park_unknown(self) -> None:
+        """Mark what is unfinished and whose workflow nobody here has registered (R20). Costs O(unfinished)."""
+        for status in (Status.SCHEDULED, Status.RUNNING, Status.WAITING):
+            for summary in pages(self.engine.log, status):
+                if summary.workflow in self.engine.registry:
+                    continue
+                held = self.engine.log.acquire(self.engine.worker, summary.id, lease_s=LEASE_S)
+                if held is not None:
+                    reason = f"UnknownWorkflow: workflow '{summary.workflow}' is not registered"
+                    # what ran is due to whoever has registered the workflow
+                    wake = 0.0 if summary.status is Status.RUNNING else held.wake
+                    mark = stored.Mark(
+                        held.id, Status.PARKED, reason, self.engine.build, wake, 0, held.fence, releases=True
+                    )
+                    self.engine.log.append([mark])
+
+    async def retry_parked(self) -> list[Live]:
+        """Take up parked executions that the code at hand has not been tried on."""
+        taken: list[Live] = []
+        for summary in await self.engine.off_loop(lambda: list(pages(self.engine.log, Status.PARKED))):
+            if (
+                summary.workflow not in self.engine.registry
+                or summary.id in self.engine.tried
+                or summary.id in self.engine.live
+            ):
+                continue
+            held = await self.engine.off_loop(
+                partial(self.engine.log.acquire, self.engine.worker, summary.id, lease_s=LEASE_S)
+            )
+            live = None if held is None else await self.take_up(held)
+            if live is not None:
+                taken.append(live)
+        return taken
+
+
+def pages(log: stored.EventLog, status: Status) -> Iterable[stored.Summary]:
+    """Every execution of a status, a page at a time."""
+    after = None
+    while True:
+        page = log.list(status=status, limit=500, after=after)
+        yield from page.items
+        after = page.next
+        if after is None:
+            return

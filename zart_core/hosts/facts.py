@@ -1,0 +1,88 @@
+"""What timers and messages lead to: the fact to append, or nothing when they no longer matter."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from zart_core import log as stored
+from zart_core.codec import Codec
+from zart_core.events import (
+    Cancellation,
+    Closed,
+    Delivered,
+    Done,
+    Event,
+    Failed,
+    Failure,
+    Interrupted,
+    Issued,
+    Resolved,
+    Status,
+)
+from zart_core.interpreter import Execution
+
+TimerKind: TypeAlias = Literal["run", "sleep", "event", "step", "retry", "grace"]
+Timer: TypeAlias = tuple[float, int, int, TimerKind]
+"""When, tie-breaker (a run's deadline comes first), seq, and what it is about."""
+
+
+def fired(execution: Execution, timer: Timer, now: float) -> Event | None:
+    """What a timer leads to; one of a retry leads to no event."""
+    _, _, seq, kind = timer
+    if kind == "run":
+        struck = execution.deadline is not None
+        return Interrupted("deadline", now, "its deadline has passed") if struck else None
+    issued = execution.pending.get(seq)
+    if issued is None or (kind == "step" and seq in execution.cancelling):
+        return None  # it has its grace, so that compensation does not overtake it (R18)
+    match kind:
+        case "sleep":
+            return Resolved(seq, Done(b"null"), now)
+        case "event":
+            return Resolved(seq, Failed(event_timed_out(issued)), now)
+        case "step":
+            return Resolved(seq, Failed(step_timed_out(issued.name)), now)
+        case "grace":
+            return Resolved(seq, Cancellation("its time to end was over"), now)
+        case "retry":
+            return None
+
+
+def event_timed_out(issued: Issued) -> Failure:
+    """Nobody sent the event in time."""
+    return Failure("event_timed_out", issued.of, f"no event '{issued.of}' came in time")
+
+
+def step_timed_out(name: str) -> Failure:
+    """The step took too long."""
+    return Failure("timed_out", name, f"step '{name}' timed out")
+
+
+def received(codec: Codec, execution: Execution, message: stored.Message, now: float) -> Event | None:
+    """What a message leads to in a run."""
+    started = execution.started
+    assert started is not None
+    match message.kind:
+        case "event":
+            return Delivered(execution.next_delivery, message.name, message.payload, now, message.key)
+        case "cancel":
+            reason = message.payload.decode(errors="replace")
+            return None if execution.interrupted is not None else Interrupted("cancel", now, reason)
+        case "terminate":
+            return terminated(message, now)
+        case "child":
+            fact = codec.decode_event(
+                stored.Record("Resolved", now, message.payload), started.id, started.run
+            )
+            meant = (
+                message.name == str(started.run)
+                and isinstance(fact, Resolved)
+                and fact.seq in execution.pending
+            )
+            return fact if meant else None
+
+
+def terminated(message: stored.Message, now: float) -> Closed:
+    """How a run ends that is terminated: without its code (R18)."""
+    reason = message.payload.decode(errors="replace")
+    return Closed(Status.TERMINATED, now, failure=Failure("cancelled", "terminated", reason or "terminated"))

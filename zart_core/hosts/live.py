@@ -1,0 +1,70 @@
+"""What an engine holds in memory: executions, and attempts that run for them."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from typing import TYPE_CHECKING, Any
+
+from zart_core.hosts.ports import StepCall
+from zart_core.hosts.turns import Run
+
+if TYPE_CHECKING:
+    pass
+
+
+class Live:
+    """An execution that the engine holds in memory."""
+
+    __slots__ = (
+        "again",
+        "calls",
+        "code",
+        "dirty",
+        "hungry",
+        "hungry_since",
+        "released",
+        "run",
+        "tries",
+        "wake",
+        "writing",
+    )
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.calls: dict[int, Attempt] = {}
+        """What runs for it, by seq."""
+        self.writing = False
+        """Whether a turn of it is in flight, or it is being read back."""
+        self.again = False
+        """Whether something happened meanwhile."""
+        self.released = False
+        """Whether the last turn gave the claim back."""
+        self.code = 0
+        """The generation of the code that it was replayed with."""
+        self.dirty = False
+        """Whether it is in line for its next turn."""
+        self.hungry = False
+        """Whether it is in line for a slot."""
+        self.hungry_since = 0.0
+        """Since when, in seconds of the loop."""
+        self.tries = 0
+        """Appends that failed in a row."""
+        self.wake: float | None = None
+        """When its timer is set for."""
+
+
+class Attempt:
+    """A running attempt of a step."""
+
+    __slots__ = ("call", "future", "task", "timer", "told")
+
+    def __init__(self, call: StepCall) -> None:
+        self.call = call
+        self.task: asyncio.Task[None] | None = None
+        """The task of an async step."""
+        self.future: concurrent.futures.Future[Any] | None = None
+        """The executor's future of a sync step."""
+        self.timer: asyncio.TimerHandle | None = None
+        self.told = False
+        """Whether it was told to end."""

@@ -1,0 +1,211 @@
+"""The pump: builds turns, hands them to the writer, and carries out what they ask for.
+
+Rule 1: one turn of an execution is in flight at a time; while it is, what happens gathers for the next one.
+Rule 2: nothing leaves the process before the turn is durable (R1).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from zart_core import log as stored
+from zart_core.errors import Defect
+from zart_core.events import Ok
+from zart_core.hosts.inline import conflicts_of, emit
+from zart_core.hosts.live import Live
+from zart_core.hosts.turns import Run
+
+if TYPE_CHECKING:
+    from zart_core.hosts.engine import AsyncEngine
+
+LOGGER = logging.getLogger("zart.engine")
+
+
+class Pump:
+    """Gives each execution its turns."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.dirty: deque[Live] = deque()
+        self.announced = False
+        """Whether it will run in the next round of the loop."""
+
+    def kick(self, live: Live) -> None:
+        """Something has happened to it: it gets its next turn."""
+        if self.engine.closing or self.engine.writer.failed is not None:
+            return
+        if live.writing:
+            live.again = True
+        elif not live.dirty:
+            live.dirty = True
+            self.dirty.append(live)
+            self.soon()
+
+    def is_alone(self) -> bool:
+        """Whether the loop is the engine's own, and nothing runs that a commit on it would hold up."""
+        return self.engine.owns_loop and not self.engine.attempts.running and not self.dirty
+
+    def soon(self) -> None:
+        """Build turns in the next round of the loop."""
+        if not self.announced:
+            self.announced = True
+            self.engine.loop.call_soon(self.run)
+
+    def run(self) -> None:
+        """Build the next turn of everything in line."""
+        self.announced = False
+        for _ in range(len(self.dirty)):
+            live = self.dirty.popleft()
+            live.dirty = False
+            if live.writing:
+                live.again = True
+            elif self.engine.live.get(live.run.id) is live and not self.engine.closing:
+                self.turn(live)
+        if self.engine.attempts.hungry and not (self.engine.opening or self.engine.suspects.alone):
+            for _ in range(min(self.engine.attempts.slots, len(self.engine.attempts.hungry))):
+                self.engine.attempts.call_in()
+        self.engine.writer.hurry()
+
+    def turn(self, live: Live) -> None:
+        """Build a turn and hand it to the writer; carry on at once where there is nothing to write."""
+        try:
+            writes = self.build_turn(live)
+        except Exception as error:
+            LOGGER.exception("execution '%s' cannot go on", live.run.id)
+            self.engine.attempts.give_slots(live.run.begun)
+            live.run.park(Defect(f"its turn cannot be built: {type(error).__name__}: {error}"))
+            live.released = not live.calls
+            writes = [live.run.mark(self.engine.build, releases=live.released)]
+        if writes:
+            live.writing = True
+            self.engine.writer.submit(writes, lambda outcomes: self.written(live, outcomes))
+        else:
+            self.carry_out(live)
+
+    def build_turn(self, live: Live) -> list[stored.Write]:
+        """The writes of its next turn; empty when there is nothing to write."""
+        run, now = live.run, self.engine.clock.now()
+        run.build(now)
+        self.engine.attempts.slots -= run.begin(self.engine.attempts.slots_for(run.id), now)
+        if run.ready:
+            self.engine.attempts.line_up(live)
+        live.released = run.defect is not None and not live.calls
+        return run.compose(now, build=self.engine.build, releases=live.released)
+
+    def written(self, live: Live, outcomes: list[stored.Appended]) -> None:
+        """The turn's outcome: carry out what it asks for, or read back and build another."""
+        first = outcomes[0]
+        if all(isinstance(outcome, Ok) for outcome in outcomes):
+            live.writing = False
+            live.tries = 0
+            self.carry_out(live, conflicts_of(outcomes))
+            if live.again:
+                live.again = False
+                self.kick(live)
+            return
+        self.engine.attempts.give_slots(live.run.begun)
+        live.run.drop()
+        if self.engine.writer.failed is not None:
+            live.writing = False
+            self.engine.fail(self.engine.writer.failed)
+        elif isinstance(first, stored.Rejected) and first.reason.startswith(("closed", "unknown")):
+            live.writing = False
+            self.lose(live)
+        else:
+            self.engine.spawn(self.engine.recovery.recover(live, first))
+
+    def lose(self, live: Live) -> None:
+        """Somebody else has it now: forget it, and what runs for it."""
+        LOGGER.info("execution '%s' is in other hands now", live.run.id)
+        for seq in list(live.calls):
+            self.engine.attempts.abandon(live, seq)
+        self.engine.attempts.give_slots(live.run.begun)
+        if self.engine.live.get(live.run.id) is live:
+            del self.engine.live[live.run.id]
+        live.run.drop()
+        self.engine.suspects.end_trial(live)
+        self.engine.results.look_again(live.run.id)
+        self.engine.claims.claiming.set()
+
+    def carry_out(self, live: Live, conflicts: Iterable[str] = ()) -> None:
+        """The turn is durable: do what it asks for; nothing leaves the process before (R1)."""
+        run = live.run
+        posted = run.posted
+        effects = run.committed(self.engine.clock.now(), tuple(conflicts))
+        for line in effects.lines:
+            emit(line)
+        for seq in effects.dropped:
+            self.engine.attempts.abandon(live, seq)
+        for seq in effects.stops:
+            self.engine.attempts.tell_to_end(live, seq)
+        if not self.engine.closing:  # else they are handed over with the rest
+            for call in effects.calls:
+                self.engine.attempts.start(live, call)
+        if not live.calls:
+            live.calls = {}  # as in Run.committed
+        if effects.created or posted:
+            self.engine.claims.claiming.set()
+        if run.closed is not None:
+            return self.ended(live)
+        if run.defect is not None:
+            return self.parked(live)
+        if self.engine.tried:
+            self.engine.tried.pop(run.id, None)
+        self.engine.suspects.end_trial(live)
+        if run.outcomes or run.has_more or (run.ready and self.engine.attempts.slots > 0 and not live.hungry):
+            self.kick(live)
+        self.engine.alarms.set_for(live)
+        if len(self.engine.live) > self.engine.max_live:
+            self.engine.claims.shrink()
+        return None
+
+    def ended(self, live: Live) -> None:
+        """The run is over: tell who waits, or take up the next run."""
+        run = live.run
+        assert run.closed is not None
+        for seq in list(live.calls):
+            self.engine.attempts.abandon(live, seq)
+        closed, opened = run.closed, run.opened
+        run.drop()
+        self.engine.suspects.end_trial(live)
+        if opened is not None:
+            self.next_run(live, opened)
+            return
+        self.engine.live.pop(run.id, None)
+        self.engine.results.tell(run.id, closed)
+
+    def next_run(self, live: Live, opened: list[stored.Record]) -> None:
+        """Go on with the run that continue_as_new opened."""
+        old = live.run
+        run = live.run = Run(old.summary_of_next(len(opened)), self.engine.codec)
+        run.inbox, run.seen = old.inbox, old.seen
+        run.revive(opened, self.engine.registry)
+        self.kick(live)
+
+    def parked(self, live: Live) -> None:
+        """Code and log disagree: say so to who waits, and let go once nothing runs for it (R20)."""
+        run = live.run
+        assert run.defect is not None
+        self.engine.suspects.end_trial(live)
+        if live.code != self.engine.code:  # other code was registered meanwhile
+            live.writing = True
+            self.engine.spawn(self.engine.recovery.recover(live, "other code was registered"))
+            return
+        if run.id not in self.engine.tried:
+            LOGGER.error("execution '%s' is parked: %s", run.id, run.defect)
+        self.engine.tried[run.id] = run.defect
+        for future in self.engine.results.waiters.pop(run.id, ()):
+            if not future.done():
+                future.set_exception(run.defect)
+        if run.outcomes or not (live.calls or live.released):
+            self.kick(live)
+        elif live.released:
+            self.engine.live.pop(run.id, None)
+            run.drop()
+            if run.wake is not None:
+                self.engine.alarms.set(run.wake, "")
+        else:
+            self.engine.alarms.set_for(live)

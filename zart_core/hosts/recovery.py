@@ -1,0 +1,114 @@
+"""Reading executions back: after a claim, and whenever it is not known what the log holds (L3)."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from zart_core import log as stored
+from zart_core.errors import Defect, StoreFailed, StoreUnavailable, Weather
+from zart_core.events import Ok
+from zart_core.hosts.live import Live
+from zart_core.hosts.turns import Run
+
+if TYPE_CHECKING:
+    from zart_core.hosts.engine import AsyncEngine
+
+RETRY_MAX_S = 5.0
+LOGGER = logging.getLogger("zart.engine")
+
+
+class Recovery:
+    """Replays executions from the log."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+
+    async def replay(self, live: Live) -> bool:
+        """Replay an execution that is marked as being read back; False when that has to be tried again."""
+        try:
+            await self.load(live)
+        except StoreFailed:
+            live.writing = False
+            raise
+        except Weather as weather:
+            self.engine.spawn(self.recover(live, weather))
+            return False
+        except BaseException:
+            live.writing = False
+            raise
+        live.writing = live.again = False
+        self.engine.pump.kick(live)
+        return True
+
+    async def load(self, live: Live) -> None:
+        """Read an execution back and replay it; children that its commands ask for are made sure of. Raises Weather."""
+        run = live.run
+        live.code = self.engine.code
+        try:
+            records, messages = await self.engine.off_loop(
+                lambda: (self.engine.log.records(run.id, run.run), self.engine.log.inbox(run.id))
+            )
+        except Defect as defect:
+            run.park(defect)
+            return
+        seen = run.seen
+        run.inbox.clear()
+        run.seen = 0
+        run.receive(messages)
+        if run.seen < seen:  # some came in meanwhile
+            self.engine.claims.claiming.set()
+        run.revive(records, self.engine.registry)
+        try:
+            children = run.children()
+        except Defect as defect:
+            run.park(defect)
+            return
+        if children:
+            outcomes = await self.engine.writer.write(list(children.values()))
+            for seq, outcome in zip(children, outcomes, strict=True):
+                refused = isinstance(outcome, stored.Rejected) and outcome.reason.startswith("conflict")
+                if not refused and not isinstance(outcome, Ok):
+                    raise StoreUnavailable(f"a child of '{run.id}' could not be created: {outcome.reason}")
+                run.created(seq, not refused, self.engine.clock.now())
+
+    async def recover(self, live: Live, why: object) -> None:
+        """Its turn may be in the log or not, or it cannot be read: drop, wait a little, read back, go on (L3)."""
+        give_up = False
+        while self.engine.live.get(live.run.id) is live and not self.engine.closing:
+            live.tries += 1
+            LOGGER.warning("execution '%s' is read back (try %d): %s", live.run.id, live.tries, why)
+            await self.engine.pause(min(RETRY_MAX_S, 0.02 * 2 ** min(live.tries, 10)))
+            try:
+                give_up = not await self.read_back(live, why)
+                break
+            except StoreFailed as failed:
+                self.engine.fail(failed)
+                break
+            except Weather as weather:
+                why = weather
+        live.writing = live.again = False
+        if give_up:
+            self.engine.pump.lose(live)
+        elif self.engine.live.get(live.run.id) is live and not self.engine.closing:
+            self.engine.suspects.take([live])
+            self.engine.pump.kick(live)
+
+    async def read_back(self, live: Live, why: object) -> bool:
+        """One try of it; False when the execution is in other hands. Raises Weather."""
+        run = live.run
+        try:
+            summary = await self.engine.off_loop(lambda: self.engine.log.summary(run.id))
+        except Defect as defect:
+            run.park(defect)
+            return True
+        if summary is None or summary.fence != run.fence:
+            return False
+        if summary.run != run.run:
+            for seq in list(live.calls):
+                self.engine.attempts.abandon(live, seq)
+            live.run = Run(summary, self.engine.codec)
+        await self.load(live)
+        if isinstance(why, stored.Rejected) and why.reason.startswith(("invalid", "too-large", "damaged")):
+            live.run.park(Defect(f"its turn was refused: {why.reason}"))
+        return True

@@ -1,0 +1,102 @@
+"""What an execution has to do with others: its creation, its next run, its children, and its parent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import attrs
+
+from zart_core import log as stored
+from zart_core.codec import Codec
+from zart_core.events import (
+    Closed,
+    Delivered,
+    Done,
+    Failed,
+    Failure,
+    Outcome,
+    Parent,
+    Resolved,
+    Started,
+    Status,
+)
+from zart_core.interpreter import Execution
+from zart_core.workflows import Workflow
+
+OWN_KEY = "!"
+"""How keys of messages begin that are not the user's; a user's key that begins so is given another one."""
+
+
+def new_execution(
+    codec: Codec,
+    workflow: Workflow[Any, Any],
+    id: str,
+    payload: bytes,
+    at: float,
+    *,
+    parent: Parent | None = None,
+    timeout_s: float | None = None,
+    wake: float | None = None,
+) -> stored.New:
+    """An execution to create: its first record is `Started`; its digest is what makes a second start the same (R15)."""
+    limit = workflow.timeout_s if timeout_s is None else timeout_s
+    begins = max(at, wake or 0.0)
+    started = Started(id, 0, workflow.name, payload, at, None if limit is None else begins + limit, parent)
+    asked = payload if parent is None else payload + f"\n{parent.id}\n{parent.run}\n{parent.seq}".encode()
+    return stored.New(
+        id=id,
+        workflow=workflow.name,
+        digest=codec.digest(workflow.name, asked),
+        records=(codec.encode_event(started, id, 0, 0),),
+        at=at,
+        status=Status.SCHEDULED,
+        wake=wake or 0.0,
+    )
+
+
+def next_run(codec: Codec, execution: Execution, closed: Closed) -> list[stored.Record]:
+    """The first records of the next run: the new input, and deliveries that no wait has taken (R14)."""
+    workflow, started = execution.workflow, execution.started
+    assert started is not None
+    again = attrs.evolve(
+        started,
+        run=started.run + 1,
+        payload=closed.payload,
+        at=closed.at,
+        deadline=None if workflow.timeout_s is None else closed.at + workflow.timeout_s,
+    )
+    moved = [
+        Delivered(n, name, payload, closed.at, held=True)
+        for n, (name, payload) in enumerate(execution.untaken())
+    ]
+    return list(codec.encode_events([again, *moved], started.id, again.run, 0))
+
+
+def report(codec: Codec, parent: Parent, closed: Closed) -> stored.Post:
+    """The message that tells a parent how its child ended."""
+    outcome: Outcome
+    if closed.status is Status.COMPLETED:
+        outcome = Done(closed.payload)
+    else:
+        message = closed.failure.message if closed.failure is not None else ""
+        outcome = Failed(Failure("child", str(closed.status), message, cause=closed.failure))
+    told = codec.encode_event(Resolved(parent.seq, outcome, closed.at), parent.id, parent.run)
+    key = f"{OWN_KEY}child:{parent.run}:{parent.seq}"
+    return stored.Post(parent.id, "child", str(parent.run), told.data, closed.at, key)
+
+
+def cancel_child(child: str, run: int, seq: int, now: float) -> stored.Post:
+    """The message that asks a child to cancel."""
+    key = f"{OWN_KEY}cancel:{run}:{seq}"
+    return stored.Post(child, "cancel", "cancel", b"its parent cancelled it", now, key)
+
+
+def end_children(children: Iterable[str], closed: Closed) -> Sequence[stored.Post]:
+    """Nobody waits for them any more: a run that was terminated takes its children along."""
+    return [
+        stored.Post(
+            child, "terminate", "terminate", b"its parent was terminated", closed.at, f"{OWN_KEY}terminate"
+        )
+        for child in children
+    ]

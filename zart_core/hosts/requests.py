@@ -1,0 +1,209 @@
+"""What users ask for: new executions and messages, durable when they are answered.
+
+Rule 1: an outcome that is not known is found out by reading, and nothing is created or delivered twice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zart_core import log as stored
+from zart_core.errors import (
+    ExecutionClosed,
+    InvalidUse,
+    StoreFailed,
+    StoreUnavailable,
+    UnknownExecution,
+    Weather,
+)
+from zart_core.events import Delivered, Ok, Status
+from zart_core.hosts.inline import conflict
+from zart_core.hosts.live import Live
+from zart_core.hosts.relatives import OWN_KEY
+from zart_core.hosts.turns import Run
+from zart_core.workflows import Workflow
+
+if TYPE_CHECKING:
+    from zart_core.hosts.engine import AsyncEngine
+
+CREATE_GAP_S = 0.05
+TRIES_MAX = 8
+
+
+class Requests:
+    """Creates executions and posts messages."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+
+    async def create(self, new: stored.New, workflow: Workflow[Any, Any]) -> bool:
+        """Create an execution together with its first turn, when it starts now. Raises ExecutionConflict."""
+        live = None
+        if new.wake is None or new.wake <= self.engine.clock.now():
+            live = self.first_turn(new)
+            if live.run.closed is not None or live.run.defect is not None:
+                self.forget(live)
+                live = None
+        asked = new if live is None else live.run.compose_new(new, self.engine.worker)
+        doubt = False
+        reason = ""
+        for _ in range(TRIES_MAX):
+            try:
+                (outcome,) = await self.engine.writer.write([asked])
+                found = (
+                    await self.summary_or_none(new.id)
+                    if doubt or isinstance(outcome, stored.Unknown)
+                    else None
+                )
+            except StoreFailed:
+                self.forget(live)
+                raise
+            except Weather as weather:
+                doubt, reason = True, str(weather)
+                await self.engine.pause(CREATE_GAP_S)
+                continue
+            match outcome:
+                case _ if found is not None and found.created_at == new.at and found.digest == new.digest:
+                    self.created_in_doubt(live, found)  # it was this one, with an outcome that was not known
+                    return True
+                case Ok(receipt):
+                    self.created(live, receipt, new)
+                    return receipt.created
+                case stored.Rejected(reason) if reason.startswith("conflict"):
+                    self.forget(live)
+                    raise conflict(new.id)
+                case stored.Rejected(reason) if reason.startswith(("too-large", "invalid")):
+                    self.forget(live)
+                    raise InvalidUse(f"execution '{new.id}' cannot be created: {reason}")
+                case stored.Rejected(reason) | stored.Unknown(reason):
+                    doubt = doubt or isinstance(outcome, stored.Unknown)
+                    await self.engine.pause(CREATE_GAP_S)
+        self.forget(live)
+        raise StoreUnavailable(f"execution '{new.id}' could not be created: {reason}")
+
+    async def summary_or_none(self, id: str) -> stored.Summary | None:
+        """An execution as a list shows it, or None."""
+        return await self.engine.off_loop(lambda: self.engine.log.summary(id))
+
+    def first_turn(self, new: stored.New) -> Live:
+        """The execution as it will be, with its first turn built ahead of its creation."""
+        run = Run(
+            stored.Summary(
+                new.id,
+                new.workflow,
+                new.digest,
+                new.status,
+                0,
+                0,
+                1,
+                new.at,
+                new.at,
+                new.wake,
+                self.engine.worker,
+            ),
+            self.engine.codec,
+        )
+        run.revive(new.records, self.engine.registry)
+        now = self.engine.clock.now()
+        run.build(now)
+        self.engine.attempts.slots -= run.begin(self.engine.attempts.slots_for(new.id), now)
+        live = Live(run)
+        live.code = self.engine.code
+        return live
+
+    def created(self, live: Live | None, receipt: stored.Receipt, new: stored.New) -> None:
+        """The execution is there: hold it if it is ours, or look for it."""
+        if live is None or not receipt.created:
+            self.forget(live)
+            if new.wake and new.wake > self.engine.clock.now():
+                self.engine.alarms.set(new.wake, "")
+            else:
+                self.engine.claims.claiming.set()
+            return
+        live.run.fence = receipt.fence
+        self.engine.claims.hold(live)
+        if live.run.ready:
+            self.engine.attempts.line_up(live)
+        self.engine.pump.carry_out(live, receipt.conflicts)
+
+    def created_in_doubt(self, live: Live | None, found: stored.Summary) -> None:
+        """The execution is there, and was made by us: read it back if it is ours, or look for it."""
+        self.forget(live)
+        if live is not None and found.owner == self.engine.worker and found.fence == live.run.fence:
+            live.writing = True
+            self.engine.claims.hold(live)
+            self.engine.spawn(
+                self.engine.recovery.recover(live, "it was not known whether it had been created")
+            )
+        else:
+            self.engine.claims.claiming.set()
+
+    def forget(self, live: Live | None) -> None:
+        """The execution that was built ahead is not ours."""
+        if live is not None:
+            self.engine.attempts.give_slots(live.run.begun)
+            live.run.drop()
+
+    async def post(self, post: stored.Post) -> None:
+        """Post a message and wake who gets it. Raises UnknownExecution, ExecutionClosed, StoreUnavailable."""
+        self.engine.check_usable()
+        doubt, why = False, ""
+        for _ in range(TRIES_MAX):
+            (outcome,) = await self.engine.writer.write([post])
+            match outcome:
+                case Ok(receipt):
+                    if receipt.created:
+                        self.posted(post, receipt.number)
+                    return
+                case stored.Rejected(reason) if reason.startswith("unknown"):
+                    raise UnknownExecution(post.id, f"no execution has the id '{post.id}'")
+                case stored.Rejected(reason) if reason.startswith("closed"):
+                    if doubt and await self.was_accepted(post):
+                        return
+                    raise ExecutionClosed(
+                        post.id, f"execution '{post.id}' has ended and takes no messages any more"
+                    )
+                case stored.Rejected(reason) if reason.startswith(("too-large", "invalid")):
+                    raise InvalidUse(f"the message to '{post.id}' was not accepted: {reason}")
+                case stored.Unknown(reason) if post.key is None:
+                    self.engine.claims.claiming.set()  # it may be there
+                    raise StoreUnavailable(
+                        f"it is not known whether the message to '{post.id}' was accepted ({reason}); "
+                        "give it a key= and send it again: the same key counts once"
+                    )
+                case _:
+                    doubt, why = doubt or isinstance(outcome, stored.Unknown), outcome.reason
+                    self.engine.claims.claiming.set()  # it may be there
+                    await self.engine.pause(CREATE_GAP_S)
+        raise StoreUnavailable(f"the message to '{post.id}' was not accepted: {why}")
+
+    async def was_accepted(self, post: stored.Post) -> bool:
+        """Whether an execution that has ended meanwhile had got the message, whose outcome was not known. O(n)."""
+        if any(
+            message.key == post.key
+            for message in await self.engine.off_loop(lambda: self.engine.log.inbox(post.id))
+        ):
+            return True
+        summary = await self.engine.summary(post.id)
+        for run in range(summary.run, -1, -1):
+            history = await self.engine.history(post.id, run)
+            if any(isinstance(event, Delivered) and event.key == post.key for event in history):
+                return True
+        return post.kind != "event" and summary.status in (Status.CANCELLED, Status.TERMINATED)
+
+    def posted(self, post: stored.Post, number: int) -> None:
+        """A message is durable: give it to the execution if it is here, or look for it."""
+        if post.kind == "terminate":
+            self.engine.tried.pop(post.id, None)  # it needs no code to end
+        live = self.engine.live.get(post.id)
+        if live is None or number != live.run.seen + 1:
+            self.engine.claims.claiming.set()
+            return
+        live.run.receive([stored.Message(number, post.kind, post.name, post.payload, post.at, post.key)])
+        self.engine.live.move_to_end(post.id)
+        self.engine.pump.kick(live)
+
+
+def own_key(key: str | None) -> str | None:
+    """The user's key, kept apart from those of requests and children."""
+    return f"{OWN_KEY}{key}" if key is not None and key.startswith(OWN_KEY) else key

@@ -1,0 +1,88 @@
+"""Who waits for results, and what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from zart_core.errors import StoreUnavailable
+from zart_core.events import Closed, Status
+from zart_core.hosts.inline import closed_event
+from zart_core.hosts.requests import CREATE_GAP_S, TRIES_MAX
+
+if TYPE_CHECKING:
+    from zart_core.hosts.engine import AsyncEngine
+
+
+class Results:
+    """Those who wait for an execution to end."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.waiters: dict[str, list[asyncio.Future[Closed]]] = {}
+
+    def tell(self, id: str, closed: Closed) -> None:
+        """Tell everybody who waits for it how an execution ended."""
+        for future in self.waiters.pop(id, ()):
+            if not future.done():
+                future.set_result(closed)
+
+    def look_again(self, id: str) -> None:
+        """It is not here any more: who waits for it has to ask the log."""
+        for future in self.waiters.pop(id, ()):
+            if not future.done():
+                future.set_exception(TimeoutError())
+
+    def fail_waiters(self, error: BaseException) -> None:
+        """Tell everybody who waits for a result that there will be none here."""
+        for futures in self.waiters.values():
+            for future in futures:
+                if not future.done():
+                    future.set_exception(error)
+        self.waiters.clear()
+
+    async def closed(self, id: str) -> Closed:
+        """How the execution ended, once it has. Raises the defect when it is parked."""
+        failed = 0
+        while True:
+            self.engine.check_usable()
+            live = self.engine.live.get(id)
+            if live is not None and live.run.defect is not None and id in self.engine.tried:
+                raise self.engine.tried[id]
+            future: asyncio.Future[Closed] = self.engine.loop.create_future()
+            self.waiters.setdefault(id, []).append(future)
+            try:
+                if live is None:
+                    closed = await self.engine.off_loop(
+                        lambda: closed_event(self.engine.log, self.engine.codec, id)
+                    )
+                    if closed is not None:
+                        return closed
+                    await self.check_parked(id)
+                    failed = 0
+                return await asyncio.wait_for(asyncio.shield(future), 30.0 if live is not None else 0.25)
+            except TimeoutError:
+                continue
+            except StoreUnavailable:
+                failed += 1
+                if failed == TRIES_MAX:
+                    raise
+                await self.engine.pause(CREATE_GAP_S * 2**failed)
+            finally:
+                self.unwait(id, future)
+
+    def unwait(self, id: str, future: asyncio.Future[Closed]) -> None:
+        """Nobody waits on this future any more."""
+        futures = self.waiters.get(id)
+        if futures is not None and future in futures:
+            futures.remove(future)
+            if not futures:
+                del self.waiters[id]
+        if not future.done():
+            future.cancel()
+
+    async def check_parked(self, id: str) -> None:
+        """Raise why an execution that this engine has tried is parked."""
+        summary = await self.engine.summary(id)
+        if summary.status is Status.PARKED and id in self.engine.tried and id not in self.engine.live:
+            raise self.engine.tried[id]
