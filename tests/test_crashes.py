@@ -343,6 +343,30 @@ def test_an_event_is_sent_again_with_its_key():
     assert {tuple(post.key for post in played.sent[:2]) for played in report.runs} == {("event-0", "mine")}
 
 
+@pytest.mark.parametrize(
+    ("nap_s", "events"),
+    [
+        (0, [(1, "go", 1), (1, "go", 2), Cancel(1)]),
+        (0, [(0, "go", 1), (1, "go", 2), (1, "go", 3), Cancel(1)]),
+        (2, [(0, "go", 1), (1, "go", 2), Cancel(2)]),
+        (1, [(0, "go", 1), (0, "go", 2), Terminate(1)]),
+    ],
+)
+def test_what_comes_at_one_instant_stays_in_its_place(nap_s, events):
+    """Events, requests and a timer of one instant: who comes first does not depend on who died meanwhile."""
+
+    @zart.workflow("napping")
+    def napping() -> zart.Flow[list[Any]]:
+        yield from zart.sleep("nap", nap_s)
+        first = yield from zart.wait_for_event("go")
+        return [first, (yield from zart.wait_for_event("go"))]
+
+    report = explore_crashes(napping, events=events, depth=2)
+
+    report.check()
+    assert len(report.outcomes) == 1
+
+
 # ---------------------------------------------------------------- choosing points
 
 

@@ -208,6 +208,7 @@ class Player:
                 deaths=witness.deaths,
                 lost=witness.lost,
                 early=witness.early,
+                offered=world.offered,
                 sent=world.sent,
                 unread=[message.key for message in world.log.inbox(world.id)],
                 passed=fate.passed,

@@ -185,9 +185,10 @@ def events_are_taken_once(played: Played) -> Iterator[str]:
 
 
 def deliveries_fit(played: Played) -> Iterator[str]:
-    """Compare what was sent and acknowledged with what is on record or still in the inbox."""
+    """Compare what was sent with what is on record, and what was acknowledged with that and the inbox."""
+    offered = [post for post in played.offered if post.kind == "event"]
     sent = [post for post in played.sent if post.kind == "event"]
-    ids = {post.id for post in sent}
+    ids = {post.id for post in offered}
     found: dict[str, list[str | None]] = defaultdict(list)
     for (id, _), history in played.histories.items():
         if id in ids:
@@ -202,7 +203,7 @@ def deliveries_fit(played: Played) -> Iterator[str]:
         if post.key not in seen and post.key not in played.unread:
             yield f"event '{post.name}' with key '{post.key}' was acknowledged and is lost"
     for name, keys in found.items():
-        order = [post.key for post in sent if post.name == name and post.key in keys]
+        order = [post.key for post in offered if post.name == name and post.key in keys]
         if list(dict.fromkeys(keys)) != list(dict.fromkeys(order)):
             yield f"events '{name}' were sent in the order {order} and delivered in the order {keys}"
 

@@ -88,6 +88,8 @@ class Played:
     """What was acknowledged and is gone, in words (I1)."""
     early: Sequence[str]
     """What was written down before its time, in words (I14)."""
+    offered: Sequence[Post]
+    """What was sent from outside, in order, whether anybody answered or not."""
     sent: Sequence[Post]
     """What was delivered from outside and acknowledged, in order."""
     unread: Sequence[str | None]

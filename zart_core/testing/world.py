@@ -2,7 +2,9 @@
 
 Rule 1: everything is in one thread and in virtual time; the same scenario goes the same way each time.
 Rule 2: the host may die anywhere with a `SimulatedCrash`; log, clock, runner and sender outlive it.
-Rule 3: a sender who got no acknowledgement sends again.
+Rule 3: a sender who got no acknowledgement sends again. What comes at one instant comes one by one, and the host
+        does after each what it can, whether somebody has died meanwhile or not; what comes at the very start comes
+        before the host does anything.
 """
 
 from __future__ import annotations
@@ -245,8 +247,12 @@ class World:
         self.wrap_runner = wrap_runner
         self.log = place.open()
         self.host: Host | None = None
+        self.offered: list[Post] = []
+        """What was sent, in order, whether anybody answered or not."""
         self.sent: list[Post] = []
         """What was accepted, in order."""
+        self._sending = False
+        """Whether a sender is at it; still true when it has died there."""
         self._rests = (math.nan, 0)
         self._coming = posts_of(self.codec, self.id, scenario.events, self.began, keyed=keyed)
         for post in self._coming:
@@ -266,7 +272,10 @@ class World:
         try:
             if self.log.summary(self.id) is None:
                 host.start(self.scenario.workflow, self.scenario.input, self.id)
-            self.clock.advance()
+            if self.clock.now() == self.began:
+                self.clock.advance()
+            elif self._sending:
+                self._send()
             closed = host.drive(self.id)
         except Stuck as stuck:
             return Ending(self.status(), None, stuck, None)
@@ -323,7 +332,11 @@ class World:
         if not due:
             return
         post = due[0]
+        if post not in self.offered:
+            self.offered.append(post)
+        self._sending = True
         (outcome,) = self.wrap_sender(self.log).append([post])
+        self._sending = False
         if isinstance(outcome, Ok):
             self.sent.append(post)
         elif not (isinstance(outcome, Rejected) and outcome.reason.startswith("closed")):
