@@ -359,6 +359,7 @@ def test_what_comes_at_one_instant_stays_in_its_place(nap_s, events):
     def napping() -> zart.Flow[list[Any]]:
         yield from zart.sleep("nap", nap_s)
         first = yield from zart.wait_for_event("go")
+        yield from one()
         return [first, (yield from zart.wait_for_event("go"))]
 
     report = explore_crashes(napping, events=events, depth=2)
