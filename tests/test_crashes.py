@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import itertools
 import random
 from collections import Counter
@@ -940,29 +941,136 @@ def test_a_report_reads_as_a_table():
         "   5  completed: 1",
         "   3  completed: -1",
     ]
-    assert str(bad).splitlines()[-5:] == [
+    assert str(bad).splitlines()[-7:] == [
         "violations",
         "  I10: the outcome is 'completed: 1', and without a crash 'completed: 0'",
-        "    explore_crashes(one_step, steps=steps, points=[Point('effect', 0)]).check()",
+        "    def test_one_step_effect_0():",
+        "        explore_crashes(one_step, steps=steps, points=[Point('effect', 0)]).check()",
         "  I10: the outcome is 'completed: 1', and without a crash 'completed: 0'",
-        "    explore_crashes(one_step, steps=steps, points=[Point('before', 2)]).check()",
+        "    def test_one_step_before_2():",
+        "        explore_crashes(one_step, steps=steps, points=[Point('before', 2)]).check()",
     ]
     assert "repeated: must be idempotent" in str(bad)
 
 
-def test_the_code_of_a_violation_repeats_it():
-    """What a violation prints can be run, for schedules of several crashes too."""
-    steps = {one: 1}
-    known = {"explore_crashes": explore_crashes, "Point": Point, "counter": counter, "one_step": one_step}
-    bad = explore_crashes(one_step, steps=steps, host=Twice, depth=2)
-    code = next(violation.code for violation in bad.violations if len(violation.schedule) == 2)
+PAYING_TWICE = """
+import attrs, zart_core as zart
 
-    assert code.startswith("explore_crashes(one_step, steps=steps, points=[(Point(")
-    eval(code, known, {"steps": steps})
-    with_input = explore_crashes(child, 2, events=[(1, "more", 1)], host=Twice)
-    assert with_input.violations[-1].code.startswith(
-        "explore_crashes(child, 2, events=[(1, 'more', 1)], points="
+@attrs.frozen
+class Order:
+    id: str
+
+class Bank:
+    def __init__(self):
+        self.paid = []
+
+@zart.step("debit")
+def debit(order: str) -> int:
+    bank = zart.resource("bank")
+    bank.paid.append(order)
+    return len(bank.paid)
+
+@zart.workflow("payout")
+def payout(order: Order) -> zart.Flow[int]:
+    yield from zart.wait_for_event("go", Order)
+    return (yield from debit(order.id))
+
+def resources():
+    return {"bank": Bank()}
+"""
+
+
+def test_the_code_of_a_violation_repeats_it(tmp_path, monkeypatch):
+    """What a violation prints is a test: it fails as it stands, and passes once the step is mended."""
+    (tmp_path / "payouts.py").write_text(PAYING_TWICE)
+    monkeypatch.syspath_prepend(tmp_path)
+    payouts = importlib.import_module("payouts")
+    order = payouts.Order("42")
+    events = [("10s", "go", order), Cancel("1h")]
+
+    bad = explore_crashes(
+        payouts.payout, order, events=events, resources=payouts.resources, start=7.0, id="p-1", depth=2
     )
+    violation = next(violation for violation in bad.violations if len(violation.schedule) == 2)
+    names: dict[str, Any] = {"resources": payouts.resources}
+    exec(violation.code, names)
+
+    assert (
+        violation.code
+        == """\
+from payouts import Order, payout
+from zart_core.testing import Cancel, Point, explore_crashes
+
+def test_payout_before_0_then_effect_0():
+    explore_crashes(payout, Order(id='42'), events=[('10s', 'go', Order(id='42')), Cancel(after='1h', reason='')], \
+resources=resources, start=7.0, id='p-1', points=[(Point('before', 0), Point('effect', 0))]).check()"""
+    )
+    with pytest.raises(AssertionError, match=r"1 violation\n(?s:.)*I10: the outcome is 'completed: 2'"):
+        names["test_payout_before_0_then_effect_0"]()
+    monkeypatch.setattr(
+        payouts.Bank, "paid", property(lambda self: [], lambda self, paid: None), raising=False
+    )
+    names["test_payout_before_0_then_effect_0"]()
+
+
+def test_what_was_given_by_name_stays_in_the_printed_test():
+    """Hosts, stores and promises are no part of a text; their names are."""
+    report = explore_crashes(
+        one_step, host=Twice, store=lambda: memory.open("memory:"), ensure=bool, steps={one: 1}
+    )
+
+    assert report.violations[0].code.splitlines()[-2:] == [
+        "def test_one_step_without_a_crash():",
+        "    explore_crashes(one_step, steps=steps, store=store, host=host, ensure=ensure, points=[]).check()",
+    ]
+
+
+# ---------------------------------------------------------------- promises of one's own
+
+
+class Mailbox:
+    def __init__(self) -> None:
+        self.mails: list[str] = []
+
+
+@zart.step("mail")
+def mail() -> None:
+    zart.resource("box").mails.append("hello")
+
+
+@zart.workflow("greeting")
+def greeting() -> zart.Flow[None]:
+    yield from mail()
+
+
+def one_mail(played: Any) -> None:
+    assert played.resources["box"].mails == ["hello"], "not one mail"
+
+
+def test_a_promise_of_ones_own_is_checked_after_every_run():
+    """`ensure` sees what a run did to the world, which its outcome does not show."""
+    report = explore_crashes(greeting, resources=lambda: {"box": Mailbox()}, ensure=one_mail)
+
+    assert explore_crashes(greeting, resources=lambda: {"box": Mailbox()}).violations == ()
+    assert [(violation.rule, violation.what.split("\n")[0]) for violation in report.violations] == [
+        ("ensure", "not one mail")
+    ] * 2
+    assert [violation.schedule for violation in report.violations] == [
+        (Point("effect", 0),),
+        (Point("before", 2),),
+    ]
+
+
+def test_a_promise_may_be_a_question():
+    """False is a violation; anything else is none, as with a function that asserts."""
+
+    def once(played: Any) -> bool:
+        return len(played.resources["box"].mails) == 1
+
+    report = explore_crashes(greeting, resources=lambda: {"box": Mailbox()}, ensure=once)
+
+    assert {violation.what for violation in report.violations} == {"once does not hold: completed: null"}
+    explore_crashes(greeting, resources=lambda: {"box": Mailbox()}, ensure=lambda played: None).check()
 
 
 def test_a_long_report_is_cut():

@@ -8,6 +8,7 @@ Rule 3: a schedule says everything about a run; a violation names its schedule.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar, cast, overload
@@ -20,6 +21,7 @@ from zart_core.interpreter import CODEC
 from zart_core.log import EventLog
 from zart_core.testing.clock import START, VirtualClock
 from zart_core.testing.invariants import Judge
+from zart_core.testing.repeating import text_of_test
 from zart_core.testing.report import CrashReport, Violation
 from zart_core.testing.runner import Loops, Steps
 from zart_core.testing.witness import (
@@ -69,6 +71,7 @@ def explore_crashes(
     host: HostFactory = Inline,
     codec: Codec | None = None,
     id: str | None = None,
+    ensure: Callable[[Played], object] | None = None,
 ) -> CrashReport: ...
 @overload
 def explore_crashes(
@@ -85,6 +88,7 @@ def explore_crashes(
     host: HostFactory = Inline,
     codec: Codec | None = None,
     id: str | None = None,
+    ensure: Callable[[Played], object] | None = None,
 ) -> CrashReport: ...
 def explore_crashes(
     workflow: Any,
@@ -100,6 +104,7 @@ def explore_crashes(
     host: HostFactory = Inline,
     codec: Codec | None = None,
     id: str | None = None,
+    ensure: Callable[[Played], object] | None = None,
 ) -> CrashReport:
     """Run a workflow without a crash, then once for every point where its host may die; check the invariants.
 
@@ -117,12 +122,14 @@ def explore_crashes(
         host: makes the host, `Inline` by default; give your own to explore it.
         codec: in place of a plain one.
         id: the execution's id; the workflow's name by default.
+        ensure: what you promise yourself: called with every run once it is over; an AssertionError, or False, is
+            a violation "ensure". What a run did to the world is in its `resources`, made fresh by a function.
 
     Raises what is wrong without any crash: the defect of a parked run, and Stuck for one that waits for what
     never comes; InvalidUse for points that are none. Violations are in the report; `check()` raises them.
     """
     scenario = Scenario(workflow, input, steps, tuple(events), resources, start, id)
-    player = Player(scenario, store, host, codec or CODEC)
+    player = Player(scenario, store, host, codec or CODEC, ensure)
     try:
         return player.explore(*chosen(points), depth)
     finally:
@@ -138,11 +145,13 @@ class Player:
         store: Callable[[], Place | EventLog] | None,
         make_host: HostFactory,
         codec: Codec,
+        ensure: Callable[[Played], object] | None = None,
     ) -> None:
         self.scenario = scenario
         self.store = store
         self.make_host = make_host
         self.codec = codec
+        self.ensure = ensure
         self.registry = Registry(scenario.workflow)
         self.loops = Loops()
 
@@ -156,9 +165,9 @@ class Player:
         again = self.crash(baseline, moments, depth) if moments else map(self.play, schedules)
         runs = [baseline, *again]
         violations = [
-            Violation(rule, what, played.schedule, code_of(self.scenario, played.schedule))
+            Violation(rule, what, played.schedule, self.code(played.schedule))
             for played in runs
-            for rule, what in judge.violations(played)
+            for rule, what in itertools.chain(judge.violations(played), promised(self.ensure, played))
         ]
         return CrashReport(
             workflow=self.scenario.workflow.name,
@@ -166,6 +175,14 @@ class Player:
             runs=tuple(runs),
             violations=tuple(violations),
             notes=tuple(notes_on(runs, judge)),
+        )
+
+    def code(self, schedule: Schedule) -> str:
+        """The test that repeats a run."""
+        own = {"store": self.store, "host": self.make_host, "codec": self.codec, "ensure": self.ensure}
+        usual = (None, Inline, CODEC)
+        return text_of_test(
+            self.scenario, schedule, [name for name, value in own.items() if value not in usual]
         )
 
     def crash(self, played: Played, moments: Collection[Moment], depth: int) -> Iterator[Played]:
@@ -210,6 +227,7 @@ class Player:
                 early=witness.early,
                 offered=world.offered,
                 sent=world.sent,
+                resources=world.resources,
                 unread=[message.key for message in world.log.inbox(world.id)],
                 passed=fate.passed,
                 unreached=tuple(fate.left),
@@ -269,19 +287,14 @@ def failure_text(closed: Closed) -> str:
     return " <- ".join(parts)
 
 
-def code_of(scenario: Scenario, schedule: Schedule) -> str:
-    """The line that repeats a run."""
-    fn = scenario.workflow.fn.__name__
-    arguments = [fn] if scenario.input is None else [fn, repr(scenario.input)]
-    if scenario.steps is not None:
-        arguments.append("steps=steps")
-    if scenario.events:
-        arguments.append(f"events={list(scenario.events)!r}")
-    if scenario.resources is not None:
-        arguments.append("resources=resources")
-    points = ", ".join(f"Point({point.moment!r}, {point.n})" for point in schedule)
-    arguments.append(f"points=[({points})]" if len(schedule) > 1 else f"points=[{points}]")
-    return f"explore_crashes({', '.join(arguments)}).check()"
+def promised(ensure: Callable[[Played], object] | None, played: Played) -> Iterator[tuple[str, str]]:
+    """What does not hold of the things that the tester promises."""
+    if ensure is not None:
+        try:
+            if ensure(played) is False:
+                yield "ensure", f"{getattr(ensure, '__name__', 'ensure')} does not hold: {played.outcome}"
+        except AssertionError as error:
+            yield "ensure", str(error) or f"an assertion failed: {played.outcome}"
 
 
 def notes_on(runs: Iterable[Played], judge: Judge) -> Iterator[str]:

@@ -19,16 +19,20 @@ class Violation:
     """A rule that did not hold in one run."""
 
     rule: str
-    """Its number: I1 to I17, or R."""
+    """Its number: I1 to I17, or R; "ensure" for what the tester promises."""
     what: str
     """What is wrong, in words."""
     schedule: Schedule
     """Where the host died."""
     code: str
-    """A line that repeats it."""
+    """A test that repeats it; `steps=steps` and its like stand for what was given by that name."""
 
     def __str__(self) -> str:
-        return f"{self.rule}: {self.what}\n    {self.code}"
+        """What is wrong, and the test without its imports."""
+        lines = [
+            line for line in self.code.splitlines() if line and not line.startswith(("from ", "import "))
+        ]
+        return "\n    ".join([f"{self.rule}: {self.what}", *lines])
 
 
 @record

@@ -92,6 +92,8 @@ class Played:
     """What was sent from outside, in order, whether anybody answered or not."""
     sent: Sequence[Post]
     """What was delivered from outside and acknowledged, in order."""
+    resources: Mapping[str, Any]
+    """The objects that its steps had."""
     unread: Sequence[str | None]
     """Keys of what is left in the inbox."""
     passed: Sequence[Point]
