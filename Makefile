@@ -18,10 +18,10 @@ types: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-tests: .venv/dev
+tests: .venv/dev .venv/strace.asked
 	$(BIN)/pytest -n 2 --dist worksteal tests property_tests
 
-deep: .venv/dev
+deep: .venv/dev .venv/strace.asked
 	ZART_DEEP=1 $(BIN)/pytest property_tests
 
 bench: .venv/dev
@@ -32,6 +32,10 @@ clean:
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
+
+.venv/strace.asked: property_tests/get_strace.sh | .venv/bin/python
+	property_tests/get_strace.sh .venv
+	touch $@
 
 .venv/cli: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[cli]'

@@ -206,6 +206,19 @@ class SimulatedFileSystem:
         file.dirty.clear()
         file.resized = False
 
+    def exists(self, path: str) -> bool:
+        """Tell whether a reader finds something there; not a call."""
+        parent, name = self._parent(path)
+        return name in parent.seen
+
+    def is_directory(self, path: str) -> bool:
+        """Tell whether a directory is there; not a call."""
+        return isinstance(self._node(path), _Directory)
+
+    def forget(self, path: str) -> None:
+        """Take what is dirty in a file for clean, as a sync that fails does (Rule 3); not a call."""
+        drop(self._file(path))
+
     def crash_states(
         self, limit: int = 256, seed: int = 0, *, ignore: Collection[str] = ()
     ) -> Iterator[SimulatedFileSystem]:

@@ -1,0 +1,104 @@
+"""Power is lost at every system call that the real stores make: file and SQLite keep what they acknowledged (F2 to F5).
+
+The calls are recorded with strace, the disk states that a loss of power may leave are rebuilt, and opened with the real
+code (`zart_core.testing.power`). Where strace cannot run these tests fail; ZART_NO_STRACE=1 passes them over, aloud.
+
+ZART_RECORDED_STATES gives the number of states for both stores together: 5,000 by default, 50,000 in the deep run.
+"""
+
+import logging
+import os
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+from zart_core.testing import power, tracing
+from zart_core.testing.filesystem import SimulatedFileSystem
+from zart_core.testing.power import check_power_loss
+
+DEEP = bool(os.environ.get("ZART_DEEP"))
+STATES = int(os.environ.get("ZART_RECORDED_STATES", "50000" if DEEP else "5000"))
+ROOT = Path(__file__).parent.parent
+WORKER = (sys.executable, "-m", "property_tests.recorded_workers")
+
+pytestmark = pytest.mark.skipif(
+    bool(os.environ.get("ZART_NO_STRACE")),
+    reason="ZART_NO_STRACE is set: power loss by recorded calls is NOT checked",
+)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    """Thousands of warnings about torn ends would be kept otherwise; the workers import from the root."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for name in ("zart", "zart.store"):
+        monkeypatch.setattr(logging.getLogger(name), "disabled", True)
+
+
+def seed():
+    """A new one each time, printed; ZART_SEED repeats it."""
+    found = int(os.environ.get("ZART_SEED", random.randrange(1 << 30)))
+    print(f"seed {found}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("scheme", "worker", "share"),
+    [
+        ("file", power.WORKER, 0.5),
+        ("sqlite", power.WORKER, 0.25),
+        ("sqlite", (*WORKER, "small-checkpoints"), 0.25),
+    ],
+    ids=["file", "sqlite", "sqlite-checkpoints"],
+)
+def test_power_loss(scheme, worker, share, tmp_path):
+    """I1 to I5 in every state that was tried; what is asserted of calls shows that the interesting ones were there."""
+    wanted = int(STATES * share)
+    report = check_power_loss(scheme, tmp_path, states=wanted, seed=seed(), worker=worker)
+    print(report, report.calls)
+    assert report.lost == 0, str(report)
+    assert report.states >= wanted and report.opened >= wanted // 5 and report.acknowledged >= 20
+    assert report.calls["fdatasync"] >= 10 and report.calls["pwrite64"] >= 20
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("scheme", "how"),
+    [
+        ("file", "no-sync"),
+        ("file", "no-directory-sync"),
+        ("file", "early"),
+        ("sqlite", "normal"),
+    ],
+)
+def test_controls(scheme, how, tmp_path):
+    """A store that does not wait for the disk is caught: it loses acknowledged writes."""
+    report = check_power_loss(scheme, tmp_path, states=250, seed=seed(), sessions=1, worker=(*WORKER, how))
+    assert report.lost >= 1
+    assert any("acknowledged" in loss.what or "damaged" in loss.what for loss in report.losses), str(report)
+
+
+@pytest.mark.parametrize("scheme", ["file", "sqlite"])
+def test_names_matter(scheme, tmp_path, monkeypatch):
+    """A disk on which no name becomes durable is noticed, for SQLite too, which syncs its directory itself."""
+    monkeypatch.setattr(SimulatedFileSystem, "sync_directory", lambda self, path: None)
+    report = check_power_loss(scheme, tmp_path, states=250, seed=seed(), sessions=1)
+    assert report.lost >= 1
+
+
+@pytest.mark.parametrize("scheme", ["file", "sqlite"])
+def test_level_process_is_no_level_power(scheme, tmp_path):
+    """What is asked for at level process loses acknowledged writes to a loss of power: the levels are not the same."""
+    report = check_power_loss(scheme, tmp_path, states=250, seed=seed(), sessions=1, durability="process")
+    assert report.lost >= 1
+
+
+def test_no_strace(tmp_path, monkeypatch):
+    """Without strace it is said what to install."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("ZART_STRACE", raising=False)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(tracing.TracingFailed, match="apt-get install strace"):
+        check_power_loss("file", tmp_path, states=1)
