@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from zart_core.context import SCENE, Context, Scene
 from zart_core.hosts.live import Attempt, Live
-from zart_core.hosts.ports import StepCall
-from zart_core.hosts.threads import DaemonExecutor
-from zart_core.steps import StepFunction
+from zart_core.hosts.ports import Part, StepCall
 
 if TYPE_CHECKING:
     from zart_core.hosts.engine import AsyncEngine
@@ -32,7 +30,7 @@ class Attempts:
 
     def __init__(self, engine: AsyncEngine, executor: concurrent.futures.Executor | None, slots: int) -> None:
         self.engine = engine
-        self.executor = executor or DaemonExecutor("zart-step")
+        self.executor = executor or engine.threads.executor("zart-step")
         self.owns_executor = executor is None
         self.slots = slots
         self.hungry: deque[Live] = deque()
@@ -77,19 +75,20 @@ class Attempts:
         """Run one attempt."""
         attempt = live.calls[call.seq] = Attempt(call)
         self.running += 1
-        if call.function.is_async:
-            attempt.task = self.engine.loop.create_task(self.run_async(live, attempt))
+        part = self.engine.cast(call)
+        if part.is_async:
+            attempt.task = self.engine.loop.create_task(self.run_async(live, attempt, part))
         else:
-            self.run_sync(live, attempt)
+            self.run_sync(live, attempt, part)
 
-    async def run_async(self, live: Live, attempt: Attempt) -> None:
+    async def run_async(self, live: Live, attempt: Attempt, part: Part) -> None:
         """An attempt of an async step, on the loop."""
         call = attempt.call
         SCENE.set(Scene(lambda: call.context, self.engine.resources))
         limit = asyncio.timeout(self.left(call))
         try:
             async with limit:
-                value = await call.function.call(call.values)
+                value = await part.call(call.values)
         except asyncio.CancelledError as error:
             if not attempt.told:
                 self.raised(live, attempt, error)
@@ -97,7 +96,7 @@ class Attempts:
                 self.finished(live, attempt, lambda now: live.run.cancelled(call, now))
         except TimeoutError as error:
             if limit.expired():
-                self.finished(live, attempt, lambda now: live.run.timed_out(call, now))
+                self.finished(live, attempt, lambda now: live.run.timed_out(call, now, self.engine.lots))
             else:
                 self.raised(live, attempt, error)
         except BaseException as error:  # noqa: BLE001  # the attempt's outcome, whatever it is
@@ -105,14 +104,14 @@ class Attempts:
         else:
             self.finished(live, attempt, lambda now: live.run.returned(call, value, now))
 
-    def run_sync(self, live: Live, attempt: Attempt) -> None:
+    def run_sync(self, live: Live, attempt: Attempt, part: Part) -> None:
         """An attempt of a sync step, in the executor; one that takes too long is abandoned (R11)."""
         call = attempt.call
-        here = isinstance(self.executor, DaemonExecutor | concurrent.futures.ThreadPoolExecutor)
+        here = self.owns_executor or isinstance(self.executor, concurrent.futures.ThreadPoolExecutor)
         try:
             attempt.future = self.executor.submit(
                 call_with_context,
-                call.function,
+                part,
                 call.values,
                 call.context,
                 self.engine.resources if here else {},
@@ -144,7 +143,7 @@ class Attempts:
 
     def overdue(self, live: Live, attempt: Attempt) -> None:
         """A sync attempt's own countdown is over."""
-        self.finished(live, attempt, lambda now: live.run.timed_out(attempt.call, now))
+        self.finished(live, attempt, lambda now: live.run.timed_out(attempt.call, now, self.engine.lots))
 
     def left(self, call: StepCall) -> float | None:
         """Seconds until the attempt's own countdown is over; other deadlines are the turn's business."""
@@ -155,7 +154,7 @@ class Attempts:
         """The attempt raised an error."""
         if not isinstance(error, Exception):
             error = RuntimeError(f"the step raised {type(error).__name__}")
-        self.finished(live, attempt, lambda now: live.run.raised(attempt.call, error, now))
+        self.finished(live, attempt, lambda now: live.run.raised(attempt.call, error, now, self.engine.lots))
 
     def finished(self, live: Live, attempt: Attempt, report: Callable[[float], None]) -> None:
         """An attempt has ended: report it, unless nobody wants to know any more."""
@@ -220,12 +219,10 @@ class Attempts:
             self.engine.suspects.acquit(live.run.id, seq)
 
 
-def call_with_context(
-    function: StepFunction[..., Any], values: list[Any], context: Context, resources: Mapping[str, Any]
-) -> Any:
+def call_with_context(part: Part, values: list[Any], context: Context, resources: Mapping[str, Any]) -> Any:
     """Call a sync step with its context around it; everything here can be pickled for an executor that does so."""
     token = SCENE.set(Scene(lambda: context, resources))
     try:
-        return function.call(values)
+        return part.call(values)
     finally:
         SCENE.reset(token)

@@ -40,14 +40,25 @@ from zart_core.hosts.explain import explain
 from zart_core.hosts.handles import AsyncHandle
 from zart_core.hosts.inline import emit, encoded_input
 from zart_core.hosts.live import Live
-from zart_core.hosts.ports import Clock, SystemClock, new_id, open_log
+from zart_core.hosts.ports import (
+    LOTS,
+    Clock,
+    Lots,
+    Part,
+    StepCall,
+    SystemClock,
+    Threads,
+    new_id,
+    open_log,
+    the_step_itself,
+)
 from zart_core.hosts.pump import Pump
 from zart_core.hosts.recovery import Recovery
 from zart_core.hosts.relatives import OWN_KEY, new_execution
 from zart_core.hosts.requests import Requests, own_key
 from zart_core.hosts.results import Results
 from zart_core.hosts.suspects import Suspects
-from zart_core.hosts.threads import DaemonExecutor
+from zart_core.hosts.threads import DaemonThreads
 from zart_core.hosts.writer import Writer
 from zart_core.interpreter import CODEC
 from zart_core.policies import Duration, seconds
@@ -85,18 +96,25 @@ class AsyncEngine:
         build: str = "",
         max_live: int = 10_000,
         max_concurrent_steps: int = 64,
+        threads: Threads | None = None,
+        lots: Lots = LOTS,
+        cast: Callable[[StepCall], Part] = the_step_itself,
     ) -> None:
         self.log = log
         self.owns_log = owns_log
         self.owns_loop = owns_loop
         self.registry = registry
         self.resources = dict(resources or {})
-        self.readers = DaemonExecutor("zart-reader")
+        self.threads = threads or DaemonThreads()
+        self.lots = lots
+        self.cast = cast
+        """Who plays a step: as a rule its own function."""
+        self.readers = self.threads.executor("zart-reader")
         self.clock = clock or SystemClock()
         self.codec = codec or CODEC
         self.build = build
         self.max_live = max_live
-        self.worker = new_id(self.clock.now())
+        self.worker = new_id(self.clock.now(), lots)
         self.loop = asyncio.get_running_loop()
         self.live: OrderedDict[str, Live] = OrderedDict()
         """Executions in memory, the least recently used first."""
@@ -108,7 +126,7 @@ class AsyncEngine:
         self.requests = Requests(self)
         self.results = Results(self)
         self.pump = Pump(self)
-        self.writer = Writer(log, self.loop, self.pump.is_alone)
+        self.writer = Writer(log, self.loop, self.threads, self.pump.is_alone)
         self.tried: dict[str, Defect] = {}
         """Parked executions that the code at hand does not fit, and why."""
         self.code = 0
@@ -285,7 +303,7 @@ class AsyncEngine:
             raise UnknownWorkflow(
                 f"another workflow is registered under the name '{workflow.name}'; register this one"
             )
-        name = new_id(self.clock.now()) if id is None else checked_name(id, "id")
+        name = new_id(self.clock.now(), self.lots) if id is None else checked_name(id, "id")
         payload, _ = encoded_input(self.codec, workflow, input)
         now = self.clock.now()
         new = new_execution(

@@ -6,17 +6,20 @@ Rule 1: every outside thing has a simulated twin of the same shape in `zart_core
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import importlib.metadata
 import random
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from zart_core.context import SCENE, Context, Scene
 from zart_core.errors import InvalidUse, UnknownStore
 from zart_core.log import EventLog
 from zart_core.records import record
 from zart_core.steps import StepFunction
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -79,6 +82,24 @@ class StepCall:
     """When this attempt's own countdown ends (PER_ATTEMPT), in seconds since the epoch."""
 
 
+class Part(Protocol):
+    """What is called for an attempt: the step itself, or what stands in for it."""
+
+    @property
+    def is_async(self) -> bool:
+        """Whether `call` gives an awaitable."""
+        ...
+
+    def call(self, values: list[Any]) -> Any:
+        """Call it with one value for each parameter of the step."""
+        ...
+
+
+def the_step_itself(call: StepCall) -> Part:
+    """Who plays a step unless somebody stands in: its own function."""
+    return call.function
+
+
 class StepRunner(Protocol):
     """Carries out attempts of steps, one after the other, for a synchronous host."""
 
@@ -105,6 +126,30 @@ class DirectRunner:
         deadline = call.context.deadline
         async with asyncio.timeout(None if deadline is None else max(0.0, deadline - call.context.now)):
             return await call.function.call(call.values)
+
+
+class Lane(Protocol):
+    """Makes one call at a time where it may block."""
+
+    def run(self, work: Callable[[], T], done: Callable[[T], None]) -> None:
+        """Call `work` away from the loop, and `done` on the loop with what it gave; nothing runs in it yet."""
+        ...
+
+    def stop(self) -> None:
+        """Let what runs end; nothing comes after it."""
+        ...
+
+
+class Threads(Protocol):
+    """Where calls go that may block."""
+
+    def executor(self, name: str) -> concurrent.futures.Executor:
+        """One for many calls at once."""
+        ...
+
+    def lane(self, name: str, loop: asyncio.AbstractEventLoop) -> Lane:
+        """One for a call at a time, whose outcomes come back on the loop."""
+        ...
 
 
 def open_log(url: str, durability: str = "power") -> EventLog:

@@ -6,7 +6,9 @@ the process too (R11).
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -14,6 +16,8 @@ from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+STOP_S = 5.0
+"""How long a call that is under way is waited for when its lane is stopped."""
 
 
 class DaemonExecutor(concurrent.futures.Executor):
@@ -69,3 +73,48 @@ class DaemonExecutor(concurrent.futures.Executor):
             if not self.closed:
                 self.closed = True
                 self.work.put(None)
+
+
+class DaemonLane:
+    """A daemon thread that makes one call after the other."""
+
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.wanted = threading.Semaphore(0)
+        self.job: tuple[Callable[[], Any], Callable[[Any], None]] | None = None
+        self.thread = threading.Thread(target=self.serve, name=name, daemon=True)
+        self.thread.start()
+
+    def run(self, work: Callable[[], T], done: Callable[[T], None]) -> None:
+        """See Lane."""
+        self.job = work, done
+        self.wanted.release()
+
+    def serve(self) -> None:
+        """Make calls until there will be no more."""
+        while True:
+            self.wanted.acquire()
+            job, self.job = self.job, None
+            if job is None:
+                return
+            work, done = job
+            outcome = work()
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and who wanted to know with it
+                self.loop.call_soon_threadsafe(done, outcome)
+
+    def stop(self) -> None:
+        """See Lane."""
+        self.wanted.release()
+        self.thread.join(STOP_S)
+
+
+class DaemonThreads:
+    """The threads of this process."""
+
+    def executor(self, name: str) -> concurrent.futures.Executor:
+        """See Threads."""
+        return DaemonExecutor(name)
+
+    def lane(self, name: str, loop: asyncio.AbstractEventLoop) -> DaemonLane:
+        """See Threads."""
+        return DaemonLane(name, loop)

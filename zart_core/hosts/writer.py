@@ -6,33 +6,37 @@ Rule 1: one commit at a time; while it runs, the next group gathers.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias
 
 from zart_core.errors import InvalidUse, StoreFailed
+from zart_core.hosts.ports import Threads
 from zart_core.log import Appended, EventLog, Rejected, Unknown, Write
 
 GROUP_MAX = 1000
 """Writes in one commit at the most."""
-STOP_S = 5.0
-"""How long a commit that is under way is waited for when the engine closes."""
 LOGGER = logging.getLogger("zart.engine")
 
 ON_LOOP_MAX_S = 0.005
 """A log whose last commit took longer than this is not written to on the loop."""
 
-Written = Callable[[list[Appended]], None]
+Written: TypeAlias = Callable[[list[Appended]], None]
+Group: TypeAlias = list[tuple[Sequence[Write], Written]]
 
 
 class Writer:
     """Appends for an event loop. `submit` never blocks; outcomes come back on the loop, in order."""
 
     def __init__(
-        self, log: EventLog, loop: asyncio.AbstractEventLoop, alone: Callable[[], bool] = lambda: False
+        self,
+        log: EventLog,
+        loop: asyncio.AbstractEventLoop,
+        threads: Threads,
+        alone: Callable[[], bool] = lambda: False,
     ) -> None:
         self.log = log
         self.loop = loop
@@ -46,12 +50,7 @@ class Writer:
         self.soon: asyncio.Handle | None = None
         """The next flush, while it is only announced."""
         self.failed: StoreFailed | None = None
-        self.wanted = threading.Semaphore(0)
-        self.group: list[tuple[Sequence[Write], Written]] | None = None
-        self.thread: threading.Thread | None = None
-        if log.blocking:
-            self.thread = threading.Thread(target=self.serve, name="zart-writer", daemon=True)
-            self.thread.start()
+        self.lane = threads.lane("zart-writer", loop) if log.blocking else None
 
     def submit(self, writes: Sequence[Write], written: Written) -> None:
         """Write these in one commit, with others perhaps, and call `written` with their outcomes."""
@@ -70,19 +69,29 @@ class Writer:
         if self.soon is not None:
             self.soon.cancel()
             self.soon = None
-        group: list[tuple[Sequence[Write], Written]] = []
+        group: Group = []
         count = 0
         while self.queue and (not group or count + len(self.queue[0][0]) <= GROUP_MAX):
             item = self.queue.popleft()
             group.append(item)
             count += len(item[0])
-        if self.thread is None or (len(group) == 1 and self.lately_s < ON_LOOP_MAX_S and self.alone()):
-            self.finish(group, self.append(group))
+        if self.lane is None or (len(group) == 1 and self.lately_s < ON_LOOP_MAX_S and self.alone()):
+            self.append_here(group)
         else:
-            self.group = group
-            self.wanted.release()
+            self.lane.run(partial(self.append, group), partial(self.finish, group))
 
-    def append(self, group: list[tuple[Sequence[Write], Written]]) -> list[Appended] | StoreFailed:
+    def append_here(self, group: Group) -> None:
+        """One commit on the loop; should it be interrupted, who waits for it learns that it may be in the log (F27)."""
+        try:
+            outcomes = self.append(group)
+        except BaseException as error:
+            why = Unknown(f"interrupted: {type(error).__name__}")
+            unknown: list[Appended] = [why for writes, _ in group for _ in writes]
+            self.loop.call_soon(self.finish, group, unknown)
+            raise
+        self.finish(group, outcomes)
+
+    def append(self, group: Group) -> list[Appended] | StoreFailed:
         """One commit. Weather makes every outcome of the group Unknown; a store that failed fails for good.
 
         What the store refuses at its edge is found by writing each caller's part by itself: it hinders no other (I8).
@@ -108,20 +117,7 @@ class Writer:
         finally:
             self.lately_s = time.perf_counter() - began
 
-    def serve(self) -> None:
-        """The writer thread: one group after the other."""
-        while True:
-            self.wanted.acquire()
-            group, self.group = self.group, None
-            if group is None:
-                return
-            outcomes = self.append(group)
-            with contextlib.suppress(RuntimeError):  # the loop is gone, and who wanted to know with it
-                self.loop.call_soon_threadsafe(self.finish, group, outcomes)
-
-    def finish(
-        self, group: list[tuple[Sequence[Write], Written]], outcomes: list[Appended] | StoreFailed
-    ) -> None:
+    def finish(self, group: Group, outcomes: list[Appended] | StoreFailed) -> None:
         """Back on the loop: tell each caller, and start the next group."""
         self.busy = False
         if isinstance(outcomes, StoreFailed):
@@ -149,6 +145,5 @@ class Writer:
 
     def stop(self) -> None:
         """End the thread; nothing may be submitted any more."""
-        if self.thread is not None:
-            self.wanted.release()
-            self.thread.join(STOP_S)
+        if self.lane is not None:
+            self.lane.stop()
