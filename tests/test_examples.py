@@ -21,6 +21,12 @@ SAYS = {
     "brewery_finder": ["Alt (pub)", "Zwickl (micro)", "/zip/97209", "/zip/97209", "/breweries/portland"],
     "children": ["100 children: 328350"],
     "counter": ["2000 events counted", "events in the history of the last run"],
+    "deploy": [
+        "diverges at 8 cuts, the first after event 4 (step 'charge')",
+        "marker 'screening' answers 1 at 8 cuts, 2 at 9 cuts; it is needed",
+        "parked, not failed: 'screen' is taken out here, or guarded with zart.version(...)",
+        "goes on: txn-42 1Z999",
+    ],
     "durable_loops": ["Q3 is below its target", "Summary(total=4, flagged=1", "notify-2 process-report-3"],
     "durable_sleep": ["sleeps (nap)", "slept 1."],
     "error_handling": [

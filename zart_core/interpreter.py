@@ -253,6 +253,11 @@ class Execution:
             return None
         return self.started.deadline
 
+    @property
+    def versions(self) -> Mapping[str, int]:
+        """The answers that version markers have got so far, by name (R23)."""
+        return self._branches.versions
+
     def listens(self, event: str) -> bool:
         """Whether a wait for this event is pending that no delivery was taken for."""
         return bool(self._listeners.get(event))
@@ -822,6 +827,10 @@ class Execution:
         self.broken = Defect(f"{self._title()} was used to explain a divergence")
         self._settle(head, None, None)
         return self.wanted_names()
+
+    def suppose_version(self, name: str, number: int) -> None:
+        """Give a version marker its answer before anything is applied, whatever the log says; for explanations only."""
+        self._branches.versions[name] = number
 
     def _diverged(self, event: Event | None, head: Want | None, why: str = "") -> Diverged:
         return wording.diverged(self._title(), self.position, event, head, list(self._nodes.values()), why)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zart_core.deploys.checking import DeployReport, Verdict, check_deploy
+    from zart_core.deploys.upgrading import Cut, UpgradeReport, check_upgrade
     from zart_core.testing.clock import VirtualClock
     from zart_core.testing.contract import StoreContract
     from zart_core.testing.crashes import ALL_POINTS, explore_crashes
@@ -26,6 +27,7 @@ __all__ = [
     "ALL_POINTS",
     "Cancel",
     "CrashReport",
+    "Cut",
     "DeployReport",
     "FaultyStore",
     "Place",
@@ -39,10 +41,12 @@ __all__ = [
     "StoreContract",
     "TearingPlace",
     "Terminate",
+    "UpgradeReport",
     "Verdict",
     "Violation",
     "VirtualClock",
     "check_deploy",
+    "check_upgrade",
     "explore_crashes",
     "run",
     "seeded",
@@ -52,6 +56,7 @@ MODULES = {
     "ALL_POINTS": "crashes",
     "Cancel": "world",
     "CrashReport": "report",
+    "Cut": ".deploys.upgrading",
     "DeployReport": ".deploys.checking",
     "FaultyStore": "faulty",
     "Place": "world",
@@ -65,10 +70,12 @@ MODULES = {
     "StoreContract": "contract",
     "TearingPlace": "world",
     "Terminate": "world",
+    "UpgradeReport": ".deploys.upgrading",
     "Verdict": ".deploys.checking",
     "Violation": "report",
     "VirtualClock": "clock",
     "check_deploy": ".deploys.checking",
+    "check_upgrade": ".deploys.upgrading",
     "explore_crashes": "crashes",
     "run": "running",
     "seeded": "faulty",
