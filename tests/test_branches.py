@@ -675,3 +675,119 @@ def test_replay_closes_what_it_opened_when_it_fails(play):
     with pytest.raises(zart.Diverged):
         zart.replay(plain(w), log)
     assert ran == ["closed"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
+def test_closing_lets_the_end_of_the_process_through(play, stop):
+    """F27: what `finally` code raises has nobody to tell, but an interruption of the process is not swallowed."""
+    ran = []
+
+    def noisy():
+        try:
+            yield from do("x")
+        finally:
+            ran.append("noisy")
+            raise ValueError("nobody hears this")
+
+    def stopping():
+        try:
+            yield from do("y")
+        finally:
+            ran.append("stopping")
+            raise stop
+
+    def w():
+        yield from zart.gather(stopping(), noisy())
+
+    run = play(plain(w)).start()
+    with pytest.raises(stop):
+        run.close()
+    assert ran == ["noisy", "stopping"]
+
+
+def test_a_branch_that_is_struck_before_it_could_go_on_resumes_once(play):
+    """One fact wakes two branches; the first ends the second, which sees Cancelled and not the value."""
+    seen = []
+
+    def listener(task):
+        try:
+            seen.append((yield from zart.wait([task])))
+        except zart.Cancelled:
+            seen.append("cancelled")
+
+    def w():
+        task = yield from zart.schedule(do("x"))
+        ended = yield from zart.schedule(do("end"))
+        other = yield from zart.schedule(listener(task))
+        yield from zart.wait([ended])
+        yield from zart.wait([task])
+        yield from other.cancel()
+        yield from do("after")
+
+    def first_in_line():
+        task = yield from zart.schedule(do("x"))
+        other = yield from zart.schedule(waker(task))
+        yield from zart.wait([other])
+
+    def waker(task):
+        other = yield from zart.schedule(listener(task))
+        yield from zart.wait([task])
+        yield from other.cancel()
+
+    run = play(plain(first_in_line)).start().done("do-x", "v")
+    assert (seen, run.history[-1]) == (["cancelled"], "completed null")
+    seen.clear()
+    play(plain(w)).start().done("do-end").done("do-x", "v")
+    assert seen == [["v"]]
+
+
+def test_what_is_scheduled_inside_a_wait_counts_as_the_thing_itself(play):
+    """`wait([schedule(x)])` is `wait([x])`."""
+
+    def w():
+        return (yield from zart.wait([zart.schedule(do("a")), do("b")]))
+
+    run = play(plain(w)).start().done("do-b", 2).done("do-a", 1)
+    assert (run.result, run.execution.unobserved()) == ([1, 2], [])
+
+
+def test_what_runs_beside_a_shield_is_cancelled_at_once(play):
+    """R18: only the shield itself is waited for; what was started beside it unwinds meanwhile."""
+
+    def shielded():
+        yield from do("x")
+        return "kept"
+
+    def w():
+        yield from zart.schedule(do("beside"))
+        kept = yield from zart.shield(shielded())
+        yield from do(kept)
+
+    run = play(plain(w)).start().cancel()
+    assert run.history[-1] == "do-beside cancelled"
+    run.done("do-x")
+    assert run.history[-1] == "cancelled: Cancelled: stop"
+
+
+def test_an_async_function_that_is_yielded_says_that_only_steps_are_async(play):
+    """R12: a coroutine and an asynchronous generator alike."""
+
+    async def coroutine():
+        return 1
+
+    async def generator():
+        yield 1
+
+    def yielding(thing):
+        def w():
+            yield thing
+
+        return w
+
+    for make in (coroutine, generator):
+        thing = make()
+        workflow = plain(yielding(thing))
+        with pytest.raises(zart.NotACommand, match=r"only steps may be async: decorate the function with"):
+            play(workflow).start()
+        if make is coroutine:
+            thing.close()

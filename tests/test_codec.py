@@ -535,6 +535,50 @@ def test_errors_that_resist():
     CODEC.encode_event(Closed(Status.FAILED, 1.0, failure=CODEC.failure_of(ValueError("\ud800"))))
 
 
+def test_errors_whose_notes_raise():
+    """A traceback that cannot be formatted says so, and the failure is recorded all the same."""
+
+    class Bad(Exception):
+        @property
+        def __notes__(self) -> list[str]:
+            raise RuntimeError("no")
+
+    assert CODEC.failure_of(Bad("a")).traceback == "<it cannot be formatted: RuntimeError>"
+
+
+def test_fields_that_a_log_makes_up():
+    """A log may say anything: no special attribute is set, and what does not fit becomes StepFailed (F22)."""
+    name = f"{__name__}.InsufficientFunds"
+    sound = CODEC.failure_of(InsufficientFunds(Decimal(1), Decimal(3)), (InsufficientFunds,))
+    assert sound.fields is not None
+    forged = attrs.evolve(sound, fields=sound.fields.replace('"fields":{', '"fields":{"__class__":"x",'))
+    assert type(CODEC.error_of(forged, (InsufficientFunds,), step="s")) is InsufficientFunds
+    for fields in ("", "[" * 100_000, '{"args":[],"fields":{"balance":[]}}', "5"):
+        failure = Failure("answer", name, "m", fields=fields)
+        assert type(CODEC.error_of(failure, (InsufficientFunds,), step="s")) is errors.StepFailed
+    for fields in ("[", "[" * 100_000, "5"):
+        assert str(CODEC.error_of(Failure("lost", "StepLost", "", fields=fields), step="s")) == str(
+            errors.StepLost("s")
+        )
+
+
+def test_a_declared_family_is_searched_once():
+    """Two declared classes with a common subclass: it comes back as itself."""
+
+    class First(Exception): ...
+
+    class Second(Exception): ...
+
+    class Both(First, Second): ...
+
+    class Stranger(Exception): ...
+
+    failure = CODEC.failure_of(Both("x"), (First, Second))
+    assert type(CODEC.error_of(failure, (First, Second), step="s")) is Both
+    other = CODEC.failure_of(Stranger("x"), (Stranger,))
+    assert type(CODEC.error_of(other, (First, Second), step="s")) is errors.StepFailed
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 import zart_core as zart
+from zart_core import wording
+from zart_core.branches import Closing, Node, Taking, Withdrawal, site_of
 from zart_core.divergence import nearest_fit, replay_explained
 
 
@@ -155,6 +157,79 @@ def test_made_up_answers_that_do_not_suit_say_nothing(play):
         diverged = error
     assert diverged is not None
     assert (diverged.yielded, diverged.nearest) == ("step 'do-x'", "")
+
+
+def test_made_up_answers_that_lead_to_a_defect_say_nothing(play):
+    """The made-up answer may bring out another mistake of the code: the first error is still the one that is told."""
+
+    @zart.workflow("w")
+    def w():
+        yield from do("a")
+        yield from do("x")
+        yield from do("a")
+
+    with pytest.raises(zart.Diverged) as caught:
+        replay_explained(w, log_of(play, "a", "b", "c"))
+    assert (caught.value.yielded, caught.value.nearest) == ("step 'do-x'", "")
+
+
+def test_a_decision_that_is_missing_is_no_command_to_take_out(play):
+    """Where the code first wants a loser cancelled, no command stands in the log's way."""
+
+    def w(last):
+        @zart.workflow("w")
+        def w():
+            first = yield from zart.schedule(do("a"))
+            yield from zart.gather(first_of(first), beside(first, last))
+
+        return w
+
+    def first_of(first):
+        yield from zart.race(first, do("b"))
+
+    def beside(first, last):
+        yield from zart.wait([first])
+        yield from do(last)
+
+    run = play(w("c")).start().done("do-a")
+    assert run.history[-2:] == ["do-b cancelled", "step do-c"]
+    log = [*run.log[:-2], run.log[-1]]
+    with pytest.raises(zart.Diverged) as caught:
+        replay_explained(w("x"), log)
+    assert (caught.value.yielded, caught.value.nearest) == ("the cancellation of step 'do-b'", "")
+
+
+def test_each_event_and_each_want_has_words():
+    """R21: both sides are named whatever they are, and only a command has a place in the source."""
+    where = (test_names_alone_tell_much.__code__, 0, globals())
+    node = Node(None, "step", "do-a", None, where)
+    node.seq = 4
+    site = site_of(where)
+    failure = zart.Failure("error", "E", "m")
+    recorded = {
+        "step 'do-a'": zart.Issued(4, "step", "do-a", 1.0),
+        "the outcome of command 4 (Done)": zart.Resolved(4, zart.Done(b"1"), 1.0),
+        "delivery 2 of event 'e'": zart.Delivered(2, "e", b"1", 1.0),
+        "an interruption (deadline)": zart.Interrupted("deadline", 1.0),
+        "the end of the run (failed)": zart.Closed(zart.Status.FAILED, 1.0, failure=failure),
+        "Retried": zart.Retried(4, 0, failure, 2.0, 1.0),
+        "nothing more: the log ends here": None,
+    }
+    yielded = {
+        "step 'do-a'": (node, site),
+        "the cancellation of step 'do-a'": (Withdrawal(node), site),
+        "step 'do-a' taking delivery 2": (Taking(node, 2), site),
+        "the end of the run (completed)": (Closing(zart.Status.COMPLETED), None),
+    }
+    for words, event in recorded.items():
+        error = wording.diverged("it", 7, event, node, [])
+        assert (error.position, error.recorded, error.recorded_site) == (7, words, None)
+    for words, (want, place) in yielded.items():
+        error = wording.diverged("it", 7, None, want, [])
+        assert (error.yielded, error.yielded_site) == (words, place)
+    assert wording.diverged("it", 7, None, None, []).yielded == "nothing"
+    waiting = wording.diverged("it", 7, None, None, [node] * 4)
+    assert waiting.yielded == "nothing: it waits for step 'do-a', step 'do-a', step 'do-a'"
 
 
 def test_names_alone_tell_much():

@@ -627,6 +627,66 @@ def test_a_held_interruption_takes_effect_when_the_code_fits_again(play):
     ]
 
 
+def test_facts_held_beside_a_captured_value_wait_for_it(play):
+    """R20: what is captured after one held fact is evaluated before the next one takes effect."""
+
+    def w():
+        a = yield from zart.schedule(do("a"))
+        b = yield from zart.schedule(do("b"))
+        yield from zart.wait([a])
+        number = yield from zart.capture("c", lambda: 5, int)
+        return [number, *(yield from zart.wait([b]))]
+
+    run = play(plain(waiting_for_two)).start()
+    run.log += [run.outcome(f"do-{name}", zart.Done(b"1"), held=True) for name in "ab"]
+    resumed = run.replayed(plain(w))
+    resumed.captures = False
+    resumed.answer()
+    assert (resumed.history[5:], sorted(resumed.execution.pending)) == (["capture c"], [1, 2])
+    resumed.captures = True
+    assert resumed.answer().result == [5, 1]
+    assert resumed.history[5:] == ["capture c", "c = 5", "completed [5,1]"]
+
+
+def test_a_held_outcome_that_was_overtaken_is_ignored(play):
+    """F14: an earlier one of the held facts led to its command's cancellation."""
+
+    def w():
+        a = yield from zart.schedule(do("a"))
+        b = yield from zart.schedule(do("b"))
+        yield from zart.wait([a])
+        yield from b.cancel()
+        yield from do("c")
+
+    run = play(plain(waiting_for_two)).start()
+    run.log += [run.outcome(f"do-{name}", zart.Done(b"1"), held=True) for name in "ab"]
+    resumed = run.replayed(plain(w)).answer()
+    assert resumed.history[5:] == ["do-b cancelled", "step do-c"]
+    assert resumed.execution.ignored == 1
+
+
+def test_a_marker_before_held_facts_is_passed_without_losing_them(play):
+    """R20, R23: a log that went on with another command answers the marker, and the held facts still count."""
+
+    def w(marked):
+        def w():
+            a = yield from zart.schedule(do("a"))
+            b = yield from zart.schedule(do("b"))
+            yield from zart.wait([a])
+            number = (yield from zart.version("m", 2)) if marked else 1
+            yield from do("c")
+            return [number, *(yield from zart.wait([b]))]
+
+        return plain(w)
+
+    run = play(plain(waiting_for_two)).start()
+    run.log += [run.outcome(f"do-{name}", zart.Done(b"1"), held=True) for name in "ab"]
+    old = run.replayed(w(False)).answer()
+    assert old.history[5:] == ["step do-c"]
+    resumed = play(w(True)).add(*old.log).done("do-c")
+    assert (resumed.result, resumed.history) == ([1, 1], old.done("do-c").history)
+
+
 # ---------------------------------------------------------------- version markers (R23)
 
 
@@ -917,6 +977,7 @@ def test_strict_judges_arguments_too(play):
 
     run = play(w("one")).start().done("x")
     assert run.replayed(w("two")).execution.status is zart.Status.COMPLETED
+    assert run.replayed(strict=True).execution.status is zart.Status.COMPLETED
     with pytest.raises(zart.Diverged, match="the arguments differ"):
         run.replayed(w("two"), strict=True)
 
@@ -935,3 +996,121 @@ def test_the_record_of_progress_is_what_the_log_says(play):
     assert (progress.attempt, progress.began, progress.taken_over, progress.crashes) == (1, True, True, 2)
     assert attrs.asdict(progress)["deadline"] == 30.0
     assert timedelta(seconds=progress.retry_at) == timedelta(seconds=7)
+
+
+def test_a_fact_passes_a_marker_that_is_younger_than_the_log(play):
+    """R23: the old code went on waiting where the new one asks for a version: the next fact answers it with 1."""
+
+    def w(marked):
+        def w():
+            a = yield from zart.schedule(do("a"))
+            number = (yield from zart.version("m", 2)) if marked else 1
+            event = yield from zart.wait_for_event("e", int)
+            return [number, event, *(yield from zart.wait([a]))]
+
+        return plain(w)
+
+    def waits_only():
+        yield from do("a")
+
+    run = play(plain(waits_only)).start().began("do-a").deliver("e", b"7")
+
+    def waits_later():
+        a = yield from zart.schedule(do("a"))
+        number = yield from zart.version("m", 2)
+        yield from zart.wait([a])
+        return number
+
+    resumed = run.replayed(plain(waits_later)).done("do-a", 1)
+    assert (resumed.result, resumed.execution.untaken()) == (1, [("e", b"7")])
+    with pytest.raises(zart.Diverged, match="yielded:  event 'e\\[1\\]'"):
+        run.replayed(w(True))
+
+
+def test_a_result_is_there_when_the_run_completed(play):
+    """Asking too early says how the run stands; each pending command tells where it stands in the code."""
+
+    def w():
+        yield from do("x")
+
+    run = play(plain(w)).start()
+    with pytest.raises(zart.LogCorrupt, match=r"execution 'an-id' .* has no result: it is running"):
+        _ = run.result
+    assert str(run.execution.site(0)).endswith("<locals>.w, line +1")
+    assert run.cancel().execution.status is zart.Status.CANCELLED
+    with pytest.raises(zart.LogCorrupt, match="has no result: it is cancelled"):
+        _ = run.result
+
+
+def test_an_input_that_no_longer_decodes_is_a_divergence(play):
+    """R20: the type of the input has changed; nothing is written, and the message says what to do."""
+
+    @zart.workflow("w")
+    def w(n: int):
+        yield from do(str(n))
+
+    with pytest.raises(zart.Diverged, match="event 0: the input no longer decodes to <class 'int'>"):
+        play(w).start(b'"text"')
+
+
+def test_what_was_settled_within_the_turn_is_not_missing_from_a_log(play):
+    """P6: a command that was forgotten before it was issued is no command that the log lacks."""
+
+    def w():
+        task = yield from zart.schedule(do("a"))
+        yield from task.cancel()
+        yield from do("b")
+
+    run = play(plain(w)).start()
+    assert run.history == ["started", "step do-b"]
+    run.replayed()
+
+    def two():
+        a = yield from zart.schedule(do("a"))
+        b = yield from zart.schedule(do("b"))
+        yield from zart.wait([b])
+        c = yield from zart.schedule(do("c"))
+        yield from c.cancel()
+        yield from zart.wait([a])
+
+    assert play(plain(two)).start().done("do-b").replayed().history[-1] == "do-b = null"
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, MemoryError])
+def test_the_end_of_the_process_is_no_outcome(play, stop):
+    """F27: an interruption of the process that strikes in a workflow or its on_failure ends no run."""
+
+    def w():
+        yield from do("x")
+        raise stop
+
+    def handler(_, error):
+        raise stop
+
+    def fails():
+        yield from do("x")
+        raise ValueError("v")
+
+    for workflow in (plain(w), plain(fails, on_failure=handler)):
+        run = play(workflow).start()
+        log = list(run.log)
+        with pytest.raises(stop):
+            run.done("do-x")
+        assert run.log == log
+        with pytest.raises(stop):
+            run.execution.apply(zart.Noted("n", 9.0))
+
+
+def test_a_captured_value_has_the_type_that_is_asked_for(play):
+    """R9: the type given, else the one that the function declares, if need be in a string, else any."""
+
+    def declared() -> tuple[int, ...]:
+        return (1,)
+
+    def w():
+        given = yield from zart.capture("given", lambda: (1, 2), list[int] | tuple[int, ...])
+        known = yield from zart.capture("known", declared)
+        free = yield from zart.capture("free", lambda: {1})
+        return [repr(given), repr(known), repr(free)]
+
+    assert play(plain(w)).start().result == ["(1, 2)", "(1,)", "{1}"]

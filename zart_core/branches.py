@@ -81,7 +81,7 @@ class Node:
         "where",
     )
 
-    def __init__(self, command: Any, kind: str, name: str, owner: Branch | None, where: Where | None) -> None:
+    def __init__(self, command: Any, kind: str, name: str, owner: Branch | None, where: Where) -> None:
         self.command = command
         self.kind = kind
         self.name = name
@@ -225,7 +225,7 @@ class Branches:
     def __init__(self, release: Callable[[Node], None]) -> None:
         self.queue: deque[Branch] = deque()
         self.wanted: deque[Want] = deque()
-        self.names: dict[str, Where | None] = {}
+        self.names: dict[str, Where] = {}
         self.numbers: dict[str, int] = {}
         self.versions: dict[str, int] = {}
         self.unobserved: dict[Node, None] = {}
@@ -259,6 +259,9 @@ class Branches:
             raise NotACommand(
                 "a flow was given twice: call the generator function once for each time it should run"
             )
+        if where is None:
+            frame: Any = gen.gi_frame  # never None: it has not begun
+            where = gen.gi_code, 0, frame.f_globals
         node = Node(None, "flow", gen.__name__, owner, where)
         node.branch = branch = Branch(gen, node, prefix, shielded)
         self.open_branches[gen] = branch
@@ -642,7 +645,7 @@ def forgo(command: Any) -> None:
 def position(branch: Branch) -> tuple[object, Where]:
     """What the innermost flow delegates to, if that is no command and no flow; and where it stands."""
     gen = branch.gen
-    if gen.gi_code in OWN_CODE and branch.node.where is not None:
+    if gen.gi_code in OWN_CODE:
         return None, branch.node.where  # a command in place of a flow, as in scope("a", step())
     while True:
         inner = gen.gi_yieldfrom
@@ -658,10 +661,8 @@ def position(branch: Branch) -> tuple[object, Where]:
     return inner, (frame.f_code, frame.f_lasti, frame.f_globals)
 
 
-def site_of(where: Where | None) -> Site:
+def site_of(where: Where) -> Site:
     """A position as something to store and to show."""
-    if where is None:
-        return Site("?", "?", 0)
     code, instruction, names = where
     return site_in(code, instruction, str(names.get("__name__", "?")))
 

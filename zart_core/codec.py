@@ -180,18 +180,13 @@ def _encoder(form: Form, what: str) -> Encode:
     def encode(value: Any) -> bytes:
         try:
             plain = form.write(value)
+            data = _bytes(plain)
         except Unfit as unfit:
             raise _encode_error(unfit, what) from unfit.__cause__
         except RecursionError:
             raise _encode_error(Unfit(TOO_DEEP, "flatten it"), what) from None
         except Exception as error:  # a property or a hook of the user may raise anything
             raise _encode_error(Unfit(f"{type_name(type(error))} while it was read"), what) from error
-        try:
-            data = _dump(plain)
-        except RecursionError:
-            raise _encode_error(Unfit(TOO_DEEP, "flatten it"), what) from None
-        except ValueError:
-            raise _encode_error(_undumpable(plain), what) from None
         if len(data) > DEPTH_MAX and data.count(b"[") + data.count(b"{") > DEPTH_MAX and _too_deep(plain):
             raise _encode_error(Unfit(TOO_DEEP, "flatten it"), what)
         if len(data) > PAYLOAD_BYTES_MAX:
@@ -202,6 +197,14 @@ def _encoder(form: Form, what: str) -> Encode:
         return data
 
     return encode
+
+
+def _bytes(plain: Any) -> bytes:
+    """Plain data as JSON. Raises Unfit where the data holds what JSON cannot."""
+    try:
+        return _dump(plain)
+    except ValueError:
+        raise _undumpable(plain) from None
 
 
 def _encode_error(unfit: Unfit, what: str) -> EncodeError:
@@ -260,7 +263,7 @@ def _decoder(form: Form, what: str) -> Decode:
     def decode_fast(data: bytes) -> Any:
         try:
             return native(data)
-        except (msgspec.DecodeError, ValueError, RecursionError):
+        except (msgspec.DecodeError, ValueError, TypeError, RecursionError):
             return decode(data)  # there is a nan after all; or it finds out where the error is
 
     return decode_fast

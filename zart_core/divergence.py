@@ -101,7 +101,7 @@ def nearest_by_supposing(
     execution = replay(workflow, prefix, codec=codec)
     try:
         following = execution.suppose_first_wanted()
-    except Exception:  # noqa: BLE001  # the made-up answer did not suit the workflow: nothing can be said
+    except Exception:  # noqa: BLE001  # no command comes first, or the made-up answer did not suit: nothing can be said
         return ""
     finally:
         execution.close()

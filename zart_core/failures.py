@@ -170,7 +170,7 @@ def error_of(failure: Failure, declared: Classes, shapes: Shapes, step: str) -> 
             return errors.ExecutionConflict(of, message, failure)
         case "cancelled":
             return errors.Cancelled(message)
-        case "deadline":
+        case _:
             return errors.DeadlineExceeded(message)
 
 

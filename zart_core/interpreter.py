@@ -68,6 +68,7 @@ from zart_core.events import (
     Status,
     Taken,
 )
+from zart_core.steps import annotations_of
 from zart_core.workflows import Workflow
 
 CODEC = Codec()
@@ -556,7 +557,7 @@ class Execution:
                     self._forget_listener(node, issued.of)
             case Taken():
                 value, error = self._take(node, issued, outcome.n)
-            case Cancellation():
+            case _:
                 error = Cancelled(outcome.reason)
         self._settle(node, value, error)
 
@@ -773,7 +774,7 @@ class Execution:
                 return Resolved(want.node.seq, Cancellation(), self.now)
             case Taking():
                 return Resolved(want.node.seq, Taken(want.n), self.now)
-            case Closing():
+            case _:
                 return self._closed(want)
 
     def _closed(self, want: Closing) -> Closed:
@@ -819,10 +820,11 @@ class Execution:
         """What the code would ask for next, were the first wanted command answered with None; spoils the execution.
 
         For explanations only: the answer is made up, so an empty list may mean that the workflow could not use it.
+        Raises a Defect when no command is wanted first, or the answer leads to one.
         """
         head = self._head()
         if not isinstance(head, Node):
-            return []
+            raise Defect(f"{self._title()} does not want a command first")
         self._wanted.popleft()
         self.broken = Defect(f"{self._title()} was used to explain a divergence")
         self._settle(head, None, None)
@@ -909,10 +911,12 @@ def declared_result(node: Node) -> Any:
 
 
 def capture_type(command: c.Capture[Any]) -> Any:
-    """The declared type of a captured value."""
+    """The declared type of a captured value. Raises InvalidUse when the function's annotation cannot be resolved."""
     if command.type is not None:
         return command.type
-    return getattr(command.fn, "__annotations__", {}).get("return", Any)
+    if "return" not in getattr(command.fn, "__annotations__", ()):
+        return Any
+    return annotations_of(command.fn)["return"]
 
 
 def arguments_of(codec: Codec, command: c.Step[Any]) -> bytes:

@@ -79,8 +79,6 @@ class Wait:
                 return [outcome_of(node) for node in self.nodes], None
             case "fail_fast" if self.first is not None:
                 return None, self.first.error
-            case "unwind":
-                return None, None
             case _:
                 return self.everything()
 

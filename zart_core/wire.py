@@ -189,15 +189,16 @@ def _retried_head(e: Retried) -> tuple[Head, bytes | None]:
 
 
 def _resolved_head(e: Resolved) -> tuple[Head, bytes | None]:
-    match e.outcome:
+    outcome = e.outcome
+    match outcome:
         case Done(payload):
             return ResolvedHead(e.seq, held=e.held), payload
         case Failed(failure):
             return ResolvedHead(e.seq, _failure_head(failure), held=e.held), None
         case Taken(n):
             return ResolvedHead(e.seq, taken=n, held=e.held), None
-        case Cancellation(reason):
-            return ResolvedHead(e.seq, cancelled=reason, held=e.held), None
+        case _:
+            return ResolvedHead(e.seq, cancelled=outcome.reason, held=e.held), None
 
 
 def _delivered_head(e: Delivered) -> tuple[Head, bytes | None]:
@@ -240,11 +241,6 @@ def encode_event(event: Event) -> Record:
     except ValueError:
         raise EncodeError(f"{cls.__name__} holds text with a lone surrogate", path=cls.__name__) from None
     return Record(cls.__name__, event.at, line if payload is None else line + b"\n" + payload)
-
-
-def encode_events(events: Sequence[Event]) -> list[Record]:
-    """The records of a turn."""
-    return [encode_event(event) for event in events]
 
 
 # ---------------------------------------------------------------- from records
@@ -359,11 +355,6 @@ def decode_events(records: Sequence[Record], id: str = "", run: int = 0, start: 
     except _TROUBLE as error:
         raise _corrupt(records[len(events)], place(id, run, start + len(events)), error) from None
     return events
-
-
-def decode_event(record: Record, id: str = "", run: int = 0, position: int = 0) -> Event:
-    """The event of one record. Raises LogCorrupt or FormatTooNew."""
-    return decode_events([record], id, run, position)[0]
 
 
 def place(id: str, run: int, position: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from zart_core.branches import Closing, Node, Taking, Want, Withdrawal, site_of
+from zart_core.branches import Node, Taking, Want, Withdrawal, site_of
 from zart_core.errors import DecodeError, Diverged, LogCorrupt
 from zart_core.events import Closed, Delivered, Event, Interrupted, Issued, Resolved, Site, Started, Status
 
@@ -120,7 +120,7 @@ def described_want(head: Want | None, pending: Sequence[Node]) -> str:
             return f"the cancellation of {head.node.title}"
         case Taking():
             return f"{head.node.title} taking delivery {head.n}"
-        case Closing():
+        case _:
             return f"the end of the run ({head.status})"
 
 

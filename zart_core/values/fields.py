@@ -58,7 +58,7 @@ def fields_of(declared: Any) -> list[Field]:
     given = _type_arguments(declared)
 
     def typed(name: str, fallback: Any = Any) -> Any:
-        return filled(hints.get(name, fallback), given)
+        return filled(hints.get(name, fallback), given.get(name, {}))
 
     if attrs.has(cls):
         return [
@@ -95,14 +95,23 @@ def _required(cls: Any, name: str, hint: Any) -> bool:
     return get_origin(hint) is typing_extensions.Required or name in cls.__required_keys__
 
 
-def _type_arguments(declared: Any) -> dict[Any, Any]:
-    """What each type variable of a generic class, and of its bases, stands for."""
+def _type_arguments(declared: Any) -> dict[str, Mapping[Any, Any]]:
+    """For each annotated name, what the type variables of the class that annotates it stand for.
+
+    One variable may stand for different types in a class and in its base, as in `class Pages(Page[list[T]])`.
+    """
     cls: Any = get_origin(declared) or declared
-    given: dict[Any, Any] = dict(zip(getattr(cls, "__parameters__", ()), get_args(declared), strict=False))
-    for base in getattr(cls, "__orig_bases__", ()):
-        if get_origin(base) not in (None, Generic, Protocol):
-            given.update(_type_arguments(filled(base, given)))
-    return given
+    given = dict(zip(getattr(cls, "__parameters__", ()), get_args(declared), strict=False))
+    names: dict[str, Mapping[Any, Any]] = {}
+    for base in reversed(cls.__dict__.get("__orig_bases__", cls.__bases__)):
+        if isinstance(get_origin(base) or base, type) and get_origin(base) not in (Generic, Protocol):
+            names.update(_type_arguments(filled(base, given)))
+    for name in typing_extensions.get_annotations(cls, format=typing_extensions.Format.STRING):
+        if name not in names or not typing_extensions.is_typeddict(
+            cls
+        ):  # a TypedDict repeats those of its bases
+            names[name] = given
+    return names
 
 
 def filled(declared: Any, given: Mapping[Any, Any]) -> Any:
