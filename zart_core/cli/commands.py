@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zart_core.cli import checking, reading, running
+from zart_core.cli import checking, debugging, reading, running
 from zart_core.cli import show as shown
 from zart_core.cli.exits import EXIT_CODES, OK, USAGE, Ended
 from zart_core.cli.texts import as_json, plain, say
@@ -43,6 +43,17 @@ Input = Annotated[
     typer.Argument(metavar="[INPUT_JSON]", help="The workflow's input as JSON; - reads it from stdin."),
 ]
 Reason = Annotated[str, typer.Option("--reason", help="Why; it is recorded.")]
+
+Modules = Annotated[list[str], typer.Argument(metavar="MODULE_OR_FILE...", help="Where the workflows are.")]
+Run = Annotated[int | None, typer.Option("--run", help="Which run; the current one by default.")]
+Hide = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hide",
+        metavar="NAME",
+        help="Hide values: of this variable, field, key or step, and what events hold without a name.",
+    ),
+]
 
 
 def invoke(arguments: list[str]) -> int | None:
@@ -158,6 +169,27 @@ def check(
     Nothing is claimed or written, and workers may go on meanwhile. The exit code is 5 when something would be parked.
     """
     return checking.check(modules, store, relaxed=relaxed, junit=junit, json=json)
+
+
+@app.command()
+def debug(
+    id: Id,
+    modules: Modules,
+    store: Store = "",
+    run: Run = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="K", help="Show the moment after K events (or first, last) and end.")
+    ] = None,
+    hide: Hide = None,
+    json: Json = False,
+) -> int:
+    """Go through a run event by event, forward and back: its code, its variables, what changed.
+
+    Works for runs that have ended, wait or are parked, also while workers run: nothing is claimed or written. Values
+    are shown. Commands are read from a pipe, too; help lists them. With --json one moment is printed, the last by
+    default.
+    """
+    return debugging.debug(id, modules, store, run, at, hide or [], json)
 
 
 @app.command()

@@ -50,6 +50,14 @@ def summary_of(log: stored.EventLog, id: str) -> stored.Summary:
     return summary
 
 
+def run_of(summary: stored.Summary, run: int | None) -> int:
+    """Give the number of a run, the current one by default. Raises InvalidUse for one that there is not."""
+    number = summary.run if run is None else run
+    if not 0 <= number <= summary.run:
+        raise InvalidUse(f"execution '{summary.id}' has the runs 0 to {summary.run}, not {number}")
+    return number
+
+
 def events_of(log: stored.EventLog, id: str, run: int, start: int = 0) -> list[Event]:
     """Give the events of a run from a position on, without its code."""
     return CODEC.decode_events(log.records(id, run, start), id, run, start)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from zart_core import log as stored
-from zart_core.cli.reading import events_of, summary_of
+from zart_core.cli.reading import events_of, run_of, summary_of
 from zart_core.cli.texts import (
     as_json,
     at,
@@ -20,7 +20,6 @@ from zart_core.cli.texts import (
     say,
     shortened,
 )
-from zart_core.errors import InvalidUse
 from zart_core.events import Closed, Event, Started
 from zart_core.hosts.explain import StepLine, explain, moment, steps_of
 
@@ -143,9 +142,7 @@ def ends_json(events: Sequence[Event]) -> dict[str, Any]:
 def history(log: stored.EventLog, id: str, run: int | None, json: bool) -> None:
     """Print the events of a run, one a line."""
     summary = summary_of(log, id)
-    number = summary.run if run is None else run
-    if not 0 <= number <= summary.run:
-        raise InvalidUse(f"execution '{id}' has the runs 0 to {summary.run}, not {number}")
+    number = run_of(summary, run)
     events = events_of(log, id, number)
     if json:
         facts = [{"position": n, **event_json(event)} for n, event in enumerate(events)]

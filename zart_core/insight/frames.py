@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias, cast
 import attrs
 
 from zart_core.branches import OWN_CODE, Branch, Ending, Node, site_of
-from zart_core.errors import Defect
+from zart_core.errors import Defect, StepFailed
 from zart_core.events import Site
 from zart_core.insight.values import HIDDEN, shown
 from zart_core.interpreter import Execution
@@ -42,6 +42,8 @@ class Local:
     """Its value, as one line of bounded, printable text."""
     state: State = "same"
     """How it compares with the moment one event before."""
+    before: str = ""
+    """What it was then, where it has changed."""
 
 
 @record
@@ -77,6 +79,8 @@ class Raised:
 
     error: str
     frames: tuple[Frame, ...]
+    traceback: str = ""
+    """Where the step raised that it comes from, as the log has it: several lines."""
 
 
 Key: TypeAlias = tuple[object, int, object]
@@ -139,6 +143,14 @@ def chain_of(gen: GeneratorType[Any, Any, Any]) -> Iterator[GeneratorType[Any, A
         inner = inner.gi_yieldfrom
 
 
+def live_frames(execution: Execution) -> Iterator[FrameType]:
+    """The frame objects of all that is live, and of the error that ends the run or parks it."""
+    for branch in list(execution._branches.open_branches.values()):
+        yield from (gen.gi_frame for gen in chain_of(branch.gen) if gen.gi_frame is not None)
+    for error in errors_of(execution):
+        yield from (frame for one in errors_in(error) for frame, _ in frames_of_error(one))
+
+
 def read(frame: FrameType, line: int, hide: Collection[str]) -> Frame:
     """A frame as data."""
     code = frame.f_code
@@ -180,7 +192,7 @@ def look_at_error(error: BaseException, hide: Collection[str]) -> list[tuple[Rai
         places = frames_of_error(one)
         frames = tuple(read(frame, line, hide) for frame, line in places)
         keys = tuple((number, depth, frame.f_code) for depth, (frame, _) in enumerate(places))
-        found.append((Raised(words_about(one), frames), keys))
+        found.append((Raised(words_about(one), frames, traceback_of(one)), keys))
     return found
 
 
@@ -194,8 +206,17 @@ def errors_in(error: BaseException) -> Iterator[BaseException]:
 
 def words_about(error: BaseException) -> str:
     """An error in one line, with what it came from."""
-    text = f"{type(error).__name__}: {shown(str(error))[1:-1]}"
-    return text if error.__cause__ is None else f"{text} (from {words_about(error.__cause__)})"
+    text, cause = f"{type(error).__name__}: {shown(str(error))[1:-1]}", error.__cause__
+    return text if cause is None or str(cause) in str(error) else f"{text} (from {words_about(cause)})"
+
+
+def traceback_of(error: BaseException | None) -> str:
+    """The recorded traceback of the step that an error comes from; empty when it comes from none."""
+    while error is not None:
+        if isinstance(error, StepFailed):
+            return error.traceback
+        error = error.__cause__
+    return ""
 
 
 def frames_of_error(error: BaseException) -> list[tuple[FrameType, int]]:
@@ -255,13 +276,12 @@ def marked(frame: Frame, before: Frame | None) -> Frame:
             frame, new=True, locals=tuple(attrs.evolve(one, state="new") for one in frame.locals)
         )
     known = {local.name: local.text for local in before.locals}
-    return attrs.evolve(
-        frame, locals=tuple(attrs.evolve(one, state=state_beside(one, known)) for one in frame.locals)
-    )
+    return attrs.evolve(frame, locals=tuple(beside(one, known) for one in frame.locals))
 
 
-def state_beside(local: Local, known: dict[str, str]) -> State:
-    """How a local compares with those of one event before."""
-    if local.name not in known:
-        return "new"
-    return "same" if known[local.name] == local.text else "changed"
+def beside(local: Local, known: dict[str, str]) -> Local:
+    """A local marked by how it compares with those of one event before."""
+    before = known.get(local.name)
+    if before is None:
+        return attrs.evolve(local, state="new")
+    return local if before == local.text else attrs.evolve(local, state="changed", before=before)

@@ -7,21 +7,21 @@ Rule 3: the log is only read. Plain code of the workflow does run, as in every r
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 from zart_core.codec import Codec
 from zart_core.divergence import with_nearest
 from zart_core.errors import Defect, Diverged, InvalidUse
 from zart_core.events import Event, Issued, Status
-from zart_core.insight.frames import Frame, OpenBranch, Raised, Seen, compared, look
+from zart_core.hosts.turns import MISBEHAVIOUR
+from zart_core.insight.frames import Frame, OpenBranch, Raised, Seen, compared, live_frames, look
 from zart_core.interpreter import Execution
 from zart_core.records import record
 from zart_core.wording import described_want
 from zart_core.workflows import Workflow
 
-LEAVES = (Exception, SystemExit, GeneratorExit)
-"""What a workflow's code may raise that parks the run instead of ending it (R20)."""
 NOTHING_SEEN = Seen((), ())
 
 
@@ -100,6 +100,20 @@ class Inspection:
             if self._unfit:
                 return
 
+    def first(self, holds: Callable[[FrameType], bool]) -> int | None:
+        """The first moment at which `holds` is true of any frame; None when it never is.
+
+        `holds` is called with each frame object of each moment: `lambda frame: frame.f_locals.get("total", 0) > 10`.
+        Costs O(n) events, whatever the outcome, and a call for each frame at each of them.
+        """
+        self._rewind()
+        while True:
+            if any(holds(frame) for frame in live_frames(self._execution)):
+                return self._execution.position + (1 if self._unfit else 0)
+            if self._defect is not None or self._execution.position == len(self.events):
+                return None
+            self._step()
+
     def close(self) -> None:
         """Put the workflow's code away. Twice is once."""
         self._execution.close()
@@ -156,7 +170,7 @@ class Inspection:
         execution = self._execution
         try:
             execution.apply(self.events[execution.position])
-        except LEAVES as error:
+        except MISBEHAVIOUR as error:
             self._defect = self._explained(error)
         self._lines = tuple(line.getMessage() for line in execution.take_lines())
 
@@ -165,7 +179,7 @@ class Inspection:
         try:
             self._execution.check_answered()
             self._execution.decide()
-        except LEAVES as error:
+        except MISBEHAVIOUR as error:
             self._defect = self._explained(error)
 
     def _explained(self, error: BaseException) -> Defect:
