@@ -1,0 +1,90 @@
+"""The check of orders that differ from process to process: those of sets (ZT105)."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from zart_core.lint.code import Code, Found, Spot, shown
+from zart_core.lint.meaning import Outside
+from zart_core.lint.outside import words
+from zart_core.lint.scopes import Scope
+
+TAKES_IN_ORDER = words("list tuple enumerate iter next zip map filter reversed str repr format")
+ANY_ORDER = words(
+    "builtins.sorted builtins.set builtins.frozenset builtins.sum builtins.any builtins.all "
+    "builtins.len builtins.min builtins.max collections.Counter"
+)
+"""What gives the same for every order of what it is given."""
+WAITS = frozenset({"zart.wait", "zart.settle", "zart.wait_any", "zart.gather"})
+
+
+def order_of_sets(code: Code) -> Iterator[Found]:
+    """ZT105: going through a set in an order that matters."""
+    for spot in code.spots:
+        for taken in taken_in_order(code, spot):
+            if code.meaning.is_unordered(taken, spot.scope):
+                yield "ZT105", taken, f"{shown(taken)} has no order"
+
+
+def taken_in_order(code: Code, spot: Spot) -> list[ast.expr]:
+    """What a node goes through, where the order matters."""
+    match spot.node:
+        case ast.For(iter=taken):
+            return [taken]
+        case ast.ListComp(generators=parts) | ast.GeneratorExp(generators=parts):
+            return [] if is_given_to_any_order(code, spot) else [part.iter for part in parts]
+        case ast.Call(func=function, args=arguments):
+            return in_order_by_call(code, spot, function, arguments)
+        case ast.Starred(value=taken, ctx=ast.Load()):
+            return [] if spot.parent is not None and isinstance(spot.parent.node, ast.Set) else [taken]
+        case ast.Assign(targets=[ast.Tuple() | ast.List()], value=taken):
+            return [taken]
+        case ast.AugAssign(op=ast.Add(), value=taken) | ast.FormattedValue(value=taken):
+            return [taken]
+        case _:
+            return []
+
+
+def in_order_by_call(code: Code, spot: Spot, function: ast.expr, arguments: list[ast.expr]) -> list[ast.expr]:
+    """What a call goes through, where the order matters."""
+    if isinstance(function, ast.Attribute):
+        if function.attr == "pop" and not arguments and not_a_mapping(function.value):
+            return [function.value]
+        if (
+            function.attr in ("join", "extend")
+            and len(arguments) == 1
+            and not is_given_to_any_order(code, spot)
+        ):
+            return arguments
+    name = full_name(code, function, spot.scope)
+    short = name.removeprefix("builtins.")
+    if (
+        (name.startswith("builtins.") and short in TAKES_IN_ORDER)
+        or name.startswith("itertools.")
+        or name in WAITS
+    ):
+        return [] if is_given_to_any_order(code, spot) else arguments
+    return arguments[1:2] if name == "functools.reduce" else []
+
+
+def not_a_mapping(node: ast.expr) -> bool:
+    """Whether it is no dictionary that is written out."""
+    return not isinstance(node, ast.DictComp)
+
+
+def is_given_to_any_order(code: Code, spot: Spot) -> bool:
+    """Whether the result is given to something for which every order is the same."""
+    around = spot.parent
+    return (
+        around is not None
+        and isinstance(around.node, ast.Call)
+        and spot.field == "args"
+        and full_name(code, around.node.func, around.scope) in ANY_ORDER
+    )
+
+
+def full_name(code: Code, function: ast.expr, scope: Scope) -> str:
+    """The full name of something outside; empty for anything else."""
+    thing = code.meaning.of(function, scope)
+    return thing.name if isinstance(thing, Outside) else ""
