@@ -59,7 +59,7 @@ def test_not_for_workflows():
 
     @zart.workflow("greedy")
     def greedy() -> zart.Flow[None]:
-        zart.resource("model")
+        zart.resource("model")  # zart: ignore[ZT207] refused, as this test says
         yield from zart.sleep("never", 1)
 
     with pytest.raises(zart.ZartError, match="is for steps"):

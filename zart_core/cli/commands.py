@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zart_core.cli import checking, debugging, reading, running
+from zart_core.cli import checking, debugging, linting, reading, running
 from zart_core.cli import show as shown
 from zart_core.cli.exits import EXIT_CODES, OK, USAGE, Ended
 from zart_core.cli.texts import as_json, plain, say
@@ -213,6 +213,26 @@ def terminate(
         if not yes:
             confirm(id)
         return request(log, id, "terminate", reason, json)
+
+
+@app.command()
+def lint(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH_OR_MODULE...", help="Files, folders, dotted names of modules."),
+    ],
+    select: Annotated[
+        list[str] | None, typer.Option(help="Only these rules: ZT101, or ZT1 for all that begin so.")
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Not these rules.")] = None,
+    format: Annotated[str, typer.Option("--format", help="text, json, github or sarif.")] = "text",
+) -> int:
+    """Find in the source of workflows what would not come out the same twice; nothing of it is imported or run.
+
+    Looks through functions decorated with @zart.workflow, the flows they run and the functions they call, in other
+    modules too. A comment `# zart: ignore[ZT101] why` silences a finding. Exits with 1 when there is one.
+    """
+    return linting.lint(targets, select or [], ignore or [], format)
 
 
 @app.command()

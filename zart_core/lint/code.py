@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias, cast
 
 import attrs
 
@@ -71,25 +71,28 @@ def gather(spot: Spot, meaning: Meaning, into: list[Spot]) -> None:
     into.append(spot)
     scopes = spot.scope.module.scopes
     inner = scopes.get(node, spot.scope) if isinstance(node, ast.Lambda | Comprehension) else spot.scope
-    for name, value in ast.iter_fields(node):
-        if name in ("annotation", "type_comment") or (isinstance(node, ast.Lambda) and name == "args"):
-            continue
-        if is_captured(node, name, spot.scope, meaning):
-            value = [part for part in node.args if not isinstance(part, ast.Lambda)]  # type: ignore[attr-defined]
-        elif isinstance(node, ast.If) and name == "body" and is_type_checking(node.test):
-            continue
-        for part in value if isinstance(value, list) else [value]:
-            if isinstance(part, ast.AST) and not isinstance(part, ast.expr_context):
-                gather(Spot(part, inner, spot, name), meaning, into)
+    for field, part in parts_of(node, spot.scope, meaning):
+        gather(Spot(part, inner, spot, field), meaning, into)
 
 
-def is_captured(node: ast.AST, field: str, scope: Scope, meaning: Meaning) -> bool:
-    """Whether these are the arguments of `zart.capture`, whose function the host calls, once."""
-    return (
-        isinstance(node, ast.Call)
-        and field == "args"
-        and meaning.of(node.func, scope) == Outside("zart.capture")
-    )
+def parts_of(node: ast.AST, scope: Scope, meaning: Meaning) -> Iterator[tuple[str, ast.AST]]:
+    """The nodes directly inside a node that run when it runs, each with its field."""
+    if isinstance(node, ast.If) and is_type_checking(node.test):
+        left_out = {"body"}
+    else:
+        left_out = {"args"} if isinstance(node, ast.Lambda) else {"annotation"}
+    captured = isinstance(node, ast.Call) and meaning.of(node.func, scope) == Outside("zart.capture")
+    for field in node._fields:
+        value: object = getattr(node, field, None)
+        for part in listed(value) if field not in left_out else ():
+            by_host = captured and isinstance(part, ast.Lambda)  # which calls it once
+            if isinstance(part, ast.AST) and not isinstance(part, ast.expr_context) and not by_host:
+                yield field, part
+
+
+def listed(value: object) -> Sequence[object]:
+    """A field's value as several."""
+    return cast("list[object]", value) if isinstance(value, list) else [value]
 
 
 def is_type_checking(test: ast.expr) -> bool:

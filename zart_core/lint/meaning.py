@@ -427,7 +427,7 @@ class Meaning:
         if function.node not in self.kinds:
             self.kinds[function.node] = None  # for one that calls itself
             inner = function.module.scopes[function.node]
-            returned = {
+            returned: set[Kind | None] = {
                 self.kind(node.value, inner, depth + 1) if node.value is not None else None
                 for node in own_nodes(function.node)
                 if isinstance(node, ast.Return)

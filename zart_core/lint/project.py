@@ -181,6 +181,8 @@ def files_of(targets: Iterable[str | Path]) -> Iterator[Path]:
 def files_of_one(target: str | Path) -> list[Path]:
     """Give the files of one path, folder or module name. Raises InvalidUse for what is not there."""
     path = Path(target)
+    if not str(target).strip():
+        raise InvalidUse("there is no file ''; give a file, a folder, or the dotted name of a module")
     if path.is_dir():
         return sorted(below(path))
     if path.is_file():

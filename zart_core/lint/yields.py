@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from zart_core.lint.code import Code, Found, Spot, shown, title
 from zart_core.lint.meaning import Class, Function, Outside, OutsideObject, own_nodes
@@ -21,7 +21,7 @@ CONVERTING = words(
 PLAIN_TYPES = frozenset(
     f"builtins.{name}" for name in words("int str float bool bytes list tuple dict set frozenset complex")
 )
-VALUES = {
+VALUES: Mapping[type[ast.expr], str] = {
     ast.Constant: "a constant",
     ast.JoinedStr: "a text",
     ast.List: "a list",
