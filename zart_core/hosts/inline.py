@@ -122,11 +122,15 @@ class Inline:
         """The run behind a claim: the one at hand with its new messages, or one that is replayed."""
         run = self.runs.get(summary.id)
         if run is None or run.fence != summary.fence or run.run != summary.run:
-            self.runs[summary.id] = run = Run(summary, self.codec)
+            self.runs[summary.id] = run = self.make_run(summary)
             self.revive(run)
         else:
             run.receive(self.log.inbox(run.id, run.seen))
         return run
+
+    def make_run(self, summary: stored.Summary) -> Run:
+        """A run that was not read back yet."""
+        return Run(summary, self.codec)
 
     def revive(self, run: Run) -> None:
         """Read a run back and replay it."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zart_core.deploys.checking import DeployReport, Verdict, check_deploy
     from zart_core.deploys.upgrading import Cut, UpgradeReport, check_upgrade
+    from zart_core.testing import strategies
     from zart_core.testing.clock import VirtualClock
     from zart_core.testing.contract import StoreContract
     from zart_core.testing.crashes import ALL_POINTS, explore_crashes
@@ -50,6 +51,7 @@ __all__ = [
     "explore_crashes",
     "run",
     "seeded",
+    "strategies",
 ]
 
 MODULES = {
@@ -79,15 +81,18 @@ MODULES = {
     "explore_crashes": "crashes",
     "run": "running",
     "seeded": "faulty",
+    "strategies": "strategies",
 }
-"""Where each public name lives; a module whose name begins with a dot stands beside this package."""
+"""Where each public name lives: one named like its module is the module; a module whose name begins with a dot stands
+beside this package."""
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{MODULES[name]}", __name__), name)
+    module = importlib.import_module(f".{MODULES[name]}", __name__)
+    value = module if MODULES[name] == name else getattr(module, name)
     globals()[name] = value
     return value
 
