@@ -1,0 +1,146 @@
+"""Somebody between a log and its server who lets a chosen COMMIT go wrong.
+
+Rule 1: it reads the protocol's messages, so that it knows a COMMIT on its way there and its answer on its way back.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class Proxy:
+    """Listens on a local socket in a directory; `plan` says what happens to the n-th COMMIT from now, from 0.
+
+    "drop": the connection is cut before the server sees it. "swallow": it is cut when the server has answered.
+    "slow": nothing. Counts in `commits`.
+    """
+
+    def __init__(self, directory: Path, server: Path) -> None:
+        self.server = str(server / ".s.PGSQL.5432")
+        self.directory = directory
+        self.plan: dict[int, str] = {}
+        self.commits = 0
+        self.cut = 0
+        self.lock = threading.Lock()
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(directory / ".s.PGSQL.5432"))
+        self.listener.listen(64)
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def close(self) -> None:
+        self.listener.close()
+
+    def accept(self) -> None:
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            try:
+                server.connect(self.server)
+            except OSError:
+                client.close()
+                continue
+            Line(self, client, server).start()
+
+    def fate(self) -> str:
+        """What is to happen to the COMMIT that comes by now."""
+        with self.lock:
+            fate = self.plan.pop(self.commits, "pass")
+            self.commits += 1
+            if fate != "pass":
+                self.cut += 1
+            return fate
+
+
+class Line:
+    """One connection, both ways."""
+
+    def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
+        self.proxy = proxy
+        self.client = client
+        self.server = server
+        self.commit_names: set[bytes] = set()
+        self.swallow = False
+
+    def start(self) -> None:
+        for run in (self.there, self.back):
+            threading.Thread(target=run, daemon=True).start()
+
+    def there(self) -> None:
+        """Messages of the client; the first has no type."""
+        try:
+            for first, kind, message in messages(self.client, bare=True):
+                if not first and self.is_commit(kind, message):
+                    match self.proxy.fate():
+                        case "drop":
+                            self.hang_up()
+                            return
+                        case "swallow":
+                            self.swallow = True
+                self.server.sendall(message)
+        except OSError:
+            pass
+        self.hang_up()
+
+    def back(self) -> None:
+        """Messages of the server; the answer to a COMMIT is `C` with its name."""
+        try:
+            for _, kind, message in messages(self.server, bare=False):
+                if self.swallow and kind == b"C" and message[5:].startswith(b"COMMIT"):
+                    self.hang_up()
+                    return
+                self.client.sendall(message)
+        except OSError:
+            pass
+        self.hang_up()
+
+    def is_commit(self, kind: bytes, message: bytes) -> bool:
+        """A query, an unnamed or named statement that is parsed, or a named one that is bound."""
+        body = message[5:]
+        if kind == b"Q":
+            return body.startswith(b"COMMIT\0")
+        if kind == b"P":
+            name, query, *_ = body.split(b"\0")
+            if query == b"COMMIT":
+                self.commit_names.add(name)
+            elif name in self.commit_names:
+                self.commit_names.discard(name)
+            return False
+        if kind == b"B":
+            _, name, *_ = body.split(b"\0")
+            return name in self.commit_names
+        return False
+
+    def hang_up(self) -> None:
+        for end in (self.client, self.server):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            end.close()
+
+
+def messages(source: socket.socket, *, bare: bool) -> Iterator[tuple[bool, bytes, bytes]]:
+    """Whole messages: whether it is the first, its type, and all its bytes. Plain connections only, no TLS."""
+    buffer = b""
+    first = bare
+    while True:
+        head = 4 if first else 5
+        while len(buffer) < head or len(buffer) < (size := size_of(buffer, first)):
+            chunk = source.recv(1 << 16)
+            if not chunk:
+                return
+            buffer += chunk
+        message, buffer = buffer[:size], buffer[size:]
+        yield first, b"" if first else message[:1], message
+        first = False
+
+
+def size_of(buffer: bytes, first: bool) -> int:
+    """The length of the message at hand."""
+    return int.from_bytes(buffer[:4]) if first else 1 + int.from_bytes(buffer[1:5])

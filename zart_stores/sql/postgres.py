@@ -1,0 +1,648 @@
+"""A log in a PostgreSQL database, for any number of processes on any number of machines.
+
+Rule 1: a batch is one transaction: the rows of its executions are locked, read, changed in Python and written, so
+        that the fence is checked under the lock of the write (F15).
+Rule 2: before COMMIT was sent, an error has no effect, and the whole transaction is tried again, after a random
+        pause, for `busy_s` seconds at most (F17). A connection that is lost in COMMIT makes it Unknown (F16).
+Rule 3: every statement names its schema, and none relies on what a connection remembers: poolers may stand between.
+Rule 4: leases end by the clock of the database (F13). Claims are committed like appends: the server may be restarted
+        under living workers, and a fence that was given must not be given again.
+Rule 5: notifications say that something may be due; who misses one finds it when he looks again (L10).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed, StoreLocked, StoreUnavailable, Weather
+from zart_core.events import CLOSED, Ok, Status
+from zart_core.log import (
+    Appended,
+    EventLog,
+    Level,
+    Message,
+    Page,
+    Record,
+    Rejected,
+    Summary,
+    Unknown,
+    Write,
+)
+from zart_stores.checks import check, check_name, is_id
+from zart_stores.rows import Row, free, give, summary, take, void
+from zart_stores.sql.batch import Batch, ids_of, owners_of
+from zart_stores.sql.postgres_batch import PostgresSource, write_changes
+from zart_stores.sql.postgres_server import (
+    AGAIN,
+    FULL,
+    Address,
+    Connection,
+    address_of,
+    is_lost,
+    prepare,
+    weather,
+)
+from zart_stores.sql.reading import (
+    COLUMNS,
+    DUE,
+    MESSAGE_COLUMNS,
+    RECORD_COLUMNS,
+    conditions,
+    damage,
+    messages_of,
+    records_of,
+    row_of,
+)
+from zart_stores.sql.verifying import verify
+
+T = TypeVar("T")
+
+LEVELS: dict[str, Level] = {"power": "power", "process": "process"}
+LEASE_S = 30.0
+"""The lease of a worker that owns a new execution and has none, in seconds."""
+CONNECTIONS_MAX = 4
+LOCK_MS = 5000
+"""How long a transaction waits for the rows of another before it is tried again, in milliseconds."""
+
+_ROW = f"SELECT {COLUMNS} FROM {{t}}executions"  # noqa: S608  # no data in it
+_NOW = "coalesce(?::float8, extract(epoch FROM clock_timestamp())::float8)"
+"""The time by which leases end; the value is for tests."""
+
+
+def open(
+    url: str,
+    *,
+    durability: str = "power",
+    clock: Callable[[], float] | None = None,
+    busy_s: float = 10.0,
+) -> EventLog:
+    """Open `postgresql://USER@HOST/DATABASE?schema=zart&prefix=&prepare=yes`, with libpq's own parameters beside these.
+
+    Tables are made in the schema when there are none. `prepare=no` is for poolers that cannot keep prepared
+    statements. `durability` is "power" (the server waits for its disk) or "process" (synchronous_commit off: the last
+    commits may go with the server). `clock` gives seconds for leases in place of the database's clock. `busy_s` bounds
+    how long anything is tried. Raises InvalidUse, FormatTooNew, StoreUnavailable.
+    """
+    level = LEVELS.get(durability)
+    if level is None:
+        raise InvalidUse(f"durability={durability!r}: a PostgreSQL log has 'power' (default) and 'process'")
+    address = address_of(url)
+    try:
+        with _connect(address) as db:
+            asks = prepare(db, address, power=level == "power")
+    except psycopg.Error as error:
+        raise weather(error, address.where) from None
+    return PostgresLog(address, level, asks, clock, busy_s)
+
+
+def _connect(address: Address) -> Connection:
+    return psycopg.connect(
+        address.conninfo,
+        autocommit=True,
+        prepare_threshold=0 if address.prepare else None,
+        connect_timeout=10,
+    )
+
+
+class _Doubtful(Exception):
+    """The connection was lost in COMMIT."""
+
+
+class PostgresLog:
+    """An EventLog in a PostgreSQL database."""
+
+    blocking = True
+
+    def __init__(
+        self, address: Address, level: Level, asks: bool, clock: Callable[[], float] | None, busy_s: float
+    ) -> None:
+        self.level: Level = level
+        self._address = address
+        self._clock = clock
+        self._busy_s = busy_s
+        self._pid = os.getpid()
+        self._closed = False
+        self._workers: set[str] = set()
+        """Those whose leases this object holds."""
+        self._token = secrets.token_hex(8)
+        self._doubtful: set[str] = set()
+        """Workers whose last claim may have given them something that nobody was told of."""
+        self._begins = ["BEGIN", f"SET LOCAL lock_timeout = {LOCK_MS}"]
+        if level == "process":
+            self._begins.append("SET LOCAL synchronous_commit = off")
+        elif asks:
+            self._begins.append("SET LOCAL synchronous_commit = on")
+        self._pool: ConnectionPool[Connection] = ConnectionPool(
+            address.conninfo,
+            kwargs={
+                "autocommit": True,
+                "prepare_threshold": 0 if address.prepare else None,
+                "connect_timeout": 10,
+            },
+            min_size=1,
+            max_size=CONNECTIONS_MAX,
+            timeout=busy_s,
+            reconnect_timeout=busy_s,
+            name="zart",
+            open=True,
+        )
+        self._listening = threading.Lock()
+        self._listener: Connection | None = None
+        try:
+            self._listen()
+        except psycopg.Error as error:
+            self._pool.close()
+            raise weather(error, address.where) from None
+
+    # ------------------------------------------------ writing
+
+    def append(self, batch: Sequence[Write]) -> list[Appended]:
+        """See EventLog. One transaction, and one wait for the disk when anything is written."""
+        check(batch)
+        if not batch:
+            return []
+        self._refuse_if_unusable()
+        outcomes: list[Appended] = []
+
+        def write(db: Connection) -> Callable[[], None] | None:
+            outcomes.clear()
+            unit = self._batch(db)
+            unit.prepare(ids_of(batch))
+            outcomes.extend(unit.write(item) for item in batch)
+            changes = unit.changes()
+            return None if changes.empty else lambda: write_changes(db, self._address, changes)
+
+        try:
+            for worker in owners_of(batch) - self._workers:
+                self.renew(worker, lease_s=LEASE_S)
+            self._transaction(write)
+        except StoreLocked:
+            raise
+        except _Doubtful as doubt:
+            failed: Appended = Unknown(f"the connection was lost in the commit: {doubt}")
+        except _Full as full:
+            failed = Rejected(f"full: {full}")
+        except LogCorrupt as error:
+            failed = Rejected(f"damaged: {error}")
+        except Weather as error:
+            failed = Rejected(f"unavailable: {error}")
+        else:
+            return outcomes
+        outcomes += [failed] * (len(batch) - len(outcomes))
+        return [failed if isinstance(each, Ok) else each for each in outcomes]
+
+    def _batch(self, db: Connection) -> Batch:
+        return Batch(PostgresSource(db, self._address), self._address.where)
+
+    # ------------------------------------------------ reading
+
+    def summary(self, id: str) -> Summary | None:
+        """See EventLog. O(log n)."""
+        row = self._read(lambda db: self._row(db, id))
+        return None if row is None else summary(row)
+
+    def records(self, id: str, run: int | None = None, start: int = 0) -> list[Record]:
+        """See EventLog. O(log n), and one pass over what is given."""
+        return self._read(lambda db: self._records(db, id, run, max(start, 0)))
+
+    def _records(self, db: Connection, id: str, run: int | None, start: int) -> list[Record]:
+        row = self._row(db, id)
+        if row is None:
+            return []
+        if run is None or run == row.run:
+            run, end = row.run, row.position
+        else:
+            end = self._length(db, row, run)
+        if start >= end:
+            return []
+        query = (
+            f"SELECT {RECORD_COLUMNS} FROM {{t}}records "  # noqa: S608  # no data in it
+            "WHERE execution = ? AND run = ? AND position >= ? ORDER BY position"
+        )
+        found = self._select(db, query, (row.key, run, start), binary=True)
+        return records_of(found, id, run, start, end, self._address.where)
+
+    def _length(self, db: Connection, row: Row, run: int) -> int:
+        """Tell how many records an earlier run has; 0 when there is no such run."""
+        if not 0 <= run < row.run:
+            return 0
+        query = "SELECT records FROM {t}ended_runs WHERE execution = ? AND run = ?"
+        found = self._select(db, query, (row.key, run))
+        if not found:
+            where = f"{self._address.where}, execution {row.id!a}, run {run}"
+            raise damage(f"{where}: missing", where, "its length", "nothing")
+        return int(found[0][0])
+
+    def inbox(self, id: str, after: int = 0) -> list[Message]:
+        """See EventLog."""
+        return self._read(lambda db: self._inbox(db, id, max(after, 0)))
+
+    def _inbox(self, db: Connection, id: str, after: int) -> list[Message]:
+        row = self._row(db, id)
+        if row is None or after >= row.posted:
+            return []
+        query = (
+            f"SELECT {MESSAGE_COLUMNS} FROM {{t}}messages "  # noqa: S608
+            "WHERE execution = ? AND number > ? ORDER BY number"
+        )
+        found = self._select(db, query, (row.key, after), binary=True)
+        return messages_of(found, row, self._address.where, whole=after == 0)
+
+    def _row(self, db: Connection, id: str) -> Row | None:
+        if not is_id(id):
+            return None
+        found = self._select(db, f"{_ROW} WHERE id = ?", (id,))
+        return row_of(found[0], self._address.where) if found else None
+
+    def next_wake(self) -> float | None:
+        """See EventLog. O(log n)."""
+        query = "SELECT due FROM {t}executions WHERE due IS NOT NULL ORDER BY due LIMIT 1"
+        return next((due for (due,) in self._read(lambda db: self._select(db, query))), None)
+
+    # ------------------------------------------------ claims
+
+    def claim(
+        self, worker: str, *, now: float, lease_s: float, limit: int, workflows: Collection[str] | None = None
+    ) -> list[Summary]:
+        """See EventLog. O(log n) for each workflow and each that is given."""
+        check_name("worker", worker)
+
+        def give_due(db: Connection) -> list[Summary]:
+            self._sweep(db, but=worker)
+            self._lease(db, worker, lease_s)
+            if worker in self._doubtful:
+                self._change(db, self._held(db, worker), _ungive)
+            due = self._due(db, worker, now, limit, workflows)
+            rows = self._change(db, due, lambda row: give(row, worker))
+            return [summary(row) for row in rows]
+
+        try:
+            given = self._lease_transaction(give_due)
+        except StoreUnavailable:
+            self._doubtful.add(worker)
+            raise
+        self._doubtful.discard(worker)
+        return given
+
+    def acquire(self, worker: str, id: str, *, lease_s: float) -> Summary | None:
+        """See EventLog. O(log n)."""
+        check_name("worker", worker)
+        if not is_id(id):
+            return None
+
+        def take_it(db: Connection) -> Summary | None:
+            row = self._row(db, id)
+            if row is not None and row.owner not in (None, worker):
+                self._sweep(db, but=worker)
+            self._lease(db, worker, lease_s)
+            unit = self._batch(db)
+            row = unit.find(id)
+            if row is None or row.status in CLOSED or row.owner not in (None, worker):
+                return None
+            take(row, worker)
+            unit.changed(row)
+            write_changes(db, self._address, unit.changes())
+            return summary(row)
+
+        return self._lease_transaction(take_it)
+
+    def renew(self, worker: str, *, lease_s: float) -> bool:
+        """See EventLog. One row, however many executions it holds."""
+        check_name("worker", worker)
+
+        def extend(db: Connection) -> bool:
+            robbed = self._lease(db, worker, lease_s)
+            if robbed:
+                query = "UPDATE {t}workers SET robbed = false WHERE worker = ?"
+                db.execute(self._address.sql(query), (worker,))
+            return not robbed
+
+        return self._lease_transaction(extend)
+
+    def release(self, worker: str, ids: Collection[str] | None = None) -> None:
+        """See EventLog. O(what the worker holds)."""
+        check_name("worker", worker)
+        self._lease_transaction(lambda db: self._let_go(db, worker, free, ids))
+
+    def _let_go(
+        self, db: Connection, worker: str, how: Callable[[Row], None], ids: Collection[str] | None = None
+    ) -> int:
+        """Free or void what a worker holds; gives how many there were."""
+        wanted = None if ids is None else set(ids)
+        held = [found for found in self._held(db, worker) if wanted is None or found[1] in wanted]
+        return len(self._change(db, held, how))
+
+    def _held(self, db: Connection, worker: str) -> Sequence[Sequence[Any]]:
+        """Read and lock what a worker holds."""
+        return self._select(db, f"{_ROW} WHERE owner = ? ORDER BY id FOR UPDATE", (worker,))
+
+    def _change(
+        self, db: Connection, found: Sequence[Sequence[Any]], how: Callable[[Row], None]
+    ) -> list[Row]:
+        """Change locked rows. A damaged one is not due any more, and nobody's: the others go on (I8)."""
+        unit = self._batch(db)
+        rows: list[Row] = []
+        for values in found:
+            try:
+                row = unit.load(values)
+            except LogCorrupt:
+                query = "UPDATE {t}executions SET due = NULL, owner = NULL WHERE key = ?"
+                db.execute(self._address.sql(query), (values[0],))
+                continue
+            how(row)
+            unit.changed(row)
+            rows.append(row)
+        write_changes(db, self._address, unit.changes())
+        return rows
+
+    def _due(
+        self, db: Connection, worker: str, now: float, limit: int, workflows: Collection[str] | None
+    ) -> Sequence[Sequence[Any]]:
+        """Find and lock what is due and free or the worker's own, the longest due first; passes by what others lock."""
+        if limit < 1:
+            return []
+        found: list[Sequence[Any]] = []
+        for condition, owners in (("owner IS NULL", ()), ("owner = ?", (worker,))):
+            names = self._due_workflows(db, condition, owners) if workflows is None else workflows
+            query = (
+                f"{_ROW} WHERE {condition} AND workflow = ? AND due <= ? "
+                "ORDER BY due, key LIMIT ? FOR UPDATE SKIP LOCKED"
+            )
+            for name in names:
+                if name.isprintable():
+                    found += self._select(db, query, (*owners, name, now, min(limit, 1 << 30)))
+        return sorted(found, key=lambda values: (values[DUE], values[0]))[:limit]
+
+    def _due_workflows(self, db: Connection, condition: str, owners: tuple[str, ...]) -> Iterator[str]:
+        """Name the workflows of what is due; a step along an index for each."""
+        query = (
+            f"SELECT workflow FROM {{t}}executions WHERE {condition} AND due IS NOT NULL AND workflow > ? "  # noqa: S608
+            "ORDER BY workflow LIMIT 1"
+        )
+        name = ""
+        while found := self._select(db, query, (*owners, name)):
+            ((name,),) = found
+            yield name
+
+    # ------------------------------------------------ workers
+
+    def _lease(self, db: Connection, worker: str, lease_s: float) -> bool:
+        """Set the end of a worker's lease; tell whether it had been robbed. Refuse a name that another has."""
+        if worker not in self._workers:
+            self._take_over(db, worker)
+        query = (
+            "INSERT INTO {t}workers AS old (worker, token, lease) VALUES (?, ?, " + _NOW + " + ?) "
+            "ON CONFLICT (worker) DO UPDATE SET token = excluded.token, lease = excluded.lease RETURNING robbed"
+        )
+        ((robbed,),) = self._select(db, query, (worker, self._token, self._now(), lease_s))
+        self._workers.add(worker)
+        return bool(robbed)
+
+    def _take_over(self, db: Connection, worker: str) -> None:
+        """Bury an earlier worker of the same name; refuse while its lease lasts."""
+        query = f"SELECT token, lease > {_NOW} FROM {{t}}workers WHERE worker = ? FOR UPDATE"
+        for token, alive in self._select(db, query, (self._now(), worker)):
+            if token == self._token:
+                continue
+            if alive:
+                raise StoreLocked(
+                    f"the worker name {worker!a} is in use by another until its lease ends; "
+                    "give each worker a name of its own"
+                )
+            self._let_go(db, worker, void)
+            db.execute(self._address.sql("DELETE FROM {t}workers WHERE worker = ?"), (worker,))
+
+    def _sweep(self, db: Connection, but: str) -> None:
+        """Void what is held by workers whose lease has run out; O(workers)."""
+        query = (
+            f"SELECT worker FROM {{t}}workers WHERE worker <> ? AND lease <= {_NOW} FOR UPDATE SKIP LOCKED"
+        )
+        for (worker,) in self._select(db, query, (but, self._now())):
+            if self._let_go(db, worker, void):
+                query = "UPDATE {t}workers SET robbed = true WHERE worker = ?"
+                db.execute(self._address.sql(query), (worker,))
+
+    def _now(self) -> float | None:
+        return None if self._clock is None else self._clock()
+
+    # ------------------------------------------------ waiting
+
+    def wait(self, timeout_s: float) -> bool:
+        """See EventLog. Costs the server nothing. A connection that is lost counts as a change: one may have been missed."""
+        self._refuse_if_unusable()
+        with self._listening:
+            try:
+                if self._listener is None:
+                    self._listen()
+                    return True
+                heard = list(self._listener.notifies(timeout=timeout_s, stop_after=1))
+            except psycopg.Error:
+                self._deafen()
+                if not self._closed:
+                    time.sleep(min(timeout_s, 0.1 * random.uniform(0.5, 1.5)))  # noqa: S311  # no secret
+                return not self._closed
+        return bool(heard)
+
+    def _listen(self) -> None:
+        """Open a connection that hears notifications."""
+        listener = _connect(self._address)
+        try:
+            listener.execute(f'LISTEN "{self._address.channel}"'.encode())
+        except BaseException:
+            listener.close()
+            raise
+        self._listener = listener
+
+    def _deafen(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
+
+    # ------------------------------------------------ the whole
+
+    def list(
+        self,
+        *,
+        status: Status | None = None,
+        workflow: str | None = None,
+        id_prefix: str | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Page[Summary]:
+        """See EventLog. O(log n) and the page, but with both status and workflow: what has the status."""
+        if limit < 1:
+            raise InvalidUse(f"a page has at least one item, not limit={limit}")
+        wanted = conditions(status, workflow, id_prefix, after)
+        if wanted is None:
+            return Page([], None)
+        where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
+        values = (*wanted.values(), min(limit, 1 << 30) + 1)
+        found = self._read(lambda db: self._select(db, f"{_ROW} {where} ORDER BY id LIMIT ?", values))
+        items = [summary(row_of(each, self._address.where)) for each in found[:limit]]
+        return Page(items, items[-1].id if len(found) > limit else None)
+
+    def stats(self) -> Mapping[Status, int]:
+        """See EventLog. O(n) over an index."""
+        query = "SELECT status, count(*) FROM {t}executions GROUP BY status"
+        return {Status(status): n for status, n in self._read(lambda db: self._select(db, query))}
+
+    def verify(self) -> Mapping[str, int]:
+        """See EventLog. O(n), in one snapshot; others go on meanwhile."""
+
+        def select(db: Connection, query: str, values: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+            for table in ("executions", "records", "messages", "message_keys", "ended_runs"):
+                query = query.replace(f"FROM {table}", f"FROM {{t}}{table}")
+            with db.cursor(f"zart_{secrets.token_hex(4)}", binary=True) as cursor:
+                yield from cursor.execute(self._address.sql(query), values)
+
+        return self._read(
+            lambda db: verify(lambda query, values: select(db, query, values), self._address.where)
+        )
+
+    # ------------------------------------------------ connections
+
+    def _select(
+        self, db: Connection, query: str, values: tuple[Any, ...] = (), *, binary: bool = False
+    ) -> Sequence[tuple[Any, ...]]:
+        return db.execute(self._address.sql(query), values, binary=binary).fetchall()
+
+    def _transaction(self, action: Callable[[Connection], Callable[[], None] | None]) -> None:
+        """Run an action, and what it gives, in one transaction; nothing is committed when it gives nothing (Rule 2).
+
+        Raises _Doubtful, _Full, LogCorrupt, StoreUnavailable.
+        """
+        end = time.monotonic() + self._busy_s
+        pause_s = 0.005
+        while True:
+            committing = False
+            try:
+                with self._pool.connection() as db, _ending(db):
+                    with db.pipeline():
+                        for statement in self._begins:
+                            db.execute(statement.encode())
+                    rest = action(db)
+                    if rest is None:
+                        db.execute(b"ROLLBACK")
+                    else:
+                        committing = True
+                        with db.pipeline():
+                            rest()
+                            db.execute(b"COMMIT")
+                    return
+            except PoolTimeout:
+                raise StoreUnavailable(
+                    f"{self._address.where}: no connection within {self._busy_s:g} s"
+                ) from None
+            except psycopg.Error as error:
+                what = weather(error, self._address.where)
+                if committing and is_lost(error):
+                    raise _Doubtful(str(what)) from None
+                if error.sqlstate in FULL:
+                    raise _Full(str(what)) from None
+                if not (is_lost(error) or error.sqlstate in AGAIN) or time.monotonic() >= end:
+                    raise what from None
+            time.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  # no secret
+            pause_s = min(pause_s * 2, 0.5)
+
+    def _lease_transaction(self, action: Callable[[Connection], T]) -> T:
+        """Do something with claims and leases in one transaction."""
+        self._refuse_if_unusable()
+        results: list[T] = []
+
+        def act(db: Connection) -> Callable[[], None]:
+            results[:] = [action(db)]
+            return lambda: None
+
+        try:
+            self._transaction(act)
+        except _Doubtful as doubt:
+            raise StoreUnavailable(f"the connection was lost in the commit: {doubt}") from None
+        except _Full as full:
+            raise StoreUnavailable(str(full)) from None
+        return results[0]
+
+    def _read(self, action: Callable[[Connection], T]) -> T:
+        """Read in one snapshot; tried again like a transaction."""
+        self._refuse_if_unusable()
+        end = time.monotonic() + self._busy_s
+        while True:
+            try:
+                with self._pool.connection() as db, _ending(db):
+                    db.execute(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    result = action(db)
+                    db.execute(b"COMMIT")
+                    return result
+            except PoolTimeout:
+                raise StoreUnavailable(
+                    f"{self._address.where}: no connection within {self._busy_s:g} s"
+                ) from None
+            except psycopg.Error as error:
+                if not (is_lost(error) or error.sqlstate in AGAIN) or time.monotonic() >= end:
+                    raise weather(error, self._address.where) from None
+            time.sleep(0.05 * random.uniform(0.5, 1.5))  # noqa: S311  # no secret
+
+    def close(self) -> None:
+        """See EventLog."""
+        if self._closed:
+            return
+        if self._pid != os.getpid():
+            self._closed = True  # the parent's connections are not ours to touch
+            return
+        try:
+            if self._workers:
+                with contextlib.suppress(Weather, LogCorrupt):
+                    self._lease_transaction(self._sign_off)
+        finally:
+            self._closed = True
+            listener = self._listener
+            if listener is not None:
+                with contextlib.suppress(psycopg.Error):
+                    listener.close()
+            self._pool.close()
+
+    def _sign_off(self, db: Connection) -> None:
+        for worker in sorted(self._workers):
+            self._let_go(db, worker, free)
+            db.execute(self._address.sql("DELETE FROM {t}workers WHERE worker = ?"), (worker,))
+
+    def _refuse_if_unusable(self) -> None:
+        if self._pid != os.getpid():
+            raise StoreFailed(
+                f"the log was opened in process {self._pid} and is used in {os.getpid()}: "
+                "open a log of its own in each process"
+            )
+        if self._closed:
+            raise StoreFailed(f"the log ({self._address.where}) is closed; open it again")
+
+
+class _Full(Exception):
+    """The server's disk or memory is full."""
+
+
+@contextlib.contextmanager
+def _ending(db: Connection) -> Generator[None]:
+    """Leave no transaction open, whatever happens; a connection that cannot be cleaned is closed."""
+    try:
+        yield
+    except BaseException:
+        try:
+            if not db.closed and db.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                db.execute(b"ROLLBACK")
+        except psycopg.Error:
+            db.close()
+        raise
+
+
+def _ungive(row: Row) -> None:
+    """Make it due again by what it waits for."""
+    row.given = False

@@ -1,0 +1,137 @@
+"""What a batch reads from a PostgreSQL database, and how its changes are written there.
+
+Rule 1: rows are locked in the order of their ids, all of them at once, so that two batches never wait for each other
+        in a circle.
+Rule 2: one statement for each table, however many rows: columns travel as arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from zart_stores.sql.batch import Changes
+from zart_stores.sql.postgres_server import Address, Connection
+from zart_stores.sql.reading import COLUMNS
+
+KEYS_MAX = 64
+"""How many numbers for new executions are taken at once, at the most."""
+
+_TYPES = {
+    "key": "int8",
+    "id": "text",
+    "workflow": "text",
+    "digest": "text",
+    "created_at": "float8",
+    "status": "text",
+    "owner": "text",
+    "wake": "float8",
+    "given": "bool",
+    "updated_at": "float8",
+    "reason": "text",
+    "build": "text",
+    "due": "float8",
+    "kind": "text",
+    "name": "text",
+    "at": "float8",
+}
+"""The types of columns that are no int8; a message's key is a text."""
+
+
+def _arrays(columns: Sequence[str], **types: str) -> str:
+    """The rows that come as one array for each column."""
+    marks = [
+        f"{'$' if types.get(column) == 'bytea' else '?'}::{types.get(column) or _TYPES.get(column, 'int8')}[]"
+        for column in columns
+    ]
+    return f"unnest({', '.join(marks)}) AS new ({', '.join(columns)})"
+
+
+def _insert(table: str, *columns: str, **types: str) -> str:
+    return (
+        f"INSERT INTO {{t}}{table} ({', '.join(columns)}) "  # noqa: S608  # no data in it
+        f"SELECT {', '.join(columns)} FROM {_arrays(columns, **types)}"
+    )
+
+
+def _update(*columns: str) -> str:
+    changes = ", ".join(f"{column} = new.{column}" for column in columns)
+    return (
+        f"UPDATE {{t}}executions AS old SET {changes} "  # noqa: S608
+        f"FROM {_arrays((*columns, 'key'))} WHERE old.key = new.key"
+    )
+
+
+STATEMENTS = {
+    "inserts": _insert("executions", *COLUMNS.split(", ")),
+    "updates": _update(
+        "wake", "run", "position", "fence", "updated_at", "given", "seen", "posted", "top", "unread", "reason",
+        "build", "crc",
+    ),
+    "moves": _update("status", "owner", "due"),
+    "records": _insert("records", "execution", "run", "position", "kind", "at", "data", "crc", data="bytea"),
+    "ended_runs": _insert("ended_runs", "execution", "run", "records"),
+    "consumed": (
+        f"DELETE FROM {{t}}messages AS old USING {_arrays(('execution', 'number'))} "  # noqa: S608
+        "WHERE old.execution = new.execution AND old.number = new.number"
+    ),
+    "messages": _insert(
+        "messages", "execution", "number", "kind", "name", "at", "key", "payload", "crc", key="text", payload="bytea"
+    ),
+    "message_keys": _insert("message_keys", "execution", "key", "number", key="text"),
+}  # fmt: skip
+"""By the field of Changes, in the order in which they are carried out."""
+
+
+class PostgresSource:
+    """The `Source` of a batch over a connection."""
+
+    def __init__(self, db: Connection, address: Address) -> None:
+        self._db = db
+        self._address = address
+        self._keys: list[int] = []
+        self._keys_n = 1
+
+    def rows(self, ids: Sequence[str]) -> Sequence[Sequence[Any]]:
+        """See Source. They stay locked."""
+        query = f"SELECT {COLUMNS} FROM {{t}}executions WHERE id = ANY(?) ORDER BY id FOR UPDATE"  # noqa: S608
+        return self._select(query, list(ids))
+
+    def next_key(self) -> int:
+        """See Source. Gaps mean nothing."""
+        if not self._keys:
+            query = "SELECT nextval('{t}execution_keys') FROM generate_series(1, ?)"
+            self._keys = [number for (number,) in reversed(self._select(query, self._keys_n))]
+            self._keys_n = min(self._keys_n * 2, KEYS_MAX)
+        return self._keys.pop()
+
+    def number_of(self, key: int, message_key: str) -> int | None:
+        """See Source. O(log n)."""
+        query = "SELECT number FROM {t}message_keys WHERE execution = ? AND key = ?"
+        return next((int(number) for (number,) in self._select(query, key, message_key)), None)
+
+    def kept(self, key: int, numbers: Collection[int]) -> Collection[int]:
+        """See Source. O(log n) for each."""
+        query = "SELECT number FROM {t}messages WHERE execution = ? AND number = ANY(?)"
+        return {number for (number,) in self._select(query, key, list(numbers))}
+
+    def greatest(self, key: int, but: Collection[int]) -> int:
+        """See Source."""
+        query = (
+            "SELECT number FROM {t}messages WHERE execution = ? AND number <> ALL(?::int8[]) "
+            "ORDER BY number DESC LIMIT 1"
+        )
+        return next((int(number) for (number,) in self._select(query, key, list(but))), 0)
+
+    def _select(self, query: str, *values: Any) -> Sequence[Sequence[Any]]:
+        return self._db.execute(self._address.sql(query), values).fetchall()
+
+
+def write_changes(db: Connection, address: Address, changes: Changes) -> None:
+    """Write everything, table by table, and tell who waits for it."""
+    for field, statement in STATEMENTS.items():
+        rows: Sequence[Sequence[Any]] = getattr(changes, field)
+        if rows:
+            db.execute(address.sql(statement), [list(column) for column in zip(*rows, strict=True)])
+    if changes.stirred:
+        db.execute("SELECT pg_notify(%s, '')", (address.channel,))
