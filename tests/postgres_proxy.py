@@ -5,6 +5,7 @@ Rule 1: it reads the protocol's messages, so that it knows a COMMIT on its way t
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -118,10 +119,8 @@ class Line:
 
     def hang_up(self) -> None:
         for end in (self.client, self.server):
-            try:
+            with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             end.close()
 
 

@@ -190,7 +190,9 @@ def test_migrations_are_made_once_and_in_one_transaction(server, schema):
         assert version(db, address) == FORMAT
         assert db.execute(f"SELECT to_regclass('{schema}.more')").fetchone() == (None,)
         assert migrate(db, address, (*MIGRATIONS, ("CREATE TABLE {t}more (n int)",))) == (FORMAT, FORMAT + 1)
-        with pytest.raises(FormatTooNew, match=f"version {FORMAT + 1}; this zart reads versions up to {FORMAT}"):
+        with pytest.raises(
+            FormatTooNew, match=f"version {FORMAT + 1}; this zart reads versions up to {FORMAT}"
+        ):
             migrate(db, address)
     with pytest.raises(FormatTooNew):
         postgres.open(server.url(schema))
@@ -275,7 +277,7 @@ def test_what_a_lost_claim_gave_is_given_again(server, emptied, proxy, fate):
 
 
 def test_a_server_that_crashes_keeps_what_it_acknowledged():
-    """Immediate shutdown and restart under a writer: acknowledged is there, in order, and the writer goes on (F2, F16)."""
+    """Shut down at once and started again under a writer: what was acknowledged is there, in order (F2, F16)."""
     with running() as own:
         store = postgres.open(own.url("zart"), busy_s=30.0)
         write(store, new("a"))
@@ -437,7 +439,7 @@ def play(order, logs, works):
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_no_zombie_writes_in_any_schedule(server, emptied, count):
-    """A worker whose lease has ended, the one who takes over, and a third: at most the current fence writes (F15, I6)."""
+    """A worker whose lease has ended, who takes over, and a third: only the current fence writes (F15, I6)."""
     url = server.url("again")
     logs = [Gated(url) for _ in range(count)]
     orders = list(interleavings(*[Gated.STOPS] * count))

@@ -77,7 +77,7 @@ def test_its_own_errors():
     """What it refuses, it refuses by itself."""
     with pytest.raises(zart.InvalidUse, match="write drawer:NAME"):
         zart.open_log("drawer:")
-    with pytest.raises(zart.UnknownStore, match="known schemes: drawer, file, memory, sqlite"):
+    with pytest.raises(zart.UnknownStore, match="known schemes: drawer, file, memory, postgresql, sqlite"):
         zart.open_log("cupboard:x")
 
 

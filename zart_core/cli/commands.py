@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zart_core.cli import checking, debugging, linting, reading, running
+from zart_core.cli import checking, database, debugging, linting, reading, running
 from zart_core.cli import show as shown
 from zart_core.cli.exits import EXIT_CODES, OK, USAGE, Ended
 from zart_core.cli.texts import as_json, plain, say
@@ -24,6 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(database.app, name="db")
 
 Store = Annotated[
     str,
@@ -80,6 +82,22 @@ def run(
     nothing is lost.
     """
     return running.run(target, input, store, id, concurrency, json)
+
+
+@app.command()
+def worker(
+    modules: Annotated[
+        list[str], typer.Argument(metavar="MODULE_OR_FILE...", help="Where the workflows are.")
+    ],
+    store: Store = "",
+    concurrency: Annotated[int, typer.Option(min=1, help="Steps that run at once.")] = 64,
+) -> int:
+    """Take up executions of these modules' workflows, for ever, beside any number of other workers.
+
+    SIGTERM and Ctrl-C hand over what runs and end within a second, with code 0; nothing is lost. What a worker that
+    was killed had taken is taken up by others: at once on one machine, after its lease of 30 s on several.
+    """
+    return running.work(modules, store, concurrency)
 
 
 @app.command()

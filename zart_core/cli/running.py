@@ -14,15 +14,15 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from zart_core import log as stored
 from zart_core.cli.exits import CONFLICT, FAILED, INTERRUPTED, OK, TERMINATED, Ended
-from zart_core.cli.finding import find
+from zart_core.cli.finding import find, listed, load
 from zart_core.cli.progress import Note, Progress, words_about
 from zart_core.cli.reading import ON_DISK, opened
-from zart_core.cli.texts import as_json, at, jsonable, payload, say
+from zart_core.cli.texts import as_json, at, jsonable, payload, plain, say
 from zart_core.cli.view import View, counted, stream_for, view_on
 from zart_core.errors import InvalidUse
 from zart_core.events import Closed, Status
@@ -55,6 +55,26 @@ def run(target: str, text: str | None, url: str, id: str | None, concurrency: in
             code = TERMINATED if received == [signal.SIGTERM] else INTERRUPTED
             raise Ended(code, f"interrupted, and nothing is lost; go on with: {again(target, url, name)}")
         return report(log, name, closed, json)
+
+
+def work(modules: Sequence[str], url: str, concurrency: int) -> int:
+    """Serve a store's executions of these modules' workflows until a signal comes."""
+    registry = Registry(*(load(module) for module in modules))
+    if not list(registry):
+        raise InvalidUse(
+            f"{', '.join(modules)}: no workflow there; decorate a generator with @zart.workflow()"
+        )
+    with (
+        opened(url, new=True) as log,
+        signals() as received,
+        face.open(log, registry, max_concurrent_steps=concurrency) as engine,
+    ):
+        say(f"worker {plain(engine.engine.worker)} serves {listed(registry)}")
+        while not received:
+            time.sleep(LOOK_S)
+            if (failed := engine.engine.writer.failed) is not None:
+                raise failed
+    return OK
 
 
 def fence_of(log: stored.EventLog, id: str) -> int:

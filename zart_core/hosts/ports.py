@@ -11,7 +11,7 @@ import importlib.metadata
 import random
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from zart_core.context import SCENE, Context, Scene
 from zart_core.errors import InvalidUse, UnknownStore
@@ -162,16 +162,14 @@ def open_log(url: str, durability: str = "power") -> EventLog:
 
 def opener_of(url: str) -> Callable[[str, str], EventLog]:
     """What opens URLs of this one's scheme; some ten milliseconds are spent on looking for it. Raises UnknownStore."""
-    scheme, colon, _ = url.partition(":")
-    if not colon:
-        raise UnknownStore(f"{url!r} is no store URL; write memory:, file:DIR, sqlite:PATH or the like")
-    points = {point.name: point for point in importlib.metadata.entry_points(group="zart.stores")}
-    if scheme not in points:
+    scheme, _, _ = url.partition(":")
+    opener = offered("zart.stores", url)
+    if opener is None:
+        known = sorted(point.name for point in importlib.metadata.entry_points(group="zart.stores"))
         raise UnknownStore(
-            f"no installed package offers a store for '{scheme}:'; known schemes: {', '.join(sorted(points))}. "
+            f"no installed package offers a store for '{scheme}:'; known schemes: {', '.join(known)}. "
             "A package adds one through the entry point group 'zart.stores'"
         )
-    opener = points[scheme].load()
 
     def open_(url: str, durability: str) -> EventLog:
         log = opener(url) if durability == "power" else opener(url, durability=durability)
@@ -180,6 +178,26 @@ def opener_of(url: str) -> Callable[[str, str], EventLog]:
         return log
 
     return open_
+
+
+def offered(group: str, url: str) -> Callable[..., Any] | None:
+    """What an installed package offers for the scheme of a URL in a group of entry points; None when none does.
+
+    Raises UnknownStore for what is no URL, and when a package that the store needs is not installed.
+    """
+    scheme, colon, _ = url.partition(":")
+    if not colon:
+        raise UnknownStore(f"{url!r} is no store URL; write memory:, file:DIR, sqlite:PATH or the like")
+    points = {point.name: point for point in importlib.metadata.entry_points(group=group)}
+    if scheme not in points:
+        return None
+    try:
+        return cast("Callable[..., Any]", points[scheme].load())
+    except ModuleNotFoundError as missing:
+        raise UnknownStore(
+            f"the store for '{scheme}:' needs the package {missing.name!r}: pip install 'zart[{scheme}]' for those "
+            "that come with zart"
+        ) from missing
 
 
 def new_id(now: float, lots: Lots = LOTS) -> str:

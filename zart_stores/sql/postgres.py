@@ -44,12 +44,15 @@ from zart_stores.sql.batch import Batch, ids_of, owners_of
 from zart_stores.sql.postgres_batch import PostgresSource, write_changes
 from zart_stores.sql.postgres_server import (
     AGAIN,
+    FORMAT,
     FULL,
     Address,
     Connection,
     address_of,
     is_lost,
+    migrate,
     prepare,
+    version,
     weather,
 )
 from zart_stores.sql.reading import (
@@ -103,6 +106,19 @@ def open(
     except psycopg.Error as error:
         raise weather(error, address.where) from None
     return PostgresLog(address, level, asks, clock, busy_s)
+
+
+def migrations(url: str, *, dry: bool) -> tuple[int, int]:
+    """Bring the tables of a log to the version of this code, unless `dry`; gives the version before and the one wanted.
+
+    Raises InvalidUse, FormatTooNew, StoreUnavailable.
+    """
+    address = address_of(url)
+    try:
+        with _connect(address) as db:
+            return (version(db, address), FORMAT) if dry else migrate(db, address)
+    except psycopg.Error as error:
+        raise weather(error, address.where) from None
 
 
 def _connect(address: Address) -> Connection:
@@ -375,7 +391,7 @@ class PostgresLog:
         for condition, owners in (("owner IS NULL", ()), ("owner = ?", (worker,))):
             names = self._due_workflows(db, condition, owners) if workflows is None else workflows
             query = (
-                f"{_ROW} WHERE {condition} AND workflow = ? AND due <= ? "
+                f"{_ROW} WHERE {condition} AND workflow = ? AND due <= ? "  # no data in it
                 "ORDER BY due, key LIMIT ? FOR UPDATE SKIP LOCKED"
             )
             for name in names:
@@ -401,7 +417,7 @@ class PostgresLog:
         if worker not in self._workers:
             self._take_over(db, worker)
         query = (
-            "INSERT INTO {t}workers AS old (worker, token, lease) VALUES (?, ?, " + _NOW + " + ?) "
+            f"INSERT INTO {{t}}workers AS old (worker, token, lease) VALUES (?, ?, {_NOW} + ?) "  # noqa: S608
             "ON CONFLICT (worker) DO UPDATE SET token = excluded.token, lease = excluded.lease RETURNING robbed"
         )
         ((robbed,),) = self._select(db, query, (worker, self._token, self._now(), lease_s))
@@ -410,7 +426,7 @@ class PostgresLog:
 
     def _take_over(self, db: Connection, worker: str) -> None:
         """Bury an earlier worker of the same name; refuse while its lease lasts."""
-        query = f"SELECT token, lease > {_NOW} FROM {{t}}workers WHERE worker = ? FOR UPDATE"
+        query = f"SELECT token, lease > {_NOW} FROM {{t}}workers WHERE worker = ? FOR UPDATE"  # noqa: S608
         for token, alive in self._select(db, query, (self._now(), worker)):
             if token == self._token:
                 continue
@@ -424,9 +440,8 @@ class PostgresLog:
 
     def _sweep(self, db: Connection, but: str) -> None:
         """Void what is held by workers whose lease has run out; O(workers)."""
-        query = (
-            f"SELECT worker FROM {{t}}workers WHERE worker <> ? AND lease <= {_NOW} FOR UPDATE SKIP LOCKED"
-        )
+        query = f"SELECT worker FROM {{t}}workers WHERE worker <> ? AND lease <= {_NOW} "  # noqa: S608
+        query += "FOR UPDATE SKIP LOCKED"
         for (worker,) in self._select(db, query, (but, self._now())):
             if self._let_go(db, worker, void):
                 query = "UPDATE {t}workers SET robbed = true WHERE worker = ?"
@@ -438,7 +453,7 @@ class PostgresLog:
     # ------------------------------------------------ waiting
 
     def wait(self, timeout_s: float) -> bool:
-        """See EventLog. Costs the server nothing. A connection that is lost counts as a change: one may have been missed."""
+        """See EventLog. Costs the server nothing. A lost connection counts as a change: one may have been missed."""
         self._refuse_if_unusable()
         with self._listening:
             try:

@@ -74,7 +74,8 @@ def address_of(url: str) -> Address:
     for what, text in (("schema", schema), ("prefix", prefix or "_")):
         if not IDENTIFIER.fullmatch(text):
             raise InvalidUse(
-                f"{what}={text!a}: give at most 40 lower-case letters, digits and underscores, not beginning with a digit"
+                f"{what}={text!a}: give at most 40 lower-case letters, digits and underscores, "
+                "not beginning with a digit"
             )
     if prepare not in ("yes", "no"):
         raise InvalidUse(f"prepare={prepare!a}: write yes or no")
@@ -272,9 +273,7 @@ DAMAGE = ("XX001", "XX002")
 def is_lost(error: psycopg.Error) -> bool:
     """Tell whether the connection is gone, so that nobody knows what the server did after all."""
     state = error.sqlstate
-    return isinstance(error, psycopg.OperationalError) and (
-        state is None or state.startswith(("08", "57P"))
-    )
+    return isinstance(error, psycopg.OperationalError) and (state is None or state.startswith(("08", "57P")))
 
 
 def weather(error: psycopg.Error, where: str) -> ZartError:

@@ -1,0 +1,123 @@
+"""`zart worker`: any number of them on one store; what one is told to leave, another goes on with."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.engines import until
+from tests.postgres import running
+from zart_core.cli import reading
+from zart_core.hosts.inline import Inline
+from zart_core.hosts.ports import open_log
+from zart_core.workflows import Registry
+
+FLOWS = """
+import os, time
+import zart_core as zart
+
+def ran(what):
+    with open("ran", "a") as journal:
+        journal.write(what + "\\n")
+
+@zart.step("half-{n}")
+def half(n: int, id: str) -> int:
+    ran(f"{id} {os.getpid()}")
+    time.sleep(0.02)
+    return n * 2
+
+@zart.workflow("sum")
+def total(n: int) -> zart.Flow[int]:
+    values = yield from zart.wait([half(k, zart.context().execution_id) for k in range(n)])
+    more = yield from zart.wait_for_event("more", int)
+    return sum(values) + more
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running() as started:
+        yield started
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request, tmp_path):
+    """A directory with the workflow, and the environment of commands there."""
+    (tmp_path / "flows.py").write_text(FLOWS)
+    (tmp_path / "ran").touch()
+    if request.param == "sqlite":
+        url = "sqlite:log.db"
+    else:
+        url = request.getfixturevalue("server").url(f"t{os.getpid()}_{time.monotonic_ns()}")
+    return tmp_path, url
+
+
+def worker(place):
+    """A running worker that has said so."""
+    directory, url = place
+    process = subprocess.Popen(
+        [sys.executable, "-m", "zart_core.cli", "worker", "flows", "--store", url],
+        cwd=directory, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert "serves sum" in process.stdout.readline()
+    return process
+
+
+def test_two_workers_share_a_store_and_one_goes_on_alone(place):
+    """Each execution is carried out once, by whoever took it; SIGTERM hands over; the rest finishes with the other."""
+    directory, url = place
+    ids = [f"e{n}" for n in range(12)]
+    flows: dict[str, Any] = {}
+    exec(FLOWS, flows)
+    log = open_log(url if "sqlite" not in url else f"sqlite:{directory}/log.db")
+    workers = [worker(place), worker(place)]
+    try:
+        for id in ids:
+            Inline(log, Registry()).start(flows["total"], 5, id)
+        until(lambda: len((directory / "ran").read_text().splitlines()) == 60, 60)
+        leaving, staying = workers
+        leaving.send_signal(signal.SIGTERM)
+        assert leaving.wait(20) == 0
+        for id in ids:
+            reading.send(log, id, "more", 1, None)
+        until(lambda: all(str(log.summary(id).status) == "completed" for id in ids), 60)
+        staying.send_signal(signal.SIGTERM)
+        assert staying.wait(20) == 0
+        ran = [line.split()[0] for line in (directory / "ran").read_text().splitlines()]
+        assert sorted(ran) == sorted(ids * 5)
+    finally:
+        for process in workers:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        log.close()
+
+
+def test_tables_are_looked_at_and_migrated_by_command(server, tmp_path):
+    """Status says what is there and what is wanted; migrate makes it so; a store without tables says so."""
+    place = (tmp_path, server.url("by_command"))
+
+    def db(*arguments, store=place[1]):
+        done = subprocess.run(
+            [sys.executable, "-m", "zart_core.cli", "db", *arguments, "--store", store],
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        return done.returncode, (done.stdout + done.stderr).strip()
+
+    assert db("status") == (4, "there are no tables yet; zart db migrate makes them, in version 1")
+    assert db("migrate") == (0, "version 0 is now 1")
+    assert db("status", "--json") == (0, '{"version": 1, "wanted": 1}')
+    assert db("migrate") == (0, "version 1 already")
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        connection.execute("INSERT INTO by_command.migrations (version) VALUES (2)")
+    code, said = db("migrate")
+    assert code == 4
+    assert "its tables have version 2; this zart reads versions up to 1: upgrade zart" in said
+    code, said = db("status", store=f"sqlite:{tmp_path}/log.db")
+    assert code == 2
+    assert "has no tables to migrate" in said
