@@ -18,7 +18,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 from zart_core.errors import InvalidUse
-from zart_core.lint.scopes import Builder, Module
+from zart_core.lint.scopes import Module
 
 SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist"})
 """Folders that are passed over below a folder that is given; those that begin with a dot, too."""
@@ -56,13 +56,11 @@ class Project:
         if known is not None:
             return known
         self.files[key] = None
-        name, root = name_and_root(key)
+        root = root_of_package(key)
         if root not in self.roots:
             self.roots.append(root)
         source, tree = parse(path)
-        module = Module(path, name, source, tree)
-        Builder(module).build()
-        self.files[key] = module
+        module = self.files[key] = Module(path, source, tree)
         return module
 
     def read_modules(self) -> list[Module]:
@@ -102,14 +100,12 @@ class Project:
         return None if path is None or str(path.resolve()).startswith(INSTALLED) else path
 
 
-def name_and_root(path: Path) -> tuple[str, Path]:
-    """Give the dotted name of a file, and the folder that its package stands in."""
-    parts = [] if path.name == "__init__.py" else [path.stem]
+def root_of_package(path: Path) -> Path:
+    """Give the folder that the outermost package of a file stands in."""
     folder = path.parent
     while (folder / "__init__.py").exists() and folder != folder.parent:
-        parts.insert(0, folder.name)
         folder = folder.parent
-    return ".".join(parts), folder
+    return folder
 
 
 def file_in(folder: Path, name: str) -> Path | None:

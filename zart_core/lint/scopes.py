@@ -6,6 +6,7 @@ Rule 1: one pass over a module, and each node is looked at once.
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
@@ -93,16 +94,20 @@ class Scope:
         return scope
 
 
-@attrs.define(eq=False)
 class Module:
     """A file that was read."""
 
-    path: Path
-    name: str
-    source: str
-    tree: ast.Module
-    scopes: dict[ast.AST, Scope] = attrs.field(factory=dict[ast.AST, Scope])
-    """The scope of each node that has one."""
+    def __init__(self, path: Path, source: str, tree: ast.Module) -> None:
+        self.path = path
+        self.source = source
+        self.tree = tree
+
+    @functools.cached_property
+    def scopes(self) -> dict[ast.AST, Scope]:
+        """The scope of each node that has one, made when it is first asked for."""
+        scopes: dict[ast.AST, Scope] = {}
+        Builder(self, scopes).build()
+        return scopes
 
     @property
     def top(self) -> Scope:
@@ -110,17 +115,33 @@ class Module:
         return self.scopes[self.tree]
 
 
+BINDING = (
+    ast.stmt,
+    ast.Call,
+    ast.NamedExpr,
+    ast.withitem,
+    ast.ExceptHandler,
+    ast.MatchAs,
+    ast.MatchStar,
+    ast.MatchMapping,
+)
+"""What may bind a name, or change what one is bound to."""
+LEAVES = (ast.Name, ast.Constant, ast.expr_context, ast.operator, ast.cmpop)
+"""What has nothing inside."""
+
+
 class Builder:
     """Makes the scopes of a module."""
 
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: Module, scopes: dict[ast.AST, Scope]) -> None:
         self.module = module
+        self.scopes = scopes
         self.changes: list[tuple[str, Scope]] = []
         """Names that are changed in place, and where."""
 
     def build(self) -> None:
-        """Fill `module.scopes`. O(size of the module)."""
-        top = self.enter(self.module.tree, None)
+        """Fill the scopes. O(size of the module)."""
+        self.top = top = self.enter(self.module.tree, None)
         for statement in self.module.tree.body:
             self.visit(statement, top)
         for name, scope in self.changes:
@@ -130,7 +151,7 @@ class Builder:
 
     def enter(self, node: ast.AST, parent: Scope | None) -> Scope:
         """A new scope."""
-        scope = self.module.scopes[node] = Scope(self.module, node, parent)
+        scope = self.scopes[node] = Scope(self.module, node, parent)
         return scope
 
     def visit(self, node: ast.AST, scope: Scope) -> None:
@@ -154,13 +175,15 @@ class Builder:
             case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
                 self.visit_comprehension(node, scope)
             case _:
-                self.bind_statement(node, scope)
+                if isinstance(node, BINDING):
+                    self.bind_statement(node, scope)
                 self.visit_all(ast.iter_child_nodes(node), scope)
 
     def visit_all(self, nodes: Iterable[ast.AST], scope: Scope) -> None:
         """Visit several nodes in a scope."""
         for node in nodes:
-            self.visit(node, scope)
+            if not isinstance(node, LEAVES):
+                self.visit(node, scope)
 
     def visit_comprehension(self, node: Comprehension, scope: Scope) -> None:
         """The targets of a comprehension are its own; its first iterable is evaluated outside."""
@@ -209,11 +232,11 @@ class Builder:
                     self.bind_target(scope, target, None)
             case ast.Global():
                 for name in node.names:
-                    scope.elsewhere[name] = self.module.top
+                    scope.elsewhere[name] = self.top
             case ast.Nonlocal():
                 for name in node.names:
                     home = scope.parent.home(name) if scope.parent else None
-                    scope.elsewhere[name] = home or self.module.top
+                    scope.elsewhere[name] = home or self.top
             case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=method)) if method in CHANGING:
                 self.changes.append((name, scope))
             case ast.Call(func=ast.Name(id="next"), args=[ast.Name(id=name), *_]):
