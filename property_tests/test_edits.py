@@ -77,7 +77,7 @@ def verdict(workflow: Any, events: Sequence[zart.Event], *, strict: bool, whole:
             return diverged
         return None
     summary = Summary("x", "w", "", zart.Status.WAITING, 0, len(events), 0, 0.0, 0.0, None, None)
-    found = judge(summary, events, zart.Registry(workflow), strict, CODEC)
+    found = judge(summary, events, zart.Registry(workflow).of, strict, CODEC)
     if found.fits:
         return None
     assert found.kind == "diverges", found

@@ -168,6 +168,8 @@ class Started:
     """The run's start plus its timeout (R16)."""
     parent: Parent | None = None
     semantics: int = SEMANTICS
+    version: int = 1
+    """Which version of the workflow the run began with, and goes on with."""
 
 
 @record

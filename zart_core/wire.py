@@ -88,6 +88,7 @@ class StartedHead(Head):
     deadline: float | None = None
     parent: tuple[str, int, int] | None = None
     semantics: int = 1
+    version: int = 1
 
 
 class IssuedHead(Head):
@@ -172,7 +173,7 @@ def _failure_head(f: Failure) -> FailureHead:
 
 def _started_head(e: Started) -> tuple[Head, bytes | None]:
     parent = (e.parent.id, e.parent.run, e.parent.seq) if e.parent else None
-    return StartedHead(e.id, e.run, e.workflow, e.deadline, parent, e.semantics), e.payload
+    return StartedHead(e.id, e.run, e.workflow, e.deadline, parent, e.semantics, e.version), e.payload
 
 
 def _issued_head(e: Issued) -> tuple[Head, bytes | None]:
@@ -254,9 +255,8 @@ def _failure(h: FailureHead) -> Failure:
 def _started(h: StartedHead, at: float, payload: bytes) -> Started:
     if h.semantics > SEMANTICS:
         raise FormatTooNew(f"written with semantics {h.semantics}; this version knows {SEMANTICS}")
-    return Started(
-        h.id, h.run, h.workflow, payload, at, h.deadline, h.parent and Parent(*h.parent), h.semantics
-    )
+    parent = h.parent and Parent(*h.parent)
+    return Started(h.id, h.run, h.workflow, payload, at, h.deadline, parent, h.semantics, h.version)
 
 
 def _issued(h: IssuedHead, at: float, payload: bytes) -> Issued:

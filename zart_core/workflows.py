@@ -27,6 +27,7 @@ from typing_extensions import TypeIs
 
 from zart_core.commands import Command, ContinueAsNew, Flow, checked_name
 from zart_core.errors import InvalidUse, UnknownWorkflow
+from zart_core.events import Started
 from zart_core.policies import Duration, ErrorTypes, error_types, seconds
 from zart_core.steps import annotations_of
 
@@ -44,6 +45,7 @@ class Workflow(Generic[I, R_co]):
         fn: Callable[..., Flow[R_co]],
         name: str,
         *,
+        version: int = 1,
         timeout_s: float | None = None,
         on_failure: Callable[[Any, BaseException], Any] | None = None,
         park_on: ErrorTypes = (),
@@ -52,6 +54,8 @@ class Workflow(Generic[I, R_co]):
         self.fn = fn
         """The generator function itself."""
         self.name = name
+        self.version = version
+        """Which version of the workflow of this name; a run goes on with the one that it began with."""
         self.timeout_s = timeout_s
         """Seconds from a run's start to its deadline (R16); None for none."""
         self.on_failure = on_failure
@@ -63,7 +67,7 @@ class Workflow(Generic[I, R_co]):
         return self.fn(*input)
 
     def __repr__(self) -> str:
-        return f"<workflow '{self.name}'>"
+        return f"<workflow {titled(self.name, self.version)}>"
 
     @functools.cached_property
     def input_type(self) -> Any:
@@ -89,7 +93,8 @@ class Workflow(Generic[I, R_co]):
     def continue_as_new(self, input: Any = None) -> Any:
         """End this run and begin the next: `yield from my_workflow.continue_as_new(input)`, in the root branch only.
 
-        The new run has an empty history and the same id; undelivered events move along, in the same commit.
+        The new run has an empty history and the same id; undelivered events move along, in the same commit. It begins
+        with the newest version that is registered, which so must take this input.
         """
         return ContinueAsNew(self, input)
 
@@ -106,6 +111,7 @@ class WorkflowDecorator(Protocol):
 def workflow(
     name: str | None = None,
     *,
+    version: int = 1,
     timeout: Duration | None = None,
     on_failure: Callable[[Any, Any], Any] | None = None,
     park_on: tuple[type[Exception], ...] | type[Exception] = (),
@@ -114,6 +120,8 @@ def workflow(
 
     Args:
         name: its identity in the log. By default the function's name with dashes.
+        version: which version of the workflow of this name, from 1. Several may be registered side by side: a run goes
+            on with the one that it began with.
         timeout: from a run's start to its deadline, enforced while it waits (R16).
         on_failure: a function of (input, failure), or a flow of them: what it returns completes the run (R17).
         park_on: errors that park the run instead of failing it (R19).
@@ -126,6 +134,8 @@ def workflow(
             getattr(fn, "__name__", "workflow").replace("_", "-") if name is None else name, "workflow name"
         )
         refuse_wrong_function(fn, id)
+        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+            raise InvalidUse(f"version={version!r} of workflow '{id}': versions are counted 1, 2, 3, ...")
         if on_failure is not None and (not callable(on_failure) or inspect.iscoroutinefunction(on_failure)):
             raise InvalidUse(
                 f"on_failure of workflow '{id}' must be a plain function of (input, failure), or a flow of them"
@@ -133,6 +143,7 @@ def workflow(
         return Workflow(
             fn,
             id,
+            version=version,
             timeout_s=None if timeout is None else seconds(timeout, f"timeout of workflow '{id}'"),
             on_failure=on_failure,
             park_on=error_types(park_on, "park_on"),
@@ -179,24 +190,32 @@ def is_several(source: object) -> TypeGuard[Iterable[WorkflowSource]]:
 WorkflowSource: TypeAlias = "Workflow[Any, Any] | ModuleType | Registry"
 
 
+def titled(name: str, version: int) -> str:
+    """A workflow's name for people; the first version needs no number."""
+    return f"'{name}'" if version == 1 else f"'{name}' version {version}"
+
+
 class Registry:
-    """The workflows that a host knows, by name."""
+    """The workflows that a host knows, by name and version. Its items are the newest of each name."""
 
     def __init__(self, *sources: WorkflowSource | Iterable[WorkflowSource]) -> None:
         self.by_name: dict[str, Workflow[Any, Any]] = {}
+        """The newest version of each."""
+        self.versions: dict[str, dict[int, Workflow[Any, Any]]] = {}
+        """Every version of each, by number."""
         for source in sources:
             self.add(source)
 
     def add(self, source: WorkflowSource | Iterable[WorkflowSource]) -> None:
         """Register a workflow, all workflows of a module, another registry, or several of these.
 
-        Raises InvalidUse when two workflows have one name, or for anything else.
+        Raises InvalidUse when two workflows have one name and version, or for anything else.
         """
         match source:
             case Workflow():
                 self.add_one(source)
             case Registry():
-                self.add(source.by_name.values())
+                self.add(source.everything())
             case ModuleType():
                 self.add([value for value in vars(source).values() if is_workflow(value)])
             case _ if is_several(source):
@@ -209,16 +228,49 @@ class Registry:
                 )
 
     def add_one(self, workflow: Workflow[Any, Any]) -> None:
-        """Register a workflow. Raises InvalidUse when another has its name."""
-        known = self.by_name.setdefault(workflow.name, workflow)
+        """Register a workflow. Raises InvalidUse when another has its name and version."""
+        known = self.versions.get(workflow.name, {}).get(workflow.version, workflow)
         if known is not workflow:
             raise InvalidUse(
-                f"two workflows are named '{workflow.name}': {known.fn.__module__}.{known.fn.__qualname__} "
-                f"and {workflow.fn.__module__}.{workflow.fn.__qualname__}; rename one"
+                f"two workflows are named {titled(workflow.name, workflow.version)}: "
+                f"{known.fn.__module__}.{known.fn.__qualname__} and "
+                f"{workflow.fn.__module__}.{workflow.fn.__qualname__}; rename one, or give it another version="
             )
+        self.replace(workflow)
+
+    def replace(self, workflow: Workflow[Any, Any]) -> None:
+        """Register a workflow in place of the one of its name and version, if there is one."""
+        versions = self.versions.setdefault(workflow.name, {})
+        versions[workflow.version] = workflow
+        self.by_name[workflow.name] = versions[max(versions)]
+
+    def learn(self, workflow: Workflow[Any, Any]) -> None:
+        """Register a workflow, unless its name and version are taken."""
+        if workflow.version not in self.versions.get(workflow.name, {}):
+            self.replace(workflow)
+
+    def everything(self) -> list[Workflow[Any, Any]]:
+        """Every version of every workflow."""
+        return [workflow for versions in self.versions.values() for workflow in versions.values()]
+
+    def version(self, name: str, number: int) -> Workflow[Any, Any]:
+        """One version of the workflow of this name; raises UnknownWorkflow."""
+        newest = self[name]
+        try:
+            return self.versions[name][number]
+        except KeyError:
+            known = ", ".join(map(str, sorted(self.versions[name])))
+            raise UnknownWorkflow(
+                f"version {number} of workflow '{newest.name}' is not registered (registered: {known}). "
+                "Register it beside the others, and its runs go on"
+            ) from None
+
+    def of(self, started: Started) -> Workflow[Any, Any]:
+        """The workflow that a run began with; raises UnknownWorkflow."""
+        return self.version(started.workflow, started.version)
 
     def __getitem__(self, name: str) -> Workflow[Any, Any]:
-        """The workflow of this name; raises UnknownWorkflow."""
+        """The newest workflow of this name; raises UnknownWorkflow."""
         try:
             return self.by_name[name]
         except KeyError:

@@ -11,6 +11,7 @@ from zart_core.cli import checking, database, debugging, linting, reading, runni
 from zart_core.cli import show as shown
 from zart_core.cli.exits import EXIT_CODES, OK, USAGE, Ended
 from zart_core.cli.texts import as_json, plain, say
+from zart_core.deploys.versions import versions_in
 from zart_core.errors import LogCorrupt
 from zart_core.hosts.engine import status_of
 from zart_core.interpreter import CODEC
@@ -137,9 +138,16 @@ def list_(
     prefix: Annotated[str | None, typer.Option(help="Only those whose id begins so.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at the most.")] = 100,
     after: Annotated[str | None, typer.Option(help="Begin after this id.")] = None,
+    versions: Annotated[
+        bool, typer.Option("--versions", help="What still runs on which version of its workflow, instead.")
+    ] = False,
     json: Json = False,
 ) -> int:
     """List executions in the order of their ids."""
+    if versions:
+        with reading.opened(store) as log:
+            shown.show_versions(versions_in(log), json)
+        return OK
     wanted = None if status is None else status_of(status)
     with reading.opened(store) as log:
         page = log.list(status=wanted, workflow=workflow, id_prefix=prefix, limit=limit, after=after)

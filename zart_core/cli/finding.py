@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from zart_core.errors import InvalidUse, ZartError
-from zart_core.workflows import Registry, Workflow
+from zart_core.workflows import Registry, Workflow, is_workflow
 
 
 def find(target: str) -> tuple[Workflow[Any, Any], Registry]:
@@ -25,11 +25,13 @@ def find(target: str) -> tuple[Workflow[Any, Any], Registry]:
 
 
 def chosen(registry: Registry, module: ModuleType, place: str, name: str) -> Workflow[Any, Any]:
-    """Give the workflow of this attribute or name; without one the only one that the module defines."""
+    """Give the newest workflow of this name, or that of this attribute; without one the only one of the module."""
     if name:
-        for workflow in registry:
-            if name == workflow.name or vars(module).get(name) is workflow:
-                return workflow
+        if name in registry:
+            return registry[name]
+        attribute = vars(module).get(name)
+        if is_workflow(attribute):
+            return attribute
         raise InvalidUse(f"{place} has no workflow '{name}'; it has: {listed(registry)}")
     own = [workflow for workflow in registry if workflow.fn.__module__ == module.__name__]
     candidates = own or list(registry)

@@ -20,6 +20,7 @@ from zart_core.cli.texts import (
     say,
     shortened,
 )
+from zart_core.deploys.versions import VersionUse
 from zart_core.events import Closed, Event, Started
 from zart_core.hosts.explain import StepLine, explain, moment, steps_of
 
@@ -46,6 +47,21 @@ def show_list(page: stored.Page[stored.Summary], json: bool) -> None:
         say(line.rstrip())
     if page.next is not None:
         say(f"there are more: --after '{plain(page.next)}'")
+
+
+def show_versions(uses: Sequence[VersionUse], json: bool) -> None:
+    """Print what still runs on which version."""
+    if json:
+        items = [{**jsonable(use), "oldest": at(use.oldest), "counts": dict(use.counts)} for use in uses]
+        say(as_json({"items": items}))
+        return
+    rows = [("WORKFLOW", "VERSION", "UNFINISHED", "OLDEST", "")]
+    for use in uses:
+        version = str(use.version) if use.version else "unreadable"
+        statuses = ", ".join(f"{n:,} {status}" for status, n in sorted(use.counts.items()))
+        rows.append((use.workflow, version, f"{sum(use.counts.values()):,}", moment(use.oldest), statuses))
+    for line in columns(rows):
+        say(line.rstrip())
 
 
 def summary_json(summary: stored.Summary) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -21,7 +21,7 @@ from zart_core.hosts.ports import open_log
 from zart_core.hosts.turns import MISBEHAVIOUR
 from zart_core.interpreter import CODEC, Execution
 from zart_core.records import record
-from zart_core.workflows import Registry, WorkflowSource
+from zart_core.workflows import Registry, Workflow, WorkflowSource
 
 VerdictKind: TypeAlias = Literal[
     "fits",
@@ -42,6 +42,8 @@ class Verdict:
     id: str
     run: int
     workflow: str
+    version: int
+    """The version that its current run began with; 0 where that cannot be read."""
     status: Status
     """Where it stood when it was read."""
     events: int
@@ -172,7 +174,7 @@ def judged(
         except LogCorrupt as damage:
             return verdict_of(summary, [], damage)
         if not events or not isinstance(events[-1], Closed):
-            return judge(summary, events, registry, strict, codec)
+            return judge(summary, events, registry.of, strict, codec)
         later = log.summary(summary.id)
         if later is None or later.status.closed:
             return None
@@ -183,14 +185,18 @@ def judged(
 
 
 def judge(
-    summary: stored.Summary, events: Sequence[Event], registry: Registry, strict: bool, codec: Codec
+    summary: stored.Summary,
+    events: Sequence[Event],
+    workflow_of: Callable[[Started], Workflow[Any, Any]],
+    strict: bool,
+    codec: Codec,
 ) -> Verdict:
-    """The verdict on a complete log, as a host would take it up."""
+    """The verdict on a complete log, as a host would take it up. `workflow_of` may raise UnknownWorkflow."""
     try:
         first = events[0] if events else None
         if not isinstance(first, Started):
             raise LogCorrupt(f"run {summary.run} of execution '{summary.id}' does not begin with Started")
-        execution = replay_explained(registry[first.workflow], events, codec, strict=strict)
+        execution = replay_explained(workflow_of(first), events, codec, strict=strict)
         try:
             look_ahead(execution)
         finally:
@@ -223,7 +229,14 @@ def verdict_of(summary: stored.Summary, events: Sequence[Event], error: BaseExce
         case _:
             kind = "defect"
     verdict = Verdict(
-        summary.id, summary.run, summary.workflow, summary.status, len(events), kind, message=said(error)
+        summary.id,
+        summary.run,
+        summary.workflow,
+        version_of(events),
+        summary.status,
+        len(events),
+        kind,
+        message=said(error),
     )
     if not isinstance(error, Diverged):
         return verdict
@@ -237,6 +250,11 @@ def verdict_of(summary: stored.Summary, events: Sequence[Event], error: BaseExce
         field=error.field,
         nearest=error.nearest,
     )
+
+
+def version_of(events: Sequence[Event]) -> int:
+    """The version of the workflow that a run began with; 0 where its log does not say."""
+    return events[0].version if events and isinstance(events[0], Started) else 0
 
 
 def said(error: BaseException | None) -> str:

@@ -25,7 +25,7 @@ from zart_core.records import record
 from zart_core.testing.runner import Steps
 from zart_core.testing.world import Ending, Sending, place_of
 from zart_core.wording import described
-from zart_core.workflows import Registry, Workflow
+from zart_core.workflows import Workflow
 
 CutKind: TypeAlias = Literal[
     "fits",
@@ -172,7 +172,7 @@ class Upgrade:
         for after in places(self.old, history, self.setting.codec):
             prefix = history[:after]
             found = Cut(course.what, course.input, after, described(prefix[-1]), "fits")
-            verdict = judge(summary_of(prefix), prefix, Registry(self.new), self.strict, self.setting.codec)
+            verdict = judge(summary_of(prefix), prefix, self.new_one, self.strict, self.setting.codec)
             if verdict.fits:
                 yield self.gone_on(found, course, prefix) if explored.run == 0 else found
                 continue
@@ -189,13 +189,20 @@ class Upgrade:
                 nearest=verdict.nearest,
             )
 
+    def new_one(self, _: Started) -> Workflow[Any, Any]:
+        """The new code, whatever version a run began with."""
+        return self.new
+
     def gone_on(self, cut: Cut, course: Course, prefix: Sequence[Event]) -> Cut:
         """The new code goes on from a prefix that it fits."""
         first = prefix[0]
         assert isinstance(first, Started)
         codec = self.setting.codec
         log = place_of(None).open()
-        records = codec.encode_events(prefix, first.id)
+        renumbered = attrs.evolve(
+            first, version=self.new.version
+        )  # a host takes the version that is on record
+        records = codec.encode_events([renumbered, *prefix[1:]], first.id)
         digest = codec.digest(first.workflow, first.payload)
         log.append([New(first.id, first.workflow, digest, records, first.at, Status.WAITING)])
         ending, history = go_on(self.new, course, self.setting, log, prefix)

@@ -32,7 +32,7 @@ from zart_core.errors import (
     Weather,
     ZartError,
 )
-from zart_core.events import Event, Ok, Status
+from zart_core.events import Event, Ok, Started, Status
 from zart_core.hosts.alarms import Alarms
 from zart_core.hosts.attempts import Attempts
 from zart_core.hosts.claims import Claims
@@ -62,7 +62,7 @@ from zart_core.hosts.threads import DaemonThreads
 from zart_core.hosts.writer import Writer
 from zart_core.interpreter import CODEC
 from zart_core.policies import Duration, seconds
-from zart_core.workflows import Registry, Workflow, WorkflowSource
+from zart_core.workflows import Registry, Workflow, WorkflowSource, titled
 
 I = TypeVar("I")  # noqa: E741  # the input
 R = TypeVar("R")
@@ -245,10 +245,10 @@ class AsyncEngine:
         return self.closing
 
     async def register(self, *sources: WorkflowSource | Iterable[WorkflowSource]) -> None:
-        """Register workflows, in place of those of the same name, and try parked executions again."""
+        """Register workflows, in place of those of the same name and version, and try parked executions again."""
         self.check_usable()
-        for workflow in Registry(*sources):
-            self.registry.by_name[workflow.name] = workflow
+        for workflow in Registry(*sources).everything():
+            self.registry.replace(workflow)
         self.code += 1
         self.tried.clear()
         for live in list(self.live.values()):
@@ -299,9 +299,10 @@ class AsyncEngine:
         self.check_usable()
         if not isinstance(workflow, Workflow):
             raise InvalidUse(f"{workflow!r} is no workflow; decorate the function with @zart.workflow")
-        if self.registry[workflow.name] is not workflow:
+        if self.registry.version(workflow.name, workflow.version) is not workflow:
             raise UnknownWorkflow(
-                f"another workflow is registered under the name '{workflow.name}'; register this one"
+                f"another workflow is registered under the name {titled(workflow.name, workflow.version)}; "
+                "register this one"
             )
         name = new_id(self.clock.now(), self.lots) if id is None else checked_name(id, "id")
         payload, _ = encoded_input(self.codec, workflow, input)
@@ -336,6 +337,14 @@ class AsyncEngine:
         summary = await self.summary(id)
         workflow = self.registry.by_name.get(summary.workflow)
         return AsyncHandle(self, id, workflow, created=False)
+
+    async def workflow_of(self, id: str, workflow: Workflow[Any, Any] | None) -> Workflow[Any, Any] | None:
+        """The version that an execution's last run began with; O(n) in its events where there are several."""
+        versions = {} if workflow is None else self.registry.versions.get(workflow.name, {})
+        if len(versions) < 2:
+            return workflow
+        first = (await self.history(id))[0]
+        return versions.get(first.version, workflow) if isinstance(first, Started) else workflow
 
     async def send(self, id: str, name: str, payload: Any, *, key: str | None = None) -> None:
         """Deliver an event; durable when this returns. See `Engine.send`."""

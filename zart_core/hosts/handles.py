@@ -38,7 +38,8 @@ class AsyncHandle(Generic[T_co]):
             closed = await asyncio.wait_for(self.engine.results.closed(self.id), limit)
         except TimeoutError:
             raise TimeoutError(f"execution '{self.id}' has not ended within {timeout}; it goes on") from None
-        value: T_co = result_of(self.engine.codec, self.workflow, self.id, closed)
+        workflow = await self.engine.workflow_of(self.id, self.workflow)
+        value: T_co = result_of(self.engine.codec, workflow, self.id, closed)
         return value
 
     async def send(self, name: str, payload: Any, key: str | None = None) -> None:

@@ -10,6 +10,7 @@ import attrs
 from zart_core import log as stored
 from zart_core.codec import Codec
 from zart_core.events import (
+    SEMANTICS,
     Closed,
     Delivered,
     Done,
@@ -42,7 +43,8 @@ def new_execution(
     """An execution to create: its first record is `Started`; its digest is what makes a second start the same (R15)."""
     limit = workflow.timeout_s if timeout_s is None else timeout_s
     begins = max(at, wake or 0.0)
-    started = Started(id, 0, workflow.name, payload, at, None if limit is None else begins + limit, parent)
+    deadline = None if limit is None else begins + limit
+    started = Started(id, 0, workflow.name, payload, at, deadline, parent, version=workflow.version)
     asked = payload if parent is None else payload + f"\n{parent.id}\n{parent.run}\n{parent.seq}".encode()
     return stored.New(
         id=id,
@@ -55,9 +57,14 @@ def new_execution(
     )
 
 
-def next_run(codec: Codec, execution: Execution, closed: Closed) -> list[stored.Record]:
-    """The first records of the next run: the new input, and deliveries that no wait has taken (R14)."""
-    workflow, started = execution.workflow, execution.started
+def next_run(
+    codec: Codec, execution: Execution, closed: Closed, workflow: Workflow[Any, Any]
+) -> list[stored.Record]:
+    """The first records of the next run: the new input, and deliveries that no wait has taken (R14).
+
+    `workflow` is the version that it begins with.
+    """
+    started = execution.started
     assert started is not None
     again = attrs.evolve(
         started,
@@ -65,6 +72,8 @@ def next_run(codec: Codec, execution: Execution, closed: Closed) -> list[stored.
         payload=closed.payload,
         at=closed.at,
         deadline=None if workflow.timeout_s is None else closed.at + workflow.timeout_s,
+        semantics=SEMANTICS,
+        version=workflow.version,
     )
     moved = [
         Delivered(n, name, payload, closed.at, held=True)

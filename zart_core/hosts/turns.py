@@ -216,7 +216,7 @@ class Run:
             if isinstance(events[-1], Closed):
                 self.closed = events[-1]
                 return
-            execution = replay_explained(registry[past.started.workflow], events, self.codec)
+            execution = replay_explained(registry.of(past.started), events, self.codec)
             if execution.next_seq > 0:  # else its first turn is still to come, and the lines with it
                 execution.take_lines()
             self._adopt(execution)
@@ -535,7 +535,8 @@ class Run:
         self.closed = closed
         self._ended.extend(seq for seq in self.running if seq in execution.pending)
         if closed.status is Status.CONTINUED:
-            self.opened = next_run(self.codec, execution, closed)
+            newest = self.registry.by_name.get(self.workflow_name, execution.workflow)
+            self.opened = next_run(self.codec, execution, closed, newest)
         elif execution.started is not None and execution.started.parent is not None:
             self._posts.append(report(self.codec, execution.started.parent, closed))
         self._posts += end_children(
@@ -551,7 +552,7 @@ class Run:
         """The execution that a child or spawn command asks for; the same command always asks for the same one."""
         assert issued.child is not None and self.execution is not None
         command = self.execution.command(issued.seq)
-        self.registry.by_name.setdefault(command.workflow.name, command.workflow)
+        self.registry.learn(command.workflow)
         parent = Parent(self.id, self.run, issued.seq) if issued.kind == "child" else None
         return new_execution(
             self.codec, command.workflow, issued.child, issued.payload, issued.at, parent=parent

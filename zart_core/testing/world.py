@@ -451,7 +451,7 @@ def encoded(codec: Codec, payload: Any, name: str) -> bytes:
 def started_workflow(registry: Registry, events: Sequence[Event]) -> Workflow[Any, Any]:
     """The workflow of a history."""
     assert isinstance(events[0], Started)
-    return registry[events[0].workflow]
+    return registry.of(events[0])
 
 
 __all__ = [
