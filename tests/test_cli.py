@@ -292,7 +292,9 @@ def test_life_of_an_order(shell):
                 "charge step done 2 S s flows.order, line +2",
                 "ship-to[1] event waiting S s flows.order, line +3",
                 "waits for event 'ship-to' (ship-to[1]) at flows.order, line +3, since T; "
-                "anybody can send it: zart send o ship-to JSON",
+                "anybody can send it: zart send o ship-to JSON; "
+                "it has no deadline, and no such event was ever sent to it",
+                "it waits for ever unless somebody acts; zart cancel o would end it",
             )
         ]
         sent = {"id": "o", "event": "ship-to", "accepted": True}

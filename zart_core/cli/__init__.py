@@ -1,4 +1,4 @@
-"""The `zart` command: run, start, send, list, show, history, check, lint, debug, cancel, terminate, verify.
+"""The `zart` command; `zart --help` says what it does.
 
 Rule 1: only `run` takes executions up; the others read the log or post to it, beside other processes.
 Rule 2: what went wrong is one line on stderr that says what to do, and an exit code (`exits.py`).

@@ -164,6 +164,17 @@ def show(id: Id, store: Store = "", json: Json = False) -> int:
 
 
 @app.command()
+def explain(id: Id, store: Store = "", json: Json = False) -> int:
+    """Say what an execution waits for: at which line, since when, until when, and who can end the wait.
+
+    A wait that nobody will end as things stand is said to be one. For one that failed: what failed, and in which line.
+    """
+    with reading.opened(store) as log:
+        shown.explain(log, id, store, json)
+    return OK
+
+
+@app.command()
 def history(
     id: Id,
     store: Store = "",

@@ -1,13 +1,14 @@
-"""`zart list`, `zart show` and `zart history`: executions for people and programs, without their code."""
+"""`zart list`, `show`, `explain` and `history`: executions for people and programs, without their code."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from zart_core import log as stored
-from zart_core.cli.reading import events_of, run_of, summary_of
+from zart_core.cli.reading import ON_DISK, events_of, run_of, summary_of
 from zart_core.cli.texts import (
     as_json,
     at,
@@ -22,7 +23,9 @@ from zart_core.cli.texts import (
 )
 from zart_core.deploys.versions import VersionUse
 from zart_core.events import Closed, Event, Started
-from zart_core.hosts.explain import StepLine, explain, moment, steps_of
+from zart_core.hosts.explain import StepLine, moment, steps_of
+from zart_core.insight.explaining import Explanation, circumstances, explanation, lines_of
+from zart_core.interpreter import CODEC
 
 
 def show_list(page: stored.Page[stored.Summary], json: bool) -> None:
@@ -84,8 +87,8 @@ def summary_json(summary: stored.Summary) -> dict[str, Any]:
 def show(log: stored.EventLog, id: str, json: bool) -> None:
     """Print where it stands: status, steps with attempts and durations, what it waits for and where."""
     summary = summary_of(log, id)
-    events = events_of(log, id, summary.run)
-    steps = steps_of(events)
+    given = circumstances(log, CODEC, summary)
+    events, steps = given.events, steps_of(given.events)
     if json:
         say(
             as_json(
@@ -93,7 +96,7 @@ def show(log: stored.EventLog, id: str, json: bool) -> None:
             )
         )
         return
-    first, *rest = explain(summary, events).splitlines()
+    first, *rest = lines_of(explanation(given, now=time.time()))
     say(plain(first))
     rows = [("STEP", "KIND", "STATE", "ATTEMPTS", "DURATION", "AT", "")]
     rows += [step_row(step, time.time()) for step in steps]
@@ -103,6 +106,29 @@ def show(log: stored.EventLog, id: str, json: bool) -> None:
         say(plain(line))
     if events and isinstance(last := events[-1], Closed) and last.payload:
         say(f"result: {shortened(as_json(payload(last.payload)))}")
+
+
+def explain(log: stored.EventLog, id: str, url: str, json: bool) -> None:
+    """Print what it waits for, at which line, since when, until when, and who can end the wait."""
+    told = explanation(
+        circumstances(log, CODEC, summary_of(log, id)), now=time.time(), store=said_url(url), sources=True
+    )
+    if json:
+        say(as_json(explanation_json(told)))
+        return
+    for line in lines_of(told):
+        say(plain(line))
+
+
+def said_url(url: str) -> str:
+    """Give the URL for command lines: none where the environment has it, or where it may hold a password."""
+    return "" if url == os.environ.get("ZART_STORE") or url.partition(":")[0] not in ON_DISK else url
+
+
+def explanation_json(told: Explanation) -> dict[str, Any]:
+    """Give an explanation as plain data."""
+    waits = [{**jsonable(one), "since": at(one.since), "until": at(one.until)} for one in told.waits]
+    return {**jsonable(told), "waits": waits}
 
 
 def step_row(step: StepLine, now: float) -> tuple[str, str, str, str, str, str, str]:

@@ -36,7 +36,6 @@ from zart_core.events import Event, Ok, Started, Status
 from zart_core.hosts.alarms import Alarms
 from zart_core.hosts.attempts import Attempts
 from zart_core.hosts.claims import Claims
-from zart_core.hosts.explain import explain
 from zart_core.hosts.handles import AsyncHandle
 from zart_core.hosts.inline import emit, encoded_input
 from zart_core.hosts.live import Live
@@ -60,6 +59,7 @@ from zart_core.hosts.results import Results
 from zart_core.hosts.suspects import Suspects
 from zart_core.hosts.threads import DaemonThreads
 from zart_core.hosts.writer import Writer
+from zart_core.insight.explaining import circumstances, explanation, lines_of
 from zart_core.interpreter import CODEC
 from zart_core.policies import Duration, seconds
 from zart_core.workflows import Registry, Workflow, WorkflowSource, titled
@@ -413,7 +413,12 @@ class AsyncEngine:
 
     async def explain(self, id: str) -> str:
         """In words: what it waits for, at which line, since when, and who can end the wait."""
-        return explain(await self.summary(id), await self.history(id))
+        summary = await self.summary(id)
+        given = await self.off_loop(lambda: circumstances(self.log, self.codec, summary))
+        told = explanation(
+            given, now=self.clock.now(), registered=frozenset(self.registry.by_name), sources=True
+        )
+        return "\n".join(lines_of(told))
 
     def check_usable(self) -> None:
         """Raise when the engine was closed, or its store has failed."""

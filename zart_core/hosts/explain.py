@@ -1,4 +1,4 @@
-"""What an execution waits for, in words: readable from the log alone, without the code.
+"""The commands of a run as a table, and failures and times in words: readable from the log alone, without the code.
 
 Rule 1: issued minus resolved is what is left to do; everything else here is wording.
 """
@@ -14,7 +14,6 @@ import attrs
 from zart_core.events import (
     Began,
     Cancellation,
-    Closed,
     Event,
     Failed,
     Failure,
@@ -22,9 +21,7 @@ from zart_core.events import (
     Resolved,
     Retried,
     Site,
-    Started,
 )
-from zart_core.log import Summary
 from zart_core.records import record
 
 
@@ -121,57 +118,6 @@ def words_of(failure: Failure) -> str:
     own = message if message.startswith(kind) else f"{kind}: {message}"
     said = cause is None or (cause.message != "" and cause.message in message)
     return own if cause is None or said else f"{own} ({words_of(cause)})"
-
-
-def explain(summary: Summary, events: Sequence[Event]) -> str:
-    """In words: what the execution waits for, at which line, since when, and who can end the wait."""
-    head = (
-        f"execution '{summary.id}' of workflow '{summary.workflow}', run {summary.run}, is {summary.status}"
-    )
-    last = events[-1] if events else None
-    if isinstance(last, Closed):
-        return head + ending(last)
-    lines = [head + (f": {summary.reason}" if summary.reason else "")]
-    pending = [line for line in steps_of(events) if line.ended_at is None]
-    lines += [f"  {waits(line, summary)}" for line in pending]
-    if not pending:
-        lines.append(f"  it waits for a worker that has registered '{summary.workflow}'")
-    started = events[0] if events else None
-    if isinstance(started, Started) and started.deadline is not None:
-        lines.append(f"  its deadline is {moment(started.deadline)}")
-    if summary.unread:
-        lines.append(f"  {summary.unread} message(s) in its inbox that it has not taken so far")
-    return "\n".join(lines)
-
-
-def ending(closed: Closed) -> str:
-    """How it ended, in words."""
-    since = f" since {moment(closed.at)}"
-    return since if closed.failure is None else f"{since}: {words_of(closed.failure)}"
-
-
-def waits(line: StepLine, summary: Summary) -> str:
-    """One thing that it waits for."""
-    place = f" at {line.site}" if line.site is not None else ""
-    since = f", since {moment(line.issued_at)}"
-    until = f", until {moment(line.until)}" if line.until is not None else ""
-    match line.kind:
-        case "event":
-            how = f"; anybody can send it: zart send {summary.id} {line.event} JSON"
-            return f"waits for event '{line.event}' ({line.name}){place}{since}{until}{how}"
-        case "sleep":
-            return f"sleeps ({line.name}){place}{since}{until}; time ends it"
-        case "child":
-            return f"waits for execution '{line.event}' ({line.name}){place}{since}; that one's end ends it"
-        case "step" if line.state == "retrying":
-            again = f"next attempt at {moment(line.until or 0.0)}"
-            return (
-                f"step '{line.name}'{place} failed {line.attempts} time(s), last with {line.error}; {again}"
-            )
-        case "step" if line.state == "running":
-            return f"step '{line.name}'{place} runs, attempt {line.attempts}{since}"
-        case _:
-            return f"{line.kind} '{line.name}'{place} is next to run{since}"
 
 
 def moment(at: float) -> str:

@@ -122,7 +122,7 @@ def look_at_branch(
 ) -> tuple[OpenBranch, tuple[Key, ...]]:
     """A branch and its frames, from the outside in."""
     owner = None if branch.owner is None else numbers.get(branch.owner)
-    started_at = None if branch.node.where is None else site_of(branch.node.where)
+    started_at = None if branch.owner is None else site_of(branch.node.where)
     frames: list[Frame] = []
     keys: list[Key] = []
     for depth, gen in enumerate(chain_of(branch.gen)):

@@ -1,0 +1,331 @@
+"""What an execution waits for: at which line, since when, until when, and who can end the wait with which command.
+
+Rule 1: read from the log alone, beside workers and without the code; nothing is claimed or written, no payload shown.
+Rule 2: a wait that nobody can end as things stand is said to be one.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+
+from zart_core.codec import Codec
+from zart_core.events import Began, Closed, Delivered, Event, Failed, Failure, Resolved, Site, Started, Status
+from zart_core.hosts.explain import StepLine, moment, steps_of, words_of
+from zart_core.insight.sources import Place, place_of, raised_at
+from zart_core.log import EventLog, Message, Summary
+from zart_core.records import record
+
+OVERDUE_S = 2.0
+"""How long something may be due before nobody is said to be taking it up."""
+SHOWN_MAX = 20
+"""Waits that are told one by one."""
+
+
+@record
+class Circumstances:
+    """All that is read to explain an execution."""
+
+    summary: Summary
+    events: Sequence[Event]
+    """Of the current run."""
+    inbox: Sequence[Message] = ()
+    children: Mapping[str, Summary] = {}
+    """Those that it waits for, as far as they are there."""
+
+
+@record
+class Awaited:
+    """One thing that an execution waits for. Times are seconds since the epoch."""
+
+    kind: str
+    name: str
+    state: str
+    site: Site | None
+    place: Place | None
+    """The line in the source as it is now, where it was found."""
+    since: float
+    until: float | None
+    """When time ends it, in one way or another."""
+    what: str
+    ends: str
+    """Who can end it, and how."""
+    hopeless: str = ""
+    """Why nobody will, as things stand; empty where somebody may."""
+
+
+@record
+class Explanation:
+    """Where an execution stands, and why."""
+
+    id: str
+    workflow: str
+    run: int
+    status: Status
+    head: str
+    reason: tuple[str, ...]
+    """Why it is parked, paused or has failed, in several lines."""
+    waits: tuple[Awaited, ...]
+    notes: tuple[str, ...]
+    hopeless: bool
+    """Whether nothing but a person's act will let it go on."""
+
+
+def circumstances(log: EventLog, codec: Codec, summary: Summary) -> Circumstances:
+    """Read what explains an execution. O(n) in its events."""
+    events = codec.decode_events(log.records(summary.id, summary.run), summary.id, summary.run)
+    waited = [line.event for line in steps_of(events) if line.kind == "child" and line.ended_at is None]
+    found = {child: log.summary(child) for child in waited}
+    children = {child: one for child, one in found.items() if one is not None}
+    return Circumstances(summary, events, log.inbox(summary.id), children)
+
+
+def explanation(
+    given: Circumstances,
+    *,
+    now: float,
+    registered: Collection[str] | None = None,
+    store: str = "",
+    sources: bool = False,
+) -> Explanation:
+    """Say where it stands.
+
+    Args:
+        given: what was read.
+        now: the time, in seconds since the epoch.
+        registered: names of the workflows that this process has; None where it runs none.
+        store: the URL to put into command lines; left out when empty.
+        sources: look for each line in the source as it is now.
+    """
+    summary, events = given.summary, given.events
+    last = events[-1] if events else None
+    head = f"execution '{summary.id}' of workflow '{summary.workflow}', run {summary.run}, is "
+    if isinstance(last, Closed):
+        status = last.status
+        reason = tuple(reasons_of_end(last, events, sources))
+        return Explanation(
+            summary.id, summary.workflow, summary.run, status, head + ending(last), reason, (), (), False
+        )
+    lines = [line for line in steps_of(events) if line.ended_at is None]
+    teller = Teller(given, now, store, sources)
+    waits = tuple(teller.awaited(line) for line in lines)
+    stopped = tuple(stops(given, now, registered, command("resume", summary.id, store)))
+    return Explanation(
+        id=summary.id,
+        workflow=summary.workflow,
+        run=summary.run,
+        status=summary.status,
+        head=f"{head}{summary.status}{': ' + first_of(summary.reason) if summary.reason else ''}",
+        reason=tuple(summary.reason.splitlines()[1:]),
+        waits=waits,
+        notes=(*stopped, *notes(given, teller, waits)),
+        hopeless=bool(stopped) or (bool(waits) and all(one.hopeless for one in waits)),
+    )
+
+
+def ending(closed: Closed) -> str:
+    """How it ended, in words."""
+    since = f"{closed.status} since {moment(closed.at)}"
+    return since if closed.failure is None else f"{since}: {words_of(closed.failure)}"
+
+
+def reasons_of_end(closed: Closed, events: Sequence[Event], sources: bool) -> Iterator[str]:
+    """Which command failed, and where its error was raised."""
+    if closed.failure is None:
+        return
+    failed = [line for line in steps_of(events) if line.state == "failed"]
+    place = raised_at(deepest(closed.failure).traceback)
+    if failed:
+        line = failed[-1]
+        tries = f" after {line.attempts} attempts" if line.attempts > 1 else ""
+        where = f" at {line.site}" if line.site is not None else ""
+        yield f"the last that failed was {line.kind} '{line.name}'{where}{tries}: {line.error}"
+        if sources and (found := place_of(line.site)) is not None:
+            yield f"  {found}: {found.source}"
+        place = raised_at(deepest(failure_of(events, line.seq) or closed.failure).traceback) or place
+    if place is not None:
+        yield f"raised at {place}, in {place.function}: {place.source}"
+
+
+def failure_of(events: Sequence[Event], seq: int) -> Failure | None:
+    """The recorded failure of a command."""
+    for event in reversed(events):
+        if isinstance(event, Resolved) and event.seq == seq and isinstance(event.outcome, Failed):
+            return event.outcome.failure
+    return None
+
+
+def deepest(failure: Failure) -> Failure:
+    """What caused a failure in the first place."""
+    while failure.cause is not None:
+        failure = failure.cause
+    return failure
+
+
+def first_of(text: str) -> str:
+    """The first line of a text."""
+    return text.splitlines()[0] if text else ""
+
+
+def command(name: str, id: str, store: str, *arguments: str) -> str:
+    """A command line that a person may copy."""
+    return shlex.join(["zart", name, id, *arguments, *(["--store", store] if store else [])])
+
+
+# ---------------------------------------------------------------- why nothing goes on
+
+
+def stops(given: Circumstances, now: float, registered: Collection[str] | None, resume: str) -> Iterator[str]:
+    """Why nobody takes it up, whatever it waits for."""
+    summary = given.summary
+    match summary.status:
+        case Status.PARKED:
+            build = f" It was parked by build {summary.build}." if summary.build else ""
+            yield (
+                f"nothing but code that fits lets it go on: mend it, deploy, and it goes on by itself.{build} "
+                f"zart check MODULE tells beforehand, zart debug {shlex.quote(summary.id)} MODULE shows where"
+            )
+            return
+        case Status.PAUSED:
+            yield f"it is paused, and goes on when somebody resumes it: {resume}"
+            return
+        case _:
+            pass
+    if registered is not None and summary.workflow not in registered and summary.owner is None:
+        yield f"this process has not registered workflow '{summary.workflow}'; another one has to take it up"
+    due = due_since(given)
+    if summary.owner is None and due is not None and now - due > OVERDUE_S:
+        yield (
+            f"it has been due since {moment(due)} and no worker has taken it up: none is running, "
+            f"or none has registered workflow '{summary.workflow}'"
+        )
+
+
+def due_since(given: Circumstances) -> float | None:
+    """Since when somebody should have taken it up; None when it is not due by time, nor by a message it waits for."""
+    summary = given.summary
+    wake = summary.updated_at if summary.wake == 0.0 else summary.wake
+    wanted = {line.event for line in steps_of(given.events) if line.kind == "event" and line.ended_at is None}
+    posted = [message.at for message in given.inbox if message.kind != "event" or message.name in wanted]
+    return min([*posted, *([] if wake is None else [wake])], default=None)
+
+
+# ---------------------------------------------------------------- what it waits for
+
+
+class Teller:
+    """Puts waits into words."""
+
+    def __init__(self, given: Circumstances, now: float, store: str, sources: bool) -> None:
+        self.id = given.summary.id
+        self.given = given
+        self.now = now
+        self.store = store
+        self.sources = sources
+        self.sent = {event.event for event in given.events if isinstance(event, Delivered)}
+        self.posted = Counter(message.name for message in given.inbox if message.kind == "event")
+        self.deadlines = {event.seq: event.deadline for event in given.events if isinstance(event, Began)}
+        started = given.events[0] if given.events else None
+        self.deadline = started.deadline if isinstance(started, Started) else None
+
+    def awaited(self, line: StepLine) -> Awaited:
+        """One wait."""
+        until = line.until if line.until is not None else self.deadlines.get(line.seq)
+        what, ends, hopeless = self.told(line, until)
+        place = place_of(line.site) if self.sources else None
+        return Awaited(
+            line.kind, line.name, line.state, line.site, place, line.issued_at, until, what, ends, hopeless
+        )
+
+    def told(self, line: StepLine, until: float | None) -> tuple[str, str, str]:
+        """What it is, who can end it, and why nobody will."""
+        at = f" at {line.site}" if line.site is not None else ""
+        since = f", since {moment(line.issued_at)}"
+        till = f", until {moment(until)}" if until is not None else ""
+        match line.kind:
+            case "event":
+                ends, hopeless = self.sender(line, until)
+                return f"waits for event '{line.event}' ({line.name}){at}{since}{till}", ends, hopeless
+            case "sleep":
+                return f"sleeps ({line.name}){at}{since}{till}", "time ends it", ""
+            case "child":
+                ends, hopeless = self.child(line)
+                return f"waits for execution '{line.event}' ({line.name}){at}{since}", ends, hopeless
+            case "step" if line.state == "retrying":
+                times = "once" if line.attempts == 1 else f"{line.attempts} times"
+                what = f"step '{line.name}'{at} failed {times}, last with {line.error}"
+                return what, f"next attempt at {moment(line.until or 0.0)}", ""
+            case "step" if line.state == "running" and self.given.summary.owner is None:
+                what = f"step '{line.name}'{at} began, attempt {line.attempts}{since}{till}"
+                return what, "the worker that ran it is gone; the next one to take it up begins it again", ""
+            case "step" if line.state == "running":
+                return (
+                    f"step '{line.name}'{at} runs, attempt {line.attempts}{since}{till}",
+                    "its outcome ends it",
+                    "",
+                )
+            case _:
+                return f"{line.kind} '{line.name}'{at} is next to run{since}", "a worker begins it", ""
+
+    def sender(self, line: StepLine, until: float | None) -> tuple[str, str]:
+        """Who can send an event, and whether somebody ever has."""
+        if self.posted[line.event]:
+            return (
+                f"one is in its inbox, sent but not taken so far: a worker takes it{self.otherwise(until)}",
+                "",
+            )
+        ends = f"anybody can send it: {command('send', self.id, self.store, line.event, 'JSON')}"
+        like = get_close_matches(line.event, [name for name in self.posted if name != line.event], 1)
+        if like:
+            ends += f" ('{like[0]}' was sent: was '{line.event}' meant?)"
+        if until is None and self.deadline is None and line.event not in self.sent:
+            return ends, "it has no deadline, and no such event was ever sent to it"
+        return ends + self.otherwise(until), ""
+
+    def otherwise(self, until: float | None) -> str:
+        """What time does, should nobody else."""
+        return "" if until is None else "; else the workflow gets EventTimedOut then"
+
+    def child(self, line: StepLine) -> tuple[str, str]:
+        """How another execution stands that has to end first."""
+        child = self.given.children.get(line.event)
+        look = command("explain", line.event, self.store)
+        if child is None:
+            return "it is not there yet; a worker that takes this one up creates it", ""
+        if child.status.closed:
+            return f"that one is {child.status}; a worker that takes this one up brings its outcome", ""
+        if child.status in (Status.PARKED, Status.PAUSED):
+            why = f"that one is {child.status}: {first_of(child.reason)}".removesuffix(": ")
+            return f"that one's end ends it: {look}", why
+        return f"that one is {child.status}, and its end ends it: {look}", ""
+
+
+def notes(given: Circumstances, teller: Teller, waits: Sequence[Awaited]) -> Iterator[str]:
+    """What else is worth knowing."""
+    summary = given.summary
+    if not waits and summary.status not in (Status.PARKED, Status.PAUSED):
+        yield f"it waits for a worker that has registered '{summary.workflow}'"
+    if teller.deadline is not None:
+        yield f"its deadline is {moment(teller.deadline)}"
+    if summary.unread:
+        events = ", ".join(f"{count} '{name}'" for name, count in teller.posted.most_common(SHOWN_MAX))
+        named = f": {events}" if events else ""
+        yield f"{summary.unread} message(s) in its inbox that it has not taken so far{named}"
+    if waits and all(one.hopeless for one in waits):
+        yield f"it waits for ever unless somebody acts; {command('cancel', summary.id, teller.store)} would end it"
+
+
+def lines_of(told: Explanation) -> Iterator[str]:
+    """An explanation as lines of text; the first says how it stands."""
+    yield told.head
+    yield from (f"  {line}" for line in told.reason)
+    for one in told.waits[:SHOWN_MAX]:
+        hopeless = f"; {one.hopeless}" if one.hopeless else ""
+        yield f"  {one.what}; {one.ends}{hopeless}"
+        if one.place is not None:
+            yield f"    {one.place}: {one.place.source}"
+    if len(told.waits) > SHOWN_MAX:
+        yield f"  and {len(told.waits) - SHOWN_MAX:,} more"
+    yield from (f"  {note}" for note in told.notes)

@@ -1,0 +1,96 @@
+"""Where a recorded site stands in the source as it is now: file, line and text. Nothing is imported or run for it.
+
+Rule 1: a module's file is looked for where Python would look, by name alone; what is not found is None.
+"""
+
+from __future__ import annotations
+
+import functools
+import linecache
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType
+
+from zart_core.events import Site
+from zart_core.records import record
+
+FRAME = re.compile(
+    r'File "(?P<file>[^"\n]+)", line (?P<line>\d+), in (?P<function>.+)(?:\n +(?P<source>.+))?'
+)
+
+
+@record
+class Place:
+    """A line of a file."""
+
+    file: str
+    line: int
+    source: str
+    """The line's text, without its indentation."""
+    function: str
+
+    def __str__(self) -> str:
+        return f"{short(self.file)}:{self.line}"
+
+
+def place_of(site: Site | None) -> Place | None:
+    """The line of a site, should its function still be there; it may have moved in its file."""
+    if site is None or not all(part.isidentifier() for part in site.module.split(".")):
+        return None
+    return next((place for file in files_of(site.module) if (place := place_in(file, site))), None)
+
+
+def files_of(module: str) -> Iterator[str]:
+    """Files that may be a module's: the one that is loaded, and those on the path."""
+    loaded = getattr(sys.modules.get(module), "__file__", None)
+    if isinstance(loaded, str):
+        yield loaded
+    inner = Path(*module.split("."))
+    for folder in dict.fromkeys([str(Path.cwd()), *(entry or "." for entry in sys.path)]):
+        for path in (Path(folder) / inner.with_suffix(".py"), Path(folder) / inner / "__init__.py"):
+            if path.is_file():
+                yield str(path)
+
+
+def place_in(file: str, site: Site) -> Place | None:
+    """The line of a site in a file, if the function is in it."""
+    first = first_lines(file).get(site.qualname)
+    if first is None:
+        return None
+    line = first + site.line
+    return Place(file, line, linecache.getline(file, line).strip(), site.qualname)
+
+
+@functools.lru_cache(maxsize=256)
+def first_lines(file: str) -> dict[str, int]:
+    """The first line of each function of a file, decorators included; empty for one that is no Python."""
+    found: dict[str, int] = {}
+    try:
+        code = compile(Path(file).read_bytes(), file, "exec", dont_inherit=True)
+    except (OSError, SyntaxError, ValueError):
+        return found
+    left = [code]
+    while left:
+        one = left.pop()
+        found.setdefault(one.co_qualname, one.co_firstlineno)
+        left.extend(inner for inner in one.co_consts if isinstance(inner, CodeType))
+    return found
+
+
+def raised_at(traceback: str) -> Place | None:
+    """The innermost line of a recorded traceback that is not Zart's own."""
+    own = str(Path(__file__).parent.parent)
+    for frame in reversed(list(FRAME.finditer(traceback))):
+        if not frame["file"].startswith(own):
+            return Place(
+                frame["file"], int(frame["line"]), (frame["source"] or "").strip(), frame["function"]
+            )
+    return None
+
+
+def short(file: str) -> str:
+    """A file's path, from here where it is below."""
+    path, here = Path(file), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
