@@ -6,7 +6,6 @@ code (`zart_core.testing.power`). Where strace cannot run these tests fail; ZART
 ZART_RECORDED_STATES gives the number of states for both stores together: 5,000 by default, 50,000 in the deep run.
 """
 
-import logging
 import os
 import sys
 from pathlib import Path
@@ -31,11 +30,9 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch):
-    """Thousands of warnings about torn ends would be kept otherwise; the workers import from the root."""
+def root(monkeypatch):
+    """The workers import from the root."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    for name in ("zart", "zart.store"):
-        monkeypatch.setattr(logging.getLogger(name), "disabled", True)
 
 
 def seed():

@@ -312,3 +312,12 @@ class EventLog(Protocol):
     def close(self) -> None:
         """Release claims of this store object's workers, and everything it holds open. Twice is once."""
         ...
+
+
+@runtime_checkable
+class Examinable(Protocol):
+    """What a log may offer beside the protocol: its settings, as they read back now, for `zart doctor`."""
+
+    def settings(self) -> Mapping[str, str | int]:
+        """Name each setting that matters for what the log promises, with its value as found."""
+        ...

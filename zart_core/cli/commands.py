@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from zart_core.cli import checking, database, debugging, linting, reading, running
+from zart_core.cli import doctor as doctoring
 from zart_core.cli import show as shown
 from zart_core.cli.exits import EXIT_CODES, OK, USAGE, Ended
 from zart_core.cli.texts import as_json, plain, say
@@ -270,6 +272,31 @@ def lint(
     modules too. A comment `# zart: ignore[ZT101] why` silences a finding. Exits with 1 when there is one.
     """
     return linting.lint(targets, select or [], ignore or [], format)
+
+
+@app.command()
+def doctor(
+    place: Annotated[
+        str, typer.Argument(metavar="[STORE]", help="The store's URL, in place of --store.")
+    ] = "",
+    store: Store = "",
+    directory: Annotated[
+        Path | None, typer.Option(help="Examine this directory's disk, not the one that the store is on.")
+    ] = None,
+    power_loss: Annotated[
+        bool, typer.Option("--power-loss", help="Record the store's system calls, and lose power at each.")
+    ] = False,
+    states: Annotated[int, typer.Option(min=1, help="With --power-loss: states to try.")] = 1000,
+    json: Json = False,
+) -> int:
+    """Say what a store promises on this machine, and whether the machine lets it keep that.
+
+    Looks at level and settings, the file system, syncs, locks between processes, room and clock. There need not be
+    a store yet. --power-loss needs strace: a small workload is recorded in a directory beside the store, the files
+    that a loss of power may leave are rebuilt, opened and compared with what had been acknowledged. Exits with 4
+    when the promise cannot be kept.
+    """
+    return doctoring.doctor(place or store, directory, power_loss, states, json)
 
 
 @app.command()

@@ -162,6 +162,8 @@ class SimulatedFileSystem:
     Not for several threads at once.
     """
 
+    sync_call = "simulated"
+
     def __init__(self, *, capacity: int | None = None) -> None:
         self.capacity = capacity
         self.on_call: Callable[[Call], None] | None = None

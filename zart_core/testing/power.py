@@ -10,11 +10,13 @@ Rule 2: what is found has to be a prefix of what was asked for, write by write, 
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import attrs
@@ -101,7 +103,7 @@ def check_power_loss(
     """
     report = PowerLossReport()
     opener = opener_of(place_of(scheme, directory))
-    with tempfile.TemporaryDirectory(prefix="zart-power-loss-", dir=scratch or memory()) as rebuilt:
+    with quiet(), tempfile.TemporaryDirectory(prefix="zart-power-loss-", dir=scratch or memory()) as rebuilt:
         while report.states < states:
             with tempfile.TemporaryDirectory(prefix="zart-power-loss-", dir=directory) as place:
                 check = Check(scheme, Path(place).resolve(), Path(rebuilt), seed, opener, report)
@@ -110,6 +112,19 @@ def check_power_loss(
             progress(report)
             seed += 1
     return report
+
+
+@contextlib.contextmanager
+def quiet() -> Generator[None]:
+    """Keep the stores from telling of each torn end, thousands of times."""
+    loggers = [logger for name in ("zart", "zart.store") if not (logger := logging.getLogger(name)).disabled]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.disabled = False
 
 
 def memory() -> Path | None:

@@ -19,6 +19,9 @@ from typing import Any, Protocol, runtime_checkable
 class FileSystem(Protocol):
     """What the file log asks of a file system. Paths are text; every method may raise OSError."""
 
+    sync_call: str
+    """What `sync` is to the operating system."""
+
     def make_directory(self, path: str) -> None:
         """Make one directory, for the owner alone."""
         ...
@@ -84,6 +87,7 @@ class RealFileSystem:
             raise OSError(errno.ENOSYS, "this platform has no pread and flock")
         self._fcntl: Any = importlib.import_module("fcntl")
         self._full = getattr(self._fcntl, "F_FULLFSYNC", None)
+        self.sync_call = "fdatasync" if self._full is None else "F_FULLFSYNC"
 
     def make_directory(self, path: str) -> None:  # noqa: D102  # as in FileSystem, and so below
         os.mkdir(path, 0o700)  # noqa: PTH102

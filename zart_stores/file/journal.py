@@ -116,6 +116,16 @@ class Journal:
         self.recovered: str | None = None
         """What was cut off when it was opened, or None."""
 
+    @property
+    def segments(self) -> int:
+        """How many files there are."""
+        return len(self._segments)
+
+    @property
+    def sync_call(self) -> str:
+        """What `sync` calls for each append."""
+        return self._fs.sync_call if self._syncs else "none"
+
     # ------------------------------------------------ opening
 
     def open(self, replay: Replay) -> None:

@@ -38,7 +38,7 @@ from zart_core.log import (
 )
 from zart_stores.checks import check, too_large
 from zart_stores.file.bodies import Closed, decode, encode, encode_closed
-from zart_stores.file.frames import FRAME_BYTES_MAX, Damage, corrupt
+from zart_stores.file.frames import FORMAT, FRAME_BYTES_MAX, Damage, corrupt
 from zart_stores.file.fs import FileSystem, RealFileSystem
 from zart_stores.file.index import FrameIndex
 from zart_stores.file.journal import REOPEN, Full, Journal, Place, segment_name
@@ -265,6 +265,11 @@ class FileLog:
         """See EventLog. O(1)."""
         with self._usable:
             return self._memory.stats()
+
+    def settings(self) -> Mapping[str, str | int]:
+        """See Examinable."""
+        with self._usable:
+            return {"sync": self._journal.sync_call, "segments": self._journal.segments, "format": FORMAT}
 
     def verify(self) -> Mapping[str, int]:
         """See EventLog. Reads all segments as a second reader would; linear in the size of the log."""

@@ -57,6 +57,7 @@ from zart_stores.sql.sqlite_file import (
     open_connection,
     patiently,
     prepare,
+    settings_of,
     weather,
 )
 from zart_stores.sql.verifying import verify
@@ -499,6 +500,12 @@ class SqliteLog:
             raise weather(error, self._path) from error
         finally:
             db.close()
+
+    def settings(self) -> Mapping[str, str | int]:
+        """See Examinable. Read back from the connection that appends, and from the file."""
+        with self._writing:
+            self._refuse_if_unusable()
+            return settings_of(self._connection("writer"))
 
     # ------------------------------------------------ connections
 

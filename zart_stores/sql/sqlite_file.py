@@ -158,6 +158,18 @@ def open_connection(path: str, synchronous: int, busy_s: float, *, reads: bool =
     return db
 
 
+def settings_of(db: sqlite3.Connection) -> dict[str, str | int]:
+    """Read back what a connection's promises rest on."""
+    named = {1: "NORMAL", 2: "FULL", 3: "EXTRA"}
+    return {
+        "journal_mode": str(_one(db, "PRAGMA journal_mode")),
+        "synchronous": named.get(_one(db, "PRAGMA synchronous"), "OFF"),
+        "page_size": int(_one(db, "PRAGMA page_size")),
+        "format": int(_one(db, "PRAGMA user_version")),
+        "sqlite": sqlite3.sqlite_version,
+    }
+
+
 def patiently(action: Callable[[], T], busy_s: float, path: str) -> T:
     """Do it again, after a random pause, while another process has the database locked (F17).
 
