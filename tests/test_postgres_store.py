@@ -12,12 +12,32 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.engines import until
 from tests.postgres import running
 from tests.postgres_proxy import Proxy
-from zart_core.errors import FormatTooNew, InvalidUse, LogCorrupt, StoreUnavailable
+from zart_core.errors import (
+    FormatTooNew,
+    InvalidUse,
+    LogCorrupt,
+    StoreFailed,
+    StoreLocked,
+    StoreUnavailable,
+)
 from zart_core.events import Ok
-from zart_core.log import Unknown
-from zart_core.testing.contract import StoreContract, new, post, standing, together, turn, write
+from zart_core.log import Rejected, Unknown
+from zart_core.testing.contract import (
+    LEASE_S,
+    StoreContract,
+    claimed,
+    new,
+    post,
+    records,
+    refused,
+    standing,
+    together,
+    turn,
+    write,
+)
 from zart_stores.sql import postgres
 from zart_stores.sql.postgres_server import FORMAT, MIGRATIONS, address_of, migrate, version
 
@@ -301,22 +321,201 @@ def test_a_server_that_crashes_keeps_what_it_acknowledged():
         store.close()
 
 
-def test_deadlocks_and_serialization_failures_are_tried_again(log):
-    """The whole transaction, bounded; then it surfaces as Rejected, and nothing of it is there (F17)."""
-    write(log, new("a"))
-    states = ["40P01", "40001", "55P03"]
-    errors = [psycopg.errors.lookup(state)("made to order") for state in states]
+def raising(log, *errors):
+    """Have the next transactions of a log meet these errors before they write anything."""
+    waiting = list(errors)
     batch = log._batch
 
     def failing(db):
-        if errors:
-            raise errors.pop()
+        if waiting:
+            raise waiting.pop(0)
         return batch(db)
 
     log._batch = failing
+    return waiting
+
+
+def error_of(state):
+    """What the driver raises for a state of the server."""
+    return psycopg.errors.lookup(state)("made to order")
+
+
+def test_deadlocks_and_serialization_failures_are_tried_again(log):
+    """The whole transaction, as often as it takes (F17)."""
+    write(log, new("a"))
+    waiting = raising(log, *map(error_of, ("40P01", "40001", "55P03", "57P01")))
     write(log, turn("a", 1, "x"))
-    assert not errors
+    assert not waiting
     assert len(log.records("a")) == 2
+
+
+def test_what_does_not_cease_surfaces(server, emptied):
+    """Trying again has an end; then it is Rejected, and nothing of it is there (F17)."""
+    emptied()
+    store = postgres.open(server.url("again"), busy_s=0.2)
+    write(store, new("a"))
+    raising(store, *[error_of("40001")] * 1000)
+    refused(store, turn("a", 1, "x"), "unavailable")
+    assert len(store.records("a")) == 1
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "word"), [("53100", "full"), ("XX001", "damaged"), ("42P01", "unavailable")]
+)
+def test_what_cannot_be_mended_by_trying_again_is_rejected_at_once(log, state, word):
+    """A full disk, a damaged page, a table that is gone: nothing was written (F6, L3, L12)."""
+    write(log, new("a"))
+    waiting = raising(log, error_of(state), error_of("40001"))
+    refused(log, turn("a", 1, "x"), word)
+    assert len(waiting) == 1
+    assert len(log.records("a")) == 1
+
+
+def test_a_claim_on_a_full_server_is_weather(log):
+    """Claims have no outcome: they raise (F6)."""
+    write(log, new("a"))
+    raising(log, error_of("53100"))
+    with pytest.raises(StoreUnavailable, match="53100"):
+        log.claim("w", now=5.0, lease_s=9.0, limit=9)
+
+
+def test_a_server_that_is_gone_is_weather_to_every_call(tmp_path):
+    """Bounded, and said; when it is back, the same log goes on, a wait first of all."""
+    with running() as own:
+        store = postgres.open(own.url("zart"), busy_s=0.3)
+        write(store, new("a"))
+        own.stop("fast")
+        refused(store, turn("a", 1, "x"), "unavailable")
+        refused(store, new("b", owner="w"), "unavailable")
+        for call in (lambda: store.summary("a"), lambda: store.claim("w", now=5.0, lease_s=9.0, limit=1)):
+            with pytest.raises(StoreUnavailable):
+                call()
+        assert store.wait(0.01)
+        assert store.wait(0.01), "what happened meanwhile may have been missed"
+        own.start()
+        until(lambda: store.wait(0.01) and store._listener is not None)
+        until(lambda: isinstance(store.append([turn("a", 1, "x")])[0], Ok))
+        own.stop("fast")
+        store.close()
+        with pytest.raises(StoreFailed, match="is closed"):
+            store.summary("a")
+        own.start()
+
+
+def test_a_reader_tries_again(log):
+    """A serialization failure of a read is nobody's business (F17)."""
+    write(log, new("a"))
+    select, errors = log._select, [error_of("40001")]
+
+    def failing(*arguments, **options):
+        if errors:
+            raise errors.pop()
+        return select(*arguments, **options)
+
+    log._select = failing
+    assert log.summary("a").id == "a"
+    log._select = lambda *arguments, **options: (_ for _ in ()).throw(error_of("42P01"))
+    with pytest.raises(StoreUnavailable, match="42P01"):
+        log.summary("a")
+
+
+def test_a_forked_child_is_refused(log):
+    """Its parent's connections are not its own (F12); closing touches nothing of the parent's."""
+    write(log, new("a"))
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            log.summary("a")
+        except StoreFailed:
+            log.close()
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert log.summary("a").id == "a"
+
+
+def test_another_process_closes_nothing(server, emptied, monkeypatch):
+    """A closed copy is closed, and the parent's connections stay open (F12)."""
+    emptied()
+    store = postgres.open(server.url("again"))
+    pool = store._pool
+    store._pid += 1
+    with pytest.raises(StoreFailed, match="open a log of its own in each process"):
+        store.summary("a")
+    store.close()
+    assert not pool.closed
+    pool.close()
+    store._deafen()
+
+
+def test_what_no_name_can_be_is_nobodys(log):
+    """A workflow's name that cannot be stored is due to nobody; an id that cannot be is unknown."""
+    write(log, new("a"))
+    assert log.claim("w", now=5.0, lease_s=9.0, limit=9, workflows=["w\0", "w"])[0].id == "a"
+    assert log.acquire("w", "a\0", lease_s=9.0) is None
+
+
+def test_a_name_in_use_is_refused_until_its_lease_ends(server, emptied):
+    """Two workers of one name would share fences; after the lease the newcomer takes over what the other held (L8)."""
+    emptied()
+    now = [1000.0]
+    one, other = (postgres.open(server.url("again"), clock=lambda: now[0]) for _ in range(2))
+    write(one, new("a"))
+    assert claimed(one, "w") == ["a"]
+    with pytest.raises(StoreLocked, match="in use by another"):
+        other.claim("w", now=10.0, lease_s=9.0, limit=9)
+    with pytest.raises(StoreLocked):
+        other.append([new("b", owner="w")])
+    now[0] += LEASE_S + 1
+    assert claimed(other, "w") == ["a"]
+    assert standing(other, "a").fence == 2
+    one.close()
+    other.close()
+
+
+# ---------------------------------------------------------------- servers that will not do
+
+
+def test_an_old_server_is_refused(server, monkeypatch):
+    """It says which version is the least."""
+    monkeypatch.setattr("zart_stores.sql.postgres_server.VERSION_MIN", 10**9)
+    with pytest.raises(StoreUnavailable, match="older than PostgreSQL 13"):
+        postgres.open(server.url("again"))
+
+
+def test_a_database_of_another_encoding_is_refused(server):
+    """Ids are compared by their code points, which UTF8 keeps in order."""
+    with psycopg.connect(server.dsn, autocommit=True) as db:
+        db.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
+    with pytest.raises(StoreUnavailable, match="encoding LATIN1; make one with UTF8"):
+        postgres.open(server.url("again").replace("/postgres?", "/latin?"))
+
+
+def test_older_tables_wait_for_their_migration(server, schema, monkeypatch):
+    """Opening does not migrate what is there: the command does."""
+    url = server.url(schema)
+    assert postgres.migrations(url, dry=True) == (0, FORMAT)
+    assert postgres.migrations(url, dry=False) == (0, FORMAT)
+    monkeypatch.setattr("zart_stores.sql.postgres_server.FORMAT", FORMAT + 1)
+    with pytest.raises(StoreUnavailable, match="run: zart db migrate"):
+        postgres.open(url)
+    with pytest.raises(StoreUnavailable):
+        postgres.migrations(url.replace(str(server.root), "/nowhere"), dry=True)
+
+
+def test_a_log_that_cannot_listen_is_not_opened(server, emptied, monkeypatch):
+    """Nothing stays open."""
+    emptied()
+
+    def deaf(self):
+        raise error_of("53300")
+
+    monkeypatch.setattr(postgres.PostgresLog, "_listen", deaf)
+    with pytest.raises(StoreUnavailable, match="53300"):
+        postgres.open(server.url("again"))
 
 
 # ---------------------------------------------------------------- damage
@@ -332,6 +531,10 @@ def test_deadlocks_and_serialization_failures_are_tried_again(log):
         "UPDATE again.executions SET fence = 7",
         "UPDATE again.messages SET payload = 'x'",
         "DELETE FROM again.messages",
+        "UPDATE again.executions SET due = 7",
+        "UPDATE again.message_keys SET number = 9",
+        "UPDATE again.ended_runs SET run = 5",
+        "DELETE FROM again.ended_runs",
         "INSERT INTO again.records SELECT 99, run, position, kind, at, data, crc FROM again.records LIMIT 1",
     ],
 )
@@ -339,11 +542,48 @@ def test_damage_is_reported(server, log, statement):
     """What somebody changed behind the log's back is LogCorrupt to `verify`, never skipped (L12)."""
     write(log, new("a"))
     write(log, turn("a", 1, "x"))
-    write(log, post("a", b"hello"))
-    assert log.verify() == {"executions": 1, "records": 2, "messages": 1}
+    write(log, turn("a", 2, "y", opens=records("Started", at=3.0), at=3.0))
+    write(log, post("a", b"hello", key="k"))
+    assert log.verify() == {"executions": 1, "records": 4, "messages": 1}
     with psycopg.connect(server.dsn, autocommit=True) as db:
         db.execute(statement)
     with pytest.raises(LogCorrupt):
+        log.verify()
+
+
+def test_a_damaged_row_hinders_nobody_else(server, log):
+    """It is not given and takes no write; others are given and written in the same batch (I8, L12)."""
+    for id in ("a", "b", "c"):
+        write(log, new(id))
+    with psycopg.connect(server.dsn, autocommit=True) as db:
+        db.execute("UPDATE again.executions SET fence = 9 WHERE id = 'b'")
+    damaged, fine = log.append([turn("b", 1, "x"), turn("a", 1, "x", wake=0.0)])
+    assert isinstance(damaged, Rejected)
+    assert damaged.reason.startswith("damaged")
+    assert isinstance(fine, Ok)
+    assert sorted(claimed(log)) == ["a", "c"]
+    with pytest.raises(LogCorrupt):
+        log.summary("b")
+
+
+def test_a_lost_length_of_an_earlier_run_is_damage(server, log):
+    """What an earlier run had is known, or reported as missing (L12)."""
+    write(log, new("a"))
+    write(log, turn("a", 1, "y", opens=records("Started", at=3.0)))
+    assert [each.kind for each in log.records("a", 0)] == ["Started", "y"]
+    assert log.records("a", 7) == []
+    with psycopg.connect(server.dsn, autocommit=True) as db:
+        db.execute("DELETE FROM again.ended_runs")
+    with pytest.raises(LogCorrupt, match="missing"):
+        log.records("a", 0)
+
+
+def test_time_that_goes_back_is_damage(log):
+    """Recorded times never decrease within a run (I2)."""
+    write(log, new("a"))
+    write(log, turn("a", 1, "x", records=records("x", at=9.0)))
+    write(log, turn("a", 2, "y", records=records("y", at=3.0)))
+    with pytest.raises(LogCorrupt, match="time goes back"):
         log.verify()
 
 

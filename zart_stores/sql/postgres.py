@@ -18,7 +18,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import psycopg
@@ -177,6 +177,7 @@ class PostgresLog:
         try:
             self._listen()
         except psycopg.Error as error:
+            self._deafen()
             self._pool.close()
             raise weather(error, address.where) from None
 
@@ -414,29 +415,30 @@ class PostgresLog:
 
     def _lease(self, db: Connection, worker: str, lease_s: float) -> bool:
         """Set the end of a worker's lease; tell whether it had been robbed. Refuse a name that another has."""
-        if worker not in self._workers:
-            self._take_over(db, worker)
         query = (
             f"INSERT INTO {{t}}workers AS old (worker, token, lease) VALUES (?, ?, {_NOW} + ?) "  # noqa: S608
-            "ON CONFLICT (worker) DO UPDATE SET token = excluded.token, lease = excluded.lease RETURNING robbed"
+            "ON CONFLICT (worker) DO UPDATE SET lease = excluded.lease WHERE old.token = excluded.token "
+            "RETURNING robbed"
         )
-        ((robbed,),) = self._select(db, query, (worker, self._token, self._now(), lease_s))
+        values = (worker, self._token, self._now(), lease_s)
+        found = self._select(db, query, values)
+        if not found:
+            self._bury_namesake(db, worker)
+            found = self._select(db, query, values)
         self._workers.add(worker)
-        return bool(robbed)
+        return bool(found[0][0])
 
-    def _take_over(self, db: Connection, worker: str) -> None:
-        """Bury an earlier worker of the same name; refuse while its lease lasts."""
-        query = f"SELECT token, lease > {_NOW} FROM {{t}}workers WHERE worker = ? FOR UPDATE"  # noqa: S608
-        for token, alive in self._select(db, query, (self._now(), worker)):
-            if token == self._token:
-                continue
-            if alive:
-                raise StoreLocked(
-                    f"the worker name {worker!a} is in use by another until its lease ends; "
-                    "give each worker a name of its own"
-                )
-            self._let_go(db, worker, void)
-            db.execute(self._address.sql("DELETE FROM {t}workers WHERE worker = ?"), (worker,))
+    def _bury_namesake(self, db: Connection, worker: str) -> None:
+        """Void what another worker of this name held; refuse while its lease lasts."""
+        query = f"SELECT lease > {_NOW} FROM {{t}}workers WHERE worker = ? FOR UPDATE"  # noqa: S608
+        ((alive,),) = self._select(db, query, (self._now(), worker))
+        if alive:
+            raise StoreLocked(
+                f"the worker name {worker!a} is in use by another until its lease ends; "
+                "give each worker a name of its own"
+            )
+        self._let_go(db, worker, void)
+        db.execute(self._address.sql("DELETE FROM {t}workers WHERE worker = ?"), (worker,))
 
     def _sweep(self, db: Connection, but: str) -> None:
         """Void what is held by workers whose lease has run out; O(workers)."""
@@ -463,25 +465,19 @@ class PostgresLog:
                 heard = list(self._listener.notifies(timeout=timeout_s, stop_after=1))
             except psycopg.Error:
                 self._deafen()
-                if not self._closed:
-                    time.sleep(min(timeout_s, 0.1 * random.uniform(0.5, 1.5)))  # noqa: S311  # no secret
-                return not self._closed
+                time.sleep(min(timeout_s, 0.1 * random.uniform(0.5, 1.5)))  # noqa: S311  # no secret
+                return True
         return bool(heard)
 
     def _listen(self) -> None:
         """Open a connection that hears notifications."""
-        listener = _connect(self._address)
-        try:
-            listener.execute(f'LISTEN "{self._address.channel}"'.encode())
-        except BaseException:
-            listener.close()
-            raise
-        self._listener = listener
+        self._listener = _connect(self._address)
+        self._listener.execute(f'LISTEN "{self._address.channel}"'.encode())
 
     def _deafen(self) -> None:
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.close()
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     # ------------------------------------------------ the whole
 
@@ -541,7 +537,7 @@ class PostgresLog:
         while True:
             committing = False
             try:
-                with self._pool.connection() as db, _ending(db):
+                with self._pool.connection() as db:  # rolls back what an error leaves open
                     with db.pipeline():
                         for statement in self._begins:
                             db.execute(statement.encode())
@@ -592,7 +588,7 @@ class PostgresLog:
         end = time.monotonic() + self._busy_s
         while True:
             try:
-                with self._pool.connection() as db, _ending(db):
+                with self._pool.connection() as db:  # rolls back what an error leaves open
                     db.execute(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                     result = action(db)
                     db.execute(b"COMMIT")
@@ -619,10 +615,7 @@ class PostgresLog:
                     self._lease_transaction(self._sign_off)
         finally:
             self._closed = True
-            listener = self._listener
-            if listener is not None:
-                with contextlib.suppress(psycopg.Error):
-                    listener.close()
+            self._deafen()
             self._pool.close()
 
     def _sign_off(self, db: Connection) -> None:
@@ -642,20 +635,6 @@ class PostgresLog:
 
 class _Full(Exception):
     """The server's disk or memory is full."""
-
-
-@contextlib.contextmanager
-def _ending(db: Connection) -> Generator[None]:
-    """Leave no transaction open, whatever happens; a connection that cannot be cleaned is closed."""
-    try:
-        yield
-    except BaseException:
-        try:
-            if not db.closed and db.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-                db.execute(b"ROLLBACK")
-        except psycopg.Error:
-            db.close()
-        raise
 
 
 def _ungive(row: Row) -> None:
