@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zart_core.cli import checking, database, debugging, linting, reading, running
+from zart_core.cli import checking, database, debugging, linting, perturbing, reading, running
 from zart_core.cli import doctor as doctoring
 from zart_core.cli import show as shown
 from zart_core.cli.exits import EXIT_CODES, OK, USAGE, Ended
@@ -18,6 +18,7 @@ from zart_core.errors import LogCorrupt
 from zart_core.hosts.engine import status_of
 from zart_core.interpreter import CODEC
 from zart_core.log import EventLog, MessageKind
+from zart_core.testing.perturbation import KINDS
 
 app = typer.Typer(
     name="zart",
@@ -272,6 +273,30 @@ def lint(
     modules too. A comment `# zart: ignore[ZT101] why` silences a finding. Exits with 1 when there is one.
     """
     return linting.lint(targets, select or [], ignore or [], format)
+
+
+@app.command()
+def perturb(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="MODULE_OR_FILE...", help="Where the workflows are, by dotted path or file."),
+    ],
+    store: Store = "",
+    id: Annotated[
+        list[str] | None, typer.Option(help="Only this execution; may be given several times.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How many perturbed processes.")] = 3,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="Only this perturbation; several times for several.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Replay histories in processes with another clock, hash seed, random numbers, environment, folder, locale, zone.
+
+    What the code then decides otherwise is printed with its event, its line, both sides and the cause. Nothing is
+    written and no step runs. Exits with 5 when there is a difference.
+    """
+    return perturbing.perturb(targets, store, id or [], rounds, kind or KINDS, json)
 
 
 @app.command()

@@ -31,6 +31,9 @@ line, or on the next line when it stands alone; it names the rules, and should s
 
 `zart_core.lint.lint(["src"])` gives the findings to a program.
 
+The lint reads, and cannot see everything. [Replays under another clock](perturbed.md), hash seed, environment and so on
+find what makes a difference in histories that there are.
+
 ## The rules
 
 The examples stand behind these lines:

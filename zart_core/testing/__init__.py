@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zart_core.testing.crashes import ALL_POINTS, explore_crashes
     from zart_core.testing.faulty import FaultyStore, seeded
     from zart_core.testing.filesystem import SimulatedFileSystem
+    from zart_core.testing.perturbation import Difference, PerturbedReport, perturbed, perturbed_histories
     from zart_core.testing.relay import Relay
     from zart_core.testing.report import CrashReport, Violation
     from zart_core.testing.runner import ScriptedRunner
@@ -30,7 +31,9 @@ __all__ = [
     "CrashReport",
     "Cut",
     "DeployReport",
+    "Difference",
     "FaultyStore",
+    "PerturbedReport",
     "Place",
     "Point",
     "Relay",
@@ -49,6 +52,8 @@ __all__ = [
     "check_deploy",
     "check_upgrade",
     "explore_crashes",
+    "perturbed",
+    "perturbed_histories",
     "run",
     "seeded",
     "strategies",
@@ -60,7 +65,9 @@ MODULES = {
     "CrashReport": "report",
     "Cut": ".deploys.upgrading",
     "DeployReport": ".deploys.checking",
+    "Difference": "perturbation",
     "FaultyStore": "faulty",
+    "PerturbedReport": "perturbation",
     "Place": "world",
     "Point": "witness",
     "Relay": "relay",
@@ -79,6 +86,8 @@ MODULES = {
     "check_deploy": ".deploys.checking",
     "check_upgrade": ".deploys.upgrading",
     "explore_crashes": "crashes",
+    "perturbed": "perturbation",
+    "perturbed_histories": "perturbation",
     "run": "running",
     "seeded": "faulty",
     "strategies": "strategies",

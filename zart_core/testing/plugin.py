@@ -36,6 +36,19 @@ def crashes() -> Callable[..., Any]:
 
 
 @pytest.fixture
+def perturbed() -> Callable[..., Any]:
+    """`zart_core.testing.perturbed`, which fails the test when a workflow is not deterministic."""
+    from zart_core.testing.perturbation import perturbed
+
+    def replay(*args: Any, **options: Any) -> Any:
+        report = perturbed(*args, **options)
+        report.check()
+        return report
+
+    return replay
+
+
+@pytest.fixture
 def virtual_clock() -> VirtualClock:
     """A clock that stands still until it is moved."""
     from zart_core.testing.clock import VirtualClock

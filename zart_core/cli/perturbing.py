@@ -1,0 +1,108 @@
+"""`zart perturb`: replay histories in processes with another clock, other chance, another hash seed and so on.
+
+Rule 1: read-only: histories are read from the log, and replayed without a step being run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import attrs
+
+from zart_core.cli.exits import OK, PARKED
+from zart_core.cli.finding import load
+from zart_core.cli.reading import events_of, opened, summary_of
+from zart_core.cli.texts import as_json, jsonable, plain, say
+from zart_core.errors import InvalidUse
+from zart_core.events import Event
+from zart_core.log import EventLog, Summary
+from zart_core.testing.perturbation import PerturbedReport, perturbed_in, summed_up
+from zart_core.workflows import Registry
+
+PAGE = 200
+EVENTS_MAX = 50_000
+"""How many events go to one set of processes, to bound their memory."""
+
+
+def perturb(
+    targets: Sequence[str], url: str, ids: Sequence[str], rounds: int, kinds: Sequence[str], json: bool
+) -> int:
+    """Replay what is asked for, and print what does not come out the same."""
+    for target in targets:
+        if not len(Registry(load(target))):
+            raise InvalidUse(f"{target} has no workflow; give the modules that define or import them")
+    places = [place(target) for target in targets]
+    report = PerturbedReport(0, 0, rounds, (), ())
+    with opened(url) as log:
+        for batch in batches(histories(log, ids)):
+            report = joined(report, perturbed_in(dict(batch), places, rounds=rounds, kinds=kinds))
+    show(report, json)
+    return PARKED if report.differences or report.misfits else OK
+
+
+def place(target: str) -> dict[str, str]:
+    """Where another process finds a module that is given by dotted path or file."""
+    is_file = target.endswith(".py") or "/" in target
+    file = str(Path(target).resolve()) if is_file else ""
+    return {"module": "" if is_file else target, "file": file, "qualname": ""}
+
+
+def histories(log: EventLog, ids: Sequence[str]) -> Iterator[tuple[tuple[str, int], list[Event]]]:
+    """The events of every run of these executions, or of all."""
+    for summary in (summary_of(log, id) for id in ids) if ids else all_of(log):
+        for run in range(summary.run + 1):
+            yield (summary.id, run), events_of(log, summary.id, run)
+
+
+def all_of(log: EventLog) -> Iterator[Summary]:
+    """Every execution, in the order of their ids."""
+    after = None
+    while True:
+        page = log.list(limit=PAGE, after=after)
+        yield from page.items
+        after = page.next
+        if after is None:
+            return
+
+
+def batches(
+    histories: Iterable[tuple[tuple[str, int], list[Event]]],
+) -> Iterator[list[tuple[tuple[str, int], list[Event]]]]:
+    """Histories in lists of a bounded number of events."""
+    batch: list[tuple[tuple[str, int], list[Event]]] = []
+    events = 0
+    for each in histories:
+        batch.append(each)
+        events += len(each[1])
+        if events >= EVENTS_MAX:
+            yield batch
+            batch, events = [], 0
+    if batch:
+        yield batch
+
+
+def joined(one: PerturbedReport, other: PerturbedReport) -> PerturbedReport:
+    """Two reports as one."""
+    return PerturbedReport(
+        one.histories + other.histories,
+        one.events + other.events,
+        one.rounds,
+        (*one.differences, *other.differences),
+        (*one.misfits, *other.misfits),
+    )
+
+
+def show(report: PerturbedReport, json: bool) -> None:
+    """Print a report, for people or for programs."""
+    if json:
+        say(
+            as_json(
+                {field.name: jsonable(getattr(report, field.name)) for field in attrs.fields(PerturbedReport)}
+            )
+        )
+        return
+    for each in (*report.differences, *report.misfits):
+        for line in str(each).splitlines():
+            say(plain(line))
+    say(summed_up(report))
