@@ -46,6 +46,9 @@ class Inline:
         rest: what to do while nothing is due: called with the time until which nothing will be (None for never).
     """
 
+    slots = 1
+    """How many attempts a turn may begin."""
+
     def __init__(
         self,
         log: stored.EventLog,
@@ -164,7 +167,7 @@ class Inline:
         while True:
             now = self.clock.now()
             run.build(now)
-            run.begin(1, now)
+            run.begin(self.slots, now)
             writes = run.compose(now)
             if not writes and not run.begun:
                 self.log.append([run.mark()])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zart_core.testing.crashes import ALL_POINTS, explore_crashes
     from zart_core.testing.faulty import FaultyStore, seeded
     from zart_core.testing.filesystem import SimulatedFileSystem
+    from zart_core.testing.orders import OrderReport, explore_orders
     from zart_core.testing.perturbation import Difference, PerturbedReport, perturbed, perturbed_histories
     from zart_core.testing.relay import Relay
     from zart_core.testing.report import CrashReport, Violation
@@ -33,6 +34,7 @@ __all__ = [
     "DeployReport",
     "Difference",
     "FaultyStore",
+    "OrderReport",
     "PerturbedReport",
     "Place",
     "Point",
@@ -52,6 +54,7 @@ __all__ = [
     "check_deploy",
     "check_upgrade",
     "explore_crashes",
+    "explore_orders",
     "perturbed",
     "perturbed_histories",
     "run",
@@ -67,6 +70,7 @@ MODULES = {
     "DeployReport": ".deploys.checking",
     "Difference": "perturbation",
     "FaultyStore": "faulty",
+    "OrderReport": "orders",
     "PerturbedReport": "perturbation",
     "Place": "world",
     "Point": "witness",
@@ -86,6 +90,7 @@ MODULES = {
     "check_deploy": ".deploys.checking",
     "check_upgrade": ".deploys.upgrading",
     "explore_crashes": "crashes",
+    "explore_orders": "orders",
     "perturbed": "perturbation",
     "perturbed_histories": "perturbation",
     "run": "running",

@@ -212,27 +212,7 @@ class Player:
             wrap_runner=lambda runner: CrashingRunner(runner, lambda: world.log, clock, fate, witness),
         )
         try:
-            ending = self.live(world, fate, witness)
-            return Played(
-                schedule=schedule,
-                outcome=outcome_text(ending),
-                status=ending.status,
-                value=ending.value,
-                error=ending.error,
-                histories=world.histories(),
-                summaries=world.executions(),
-                calls=witness.calls,
-                deaths=witness.deaths,
-                lost=witness.lost,
-                early=witness.early,
-                offered=world.offered,
-                sent=world.sent,
-                resources=world.resources,
-                unread=[message.key for message in world.log.inbox(world.id)],
-                passed=fate.passed,
-                unreached=tuple(fate.left),
-                elapsed_s=world.clock.now() - world.began,
-            )
+            return played_in(world, self.live(world, fate, witness), fate, witness, schedule)
         finally:
             world.close()
 
@@ -249,6 +229,30 @@ class Player:
                 if not witness.deaths:
                     raise
                 return Ending(Status.RUNNING, None, error, None)
+
+
+def played_in(world: World, ending: Ending, fate: Fate, witness: Witness, schedule: Schedule) -> Played:
+    """All there is to see of a playing that is over."""
+    return Played(
+        schedule=schedule,
+        outcome=outcome_text(ending),
+        status=ending.status,
+        value=ending.value,
+        error=ending.error,
+        histories=world.histories(),
+        summaries=world.executions(),
+        calls=witness.calls,
+        deaths=witness.deaths,
+        lost=witness.lost,
+        early=witness.early,
+        offered=world.offered,
+        sent=world.sent,
+        resources=world.resources,
+        unread=[message.key for message in world.log.inbox(world.id)],
+        passed=fate.passed,
+        unreached=tuple(fate.left),
+        elapsed_s=world.clock.now() - world.began,
+    )
 
 
 # ---------------------------------------------------------------- points and texts

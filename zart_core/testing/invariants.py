@@ -275,6 +275,10 @@ class Judge:
         """Yield the number of a broken rule and what is wrong, for each."""
         for wrong in self.outcome_differs(played):
             yield "I10", wrong
+        yield from self.broken(played)
+
+    def broken(self, played: Played) -> Iterator[tuple[str, str]]:
+        """The same, its outcome left aside."""
         for rule, check in CHECKS.items():
             for wrong in check(played):
                 yield rule, wrong
@@ -326,18 +330,18 @@ def calls_of(played: Played) -> defaultdict[Key, list[Call]]:
 
 
 def earned_outcomes(history: Sequence[Event], names: Mapping[int, str]) -> dict[tuple[int, int], int]:
-    """Find the position of each attempt's outcome that only a call can have brought, by seq and attempt."""
+    """Find where each attempt's outcome first stands that only a call can have brought, by seq and attempt."""
     earned: dict[tuple[int, int], int] = {}
     attempts: Counter[int] = Counter()
     for n, event in enumerate(history):
         match event:
             case Retried():
-                earned[event.seq, event.attempt] = n
+                earned.setdefault((event.seq, event.attempt), n)
                 attempts[event.seq] = event.attempt + 1
             case Resolved(outcome=Done()) if event.seq in names:
-                earned[event.seq, attempts[event.seq]] = n
+                earned.setdefault((event.seq, attempts[event.seq]), n)
             case Resolved(outcome=Failed(failure)) if event.seq in names and failure.kind in EARNED:
-                earned[event.seq, attempts[event.seq]] = n
+                earned.setdefault((event.seq, attempts[event.seq]), n)
             case _:
                 pass
     return earned

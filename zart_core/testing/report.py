@@ -19,7 +19,7 @@ class Violation:
     """A rule that did not hold in one run."""
 
     rule: str
-    """Its number: I1 to I17, or R; "ensure" for what the tester promises."""
+    """Its number: I1 to I18, or R; "ensure" for what the tester promises."""
     what: str
     """What is wrong, in words."""
     schedule: Schedule
@@ -88,11 +88,7 @@ class CrashReport:
             "",
             *self._outcomes(),
         ]
-        if self.violations:
-            shown = [f"  {violation}" for violation in self.violations[:VIOLATIONS_SHOWN_MAX]]
-            left = len(self.violations) - len(shown)
-            lines += ["", "violations", *shown, *([f"  and {left} more"] if left else [])]
-        return "\n".join(lines)
+        return "\n".join([*lines, *listed(self.violations)])
 
     def _steps(self) -> list[str]:
         names = list(dict.fromkeys(call.name for played in self.runs for call in played.calls))
@@ -113,6 +109,15 @@ class CrashReport:
         ]
 
 
+def listed(violations: Sequence[Violation]) -> list[str]:
+    """The lines of a report on what is wrong; none when nothing is."""
+    if not violations:
+        return []
+    shown = [f"  {violation}" for violation in violations[:VIOLATIONS_SHOWN_MAX]]
+    left = len(violations) - len(shown)
+    return ["", "violations", *shown, *([f"  and {left} more"] if left else [])]
+
+
 def repeated_in(played: Played) -> list[str]:
     """Find the steps that did the same attempt twice."""
     counts = Counter((call.id, call.run, call.name, call.attempt) for call in played.calls)
@@ -125,6 +130,6 @@ def shortened(text: str) -> str:
     return line if len(line) <= OUTCOME_CHARS_MAX else f"{line[: OUTCOME_CHARS_MAX - 3]}..."
 
 
-def plural(count: int, noun: str) -> str:
+def plural(count: int, noun: str, nouns: str = "") -> str:
     """Count things, in English."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"
