@@ -13,6 +13,8 @@ from engines import STORES, Ledger, Sky, sky, until
 
 import zart_core as zart
 from zart_core.hosts.ports import open_log
+from zart_core.hosts.relatives import new_execution
+from zart_core.interpreter import CODEC
 from zart_core.log import Mark, New, Post, Turn, Write
 from zart_core.testing.clock import VirtualClock
 
@@ -564,3 +566,61 @@ def test_suspects_of_a_crash_start_one_at_a_time() -> None:
             assert [second.get(f"a{n}").result(5) for n in range(3)] == [0, 1, 2]
             assert fresh.result(5) == 3
     inner.close()
+
+
+def test_a_retry_whose_turn_was_lost_still_waits_for_its_time(tmp_path: Path) -> None:
+    """I14: the failed attempt is kept and offered again, and the next one does not begin before that is on record."""
+    clock, attempts = VirtualClock(), []
+
+    @zart.step("work", retry=zart.Retry.fixed(1, 3600.0))
+    def work() -> int:
+        attempts.append(clock.now())
+        if zart.context().attempt == 0:
+            raise RuntimeError("once")
+        return 1
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[int]:
+        return (yield from work())
+
+    log = sky("memory", tmp_path)
+    log.forecast = ["lost"]
+    with zart.open(log, [flow], clock=clock) as engine:
+        handle = engine.start(flow, None, id="a")
+        until(lambda: any(isinstance(event, zart.Retried) for event in handle.history()))
+        assert len(attempts) == 1
+        clock.advance(hours=1)
+        assert handle.result(10) == 1
+    assert attempts[1] - attempts[0] >= 3600.0
+
+
+@pytest.mark.parametrize("message", [False, True])
+def test_what_a_claim_gave_whose_answer_was_lost_is_found(tmp_path: Path, message: bool) -> None:
+    """L8: the log gives nothing twice; an engine that did not hear the answer looks for what it holds."""
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[int]:
+        return (yield from zart.wait_for_event("number", int)) if message else 7
+
+    class Deaf(Sky):
+        lost = 0
+
+        def claim(self, worker: str, **options: Any) -> Any:
+            given = super().claim(worker, **options)
+            if given and not self.lost:
+                self.lost += 1
+                raise zart.StoreUnavailable("the connection was lost")
+            return given
+
+    log = Deaf(open_log("memory:"))
+    with zart.open(log, [flow]) as engine:
+        if message:
+            handle = engine.start(flow, None, id="a")
+            log.append([Post("a", "event", "number", b"7", 0.0)])  # as another process would
+        else:
+            payload = new_execution(CODEC, flow, "a", b"null", 0.0)
+            log.append([payload])
+            handle = engine.get("a")
+        engine.engine.loop.call_soon_threadsafe(engine.engine.claims.claiming.set)
+        assert handle.result(10) == 7
+        assert log.lost == 1

@@ -253,6 +253,10 @@ class MemoryLog:
         self._heard = shelf.changes
         self._closed = False
 
+    def sibling(self) -> MemoryLog:
+        """Another log on the same shelf, as another process would have it open: closed and woken by itself."""
+        return MemoryLog(self._shelf, self._clock)
+
     def append(self, batch: Sequence[Write]) -> list[Appended]:
         """See EventLog. A turn of three records takes a few microseconds."""
         check(batch)

@@ -9,7 +9,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zart_core.context import SCENE, Context, Scene
@@ -36,6 +36,8 @@ class Attempts:
         self.hungry: deque[Live] = deque()
         self.running = 0
         """How many attempts run."""
+        self.lapses = 0
+        """How often attempts were stopped, or not started, because the lease may have run out."""
 
     async def end_all(self) -> None:
         """Give running attempts a moment to end: async ones are cancelled, outcomes that come in still count."""
@@ -80,6 +82,25 @@ class Attempts:
             attempt.task = self.engine.loop.create_task(self.run_async(live, attempt, part))
         else:
             self.run_sync(live, attempt, part)
+
+    def hold_back(self, live: Live, calls: Sequence[StepCall]) -> None:
+        """The lease may have run out: what was to begin does not, until it is known whose the execution is (F24)."""
+        for call in calls:
+            live.run.running.pop(call.seq, None)
+        self.give_slots(len(calls))
+        self.lapses += 1
+        live.lapsed = True
+
+    def lapse(self) -> None:
+        """The lease may run out: stop what runs. An attempt that may run once only is lost, others run again (F24)."""
+        for live in list(self.engine.live.values()):
+            for seq, attempt in list(live.calls.items()):
+                self.abandon(live, seq)
+                live.run.lose(attempt.call, self.engine.clock.now())
+                self.lapses += 1
+                live.lapsed = True
+            if live.lapsed:
+                self.engine.recovery.start(live, "the lease may have run out")
 
     async def run_async(self, live: Live, attempt: Attempt, part: Part) -> None:
         """An attempt of an async step, on the loop."""

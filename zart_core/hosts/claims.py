@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from zart_core import log as stored
 from zart_core.errors import LogCorrupt, StoreFailed, Weather
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from zart_core.hosts.engine import AsyncEngine
 
 LEASE_S = 30.0
+"""How long what a worker holds stays its own after it was last heard of."""
+MARGIN_S = 2.0
+"""So long before the end of its lease the engine stops by itself (F24)."""
+RENEW_S = 5.0
+"""How often the lease is renewed when nothing else does it, and how long an answer is waited for."""
 SAFETY_S = 2.0
 """How often the log is asked for work although nobody said that there is any."""
 CLAIM_GAP_S = 0.05
@@ -29,6 +34,7 @@ DEATH_GAP_S = 0.4
 CLAIMS_MAX = 500
 EVICTION_LOOKS = 16
 """How many executions that are busy may stand in front of one that is let go."""
+T = TypeVar("T")
 LOGGER = logging.getLogger("zart.engine")
 
 
@@ -39,10 +45,57 @@ class Claims:
         self.engine = engine
         self.claimed_at = 0.0
         self.claiming: asyncio.Event = asyncio.Event()
+        self.leased_until = 0.0
+        """Until when what the engine holds is surely its own, in seconds of the loop."""
+        self.in_doubt = False
+        """Whether the answer to a claim was lost: the log may have given what is not here."""
+
+    # ------------------------------------------------------------ the lease
+
+    def is_leased(self) -> bool:
+        """Whether what the engine holds is surely its own, and for a while yet (F24)."""
+        return self.engine.loop.time() < self.leased_until - MARGIN_S
+
+    async def until_leased(self) -> None:
+        """Wait until it is, or the engine closes."""
+        while not self.is_leased() and not self.engine.closing:
+            await self.engine.pause(RENEW_S / 10)
+
+    async def leased(self, call: Callable[[], T]) -> T:
+        """Make a call of the log that renews the lease. Raises Weather."""
+        asked = self.engine.loop.time()
+        answer = await self.engine.off_loop(call)
+        self.leased_until = max(self.leased_until, asked + LEASE_S)
+        return answer
+
+    async def keep_lease(self) -> None:
+        """Renew the lease, whatever other calls of the log hang; when that fails, stop what runs in good time (F24)."""
+        while not self.engine.closing:
+            left = self.leased_until - self.engine.loop.time()
+            if left < LEASE_S - RENEW_S:
+                try:
+                    await asyncio.wait_for(self.renew(), RENEW_S)
+                except TimeoutError:
+                    LOGGER.warning("the log takes too long to renew the lease")
+                except StoreFailed:
+                    return
+                except Weather as weather:
+                    LOGGER.warning("the lease cannot be renewed: %s", weather)
+            if not self.is_leased() and not self.engine.closing:
+                self.engine.attempts.lapse()
+            left = self.leased_until - MARGIN_S - self.engine.loop.time()
+            await self.engine.pause(min(RENEW_S, left) if left > 0 else RENEW_S / 10)
+
+    async def renew(self) -> None:
+        """Extend the lease on all that the engine holds. Raises Weather."""
+        if not await self.leased(lambda: self.engine.log.renew(self.engine.worker, lease_s=LEASE_S)):
+            LOGGER.warning("the lease had run out; what others took is dropped at its next turn")
+
+    # ------------------------------------------------------------ finding work
 
     async def look_for_work(self) -> None:
-        """Claim when somebody says that there is work, and from time to time; renew the lease."""
-        renewed = self.engine.loop.time()
+        """Claim when somebody says that there is work, and from time to time."""
+        looked = self.engine.loop.time()
         while not self.engine.closing:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.claiming.wait(), SAFETY_S)
@@ -51,13 +104,9 @@ class Claims:
                 return
             try:
                 await self.claim()
-                if self.engine.loop.time() - renewed > LEASE_S / 3:
-                    renewed = self.engine.loop.time()
+                if self.engine.loop.time() - looked > LEASE_S / 3:
+                    looked = self.engine.loop.time()
                     self.engine.suspects.take(await self.retry_parked())
-                    if not await self.engine.off_loop(
-                        lambda: self.engine.log.renew(self.engine.worker, lease_s=LEASE_S)
-                    ):
-                        LOGGER.warning("the lease had run out; what others took is dropped at its next turn")
             except StoreFailed as failed:
                 self.engine.fail(failed)
                 return
@@ -96,16 +145,20 @@ class Claims:
 
     async def claim_due(self) -> list[Live]:
         """Take what is due, all of it before any suspect is tried; set the alarm for what will be."""
-        taken: list[Live] = []
+        taken = await self.take_given() if self.in_doubt else []
         while not self.engine.closing:
             names = [workflow.name for workflow in self.engine.registry]
             now = self.engine.clock.now()
             self.claimed_at = self.engine.loop.time()
-            given = await self.engine.off_loop(
-                lambda names=names, now=now: self.engine.log.claim(  # type: ignore[misc]  # bound at once
-                    self.engine.worker, now=now, lease_s=LEASE_S, limit=CLAIMS_MAX, workflows=names
+            try:
+                given = await self.leased(
+                    lambda names=names, now=now: self.engine.log.claim(  # type: ignore[misc]  # bound at once
+                        self.engine.worker, now=now, lease_s=LEASE_S, limit=CLAIMS_MAX, workflows=names
+                    )
                 )
-            )
+            except Weather:
+                self.in_doubt = True
+                raise
             for summary in given:
                 live = await self.take_up(summary)
                 if live is not None:
@@ -121,11 +174,59 @@ class Claims:
             self.engine.alarms.set(wake, "")
         return taken
 
+    async def take_given(self) -> list[Live]:
+        """Take up what the log has given and the answer did not tell: it gives nothing twice. Costs O(unfinished)."""
+        self.in_doubt = False
+        try:
+            held = await self.engine.off_loop(
+                lambda: [
+                    summary
+                    for status in (Status.SCHEDULED, Status.RUNNING, Status.WAITING, Status.PARKED)
+                    for summary in pages(self.engine.log, status)
+                    if summary.owner == self.engine.worker
+                ]
+            )
+            found = [await self.take_given_one(summary) for summary in held]
+            return [live for live in found if live is not None]
+        except Weather:
+            self.in_doubt = True
+            raise
+
+    async def take_given_one(self, summary: stored.Summary) -> Live | None:
+        """Take up what is not here; read the messages of what is. Raises Weather."""
+        live = self.engine.live.get(summary.id)
+        if live is None:
+            return await self.take(summary.id) if self.is_elsewhere(summary.id) else None
+        if summary.unread:
+            await self.read_inbox(live)
+        return None
+
+    def is_elsewhere(self, id: str) -> bool:
+        """Whether it is neither here nor about to be."""
+        return id not in self.engine.live and id not in self.engine.requests.creating
+
+    async def take(self, id: str) -> Live | None:
+        """Take up one execution, due or not; None when that cannot be. Raises Weather."""
+        held = await self.leased(partial(self.engine.log.acquire, self.engine.worker, id, lease_s=LEASE_S))
+        return None if held is None or not self.is_elsewhere(id) else await self.take_up(held)
+
+    def look_at(self, id: str) -> None:
+        """The log has given what was about to be here: take in what came for it meanwhile."""
+        live = self.engine.live.get(id)
+        if live is not None:
+            self.engine.spawn(self.read_inbox(live))
+        else:
+            self.in_doubt = True
+            self.claiming.set()
+
     async def take_up(self, summary: stored.Summary) -> Live | None:
         """Hold an execution that was claimed: the live one with its new messages, or one that is replayed.
 
-        None when it could not be read: it is tried again.
+        None when it could not be read: it is tried again; or when it is being created here.
         """
+        if summary.id in self.engine.requests.creating:
+            self.engine.requests.asked.add(summary.id)
+            return None
         live = self.engine.live.get(summary.id)
         if live is not None and live.run.fence == summary.fence - 1:
             live.run.fence = summary.fence  # the lease had run out, and nobody else has had it
@@ -210,10 +311,7 @@ class Claims:
                 or summary.id in self.engine.live
             ):
                 continue
-            held = await self.engine.off_loop(
-                partial(self.engine.log.acquire, self.engine.worker, summary.id, lease_s=LEASE_S)
-            )
-            live = None if held is None else await self.take_up(held)
+            live = await self.take(summary.id)
             if live is not None:
                 taken.append(live)
         return taken

@@ -148,6 +148,7 @@ class AsyncEngine:
         self.suspects.take(taken)
         self.attempts.feed()
         self.tasks = [
+            self.loop.create_task(self.claims.keep_lease()),
             self.loop.create_task(self.claims.look_for_work()),
             self.loop.create_task(self.claims.listen()),
         ]
@@ -316,7 +317,7 @@ class AsyncEngine:
             timeout_s=None if timeout is None else seconds(timeout, "timeout"),
             wake=None if at is None else instant(at, "at="),
         )
-        created = await asyncio.shield(self.spawn(self.requests.create(new, workflow)))
+        created = await asyncio.shield(self.spawn(self.requests.create(new)))
         return AsyncHandle(self, name, workflow, created)
 
     async def run(

@@ -23,6 +23,7 @@ class Live:
         "dirty",
         "hungry",
         "hungry_since",
+        "lapsed",
         "released",
         "run",
         "tries",
@@ -48,6 +49,8 @@ class Live:
         """Whether it is in line for a slot."""
         self.hungry_since = 0.0
         """Since when, in seconds of the loop."""
+        self.lapsed = False
+        """Whether attempts of it were stopped, or not started, because the lease may have run out."""
         self.tries = 0
         """Appends that failed in a row."""
         self.wake: float | None = None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from zart_core import log as stored
 from zart_core.errors import Defect
-from zart_core.events import Ok
+from zart_core.events import Ok, Status
 from zart_core.hosts.inline import conflicts_of, emit
 from zart_core.hosts.live import Live
 from zart_core.hosts.turns import Run
@@ -141,9 +141,12 @@ class Pump:
             self.engine.attempts.abandon(live, seq)
         for seq in effects.stops:
             self.engine.attempts.tell_to_end(live, seq)
-        if not self.engine.closing:  # else they are handed over with the rest
-            for call in effects.calls:
-                self.engine.attempts.start(live, call)
+        if effects.calls and not self.engine.closing:  # else they are handed over with the rest
+            if self.engine.claims.is_leased():
+                for call in effects.calls:
+                    self.engine.attempts.start(live, call)
+            else:
+                self.engine.attempts.hold_back(live, effects.calls)
         if not live.calls:
             live.calls = {}  # as in Run.committed
         if effects.created or posted:
@@ -152,6 +155,8 @@ class Pump:
             return self.ended(live)
         if run.defect is not None:
             return self.parked(live)
+        if live.lapsed:
+            return self.engine.recovery.start(live, "the lease may have run out")
         if self.engine.tried:
             self.engine.tried.pop(run.id, None)
         self.engine.suspects.end_trial(live)
@@ -173,6 +178,9 @@ class Pump:
         self.engine.suspects.end_trial(live)
         if opened is not None:
             self.next_run(live, opened)
+            return
+        if closed.status is Status.CONTINUED:  # by somebody else: this run was read when it was over already
+            self.lose(live)
             return
         self.engine.live.pop(run.id, None)
         self.engine.results.tell(run.id, closed)

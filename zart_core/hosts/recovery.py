@@ -72,6 +72,12 @@ class Recovery:
                     raise StoreUnavailable(f"a child of '{run.id}' could not be created: {outcome.reason}")
                 run.created(seq, not refused, self.engine.clock.now())
 
+    def start(self, live: Live, why: object) -> None:
+        """Read it back, unless it is being written or read back: then that comes first."""
+        if not live.writing:
+            live.writing = True
+            self.engine.spawn(self.recover(live, why))
+
     async def recover(self, live: Live, why: object) -> None:
         """Its turn may be in the log or not, or it cannot be read: drop, wait a little, read back, go on (L3)."""
         give_up = False
@@ -80,6 +86,9 @@ class Recovery:
             LOGGER.warning("execution '%s' is read back (try %d): %s", live.run.id, live.tries, why)
             await self.engine.pause(min(RETRY_MAX_S, 0.02 * 2 ** min(live.tries, 10)))
             try:
+                if live.lapsed:
+                    await self.engine.claims.until_leased()
+                    live.lapsed = False
                 give_up = not await self.read_back(live, why)
                 break
             except StoreFailed as failed:

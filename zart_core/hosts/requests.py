@@ -5,7 +5,8 @@ Rule 1: an outcome that is not known is found out by reading, and nothing is cre
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING
 
 from zart_core import log as stored
 from zart_core.errors import (
@@ -21,7 +22,6 @@ from zart_core.hosts.inline import conflict
 from zart_core.hosts.live import Live
 from zart_core.hosts.relatives import OWN_KEY
 from zart_core.hosts.turns import Run
-from zart_core.workflows import Workflow
 
 if TYPE_CHECKING:
     from zart_core.hosts.engine import AsyncEngine
@@ -35,9 +35,24 @@ class Requests:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
+        self.creating: Counter[str] = Counter()
+        """Ids that are being created, and how often at once."""
+        self.asked: set[str] = set()
+        """Those of them that the log has given meanwhile: it is not told twice that they are due."""
 
-    async def create(self, new: stored.New, workflow: Workflow[Any, Any]) -> bool:
+    async def create(self, new: stored.New) -> bool:
         """Create an execution together with its first turn, when it starts now. Raises ExecutionConflict."""
+        self.creating[new.id] += 1
+        try:
+            return await self.try_to_create(new)
+        finally:
+            self.creating -= Counter({new.id: 1})
+            if new.id in self.asked and new.id not in self.creating:
+                self.asked.discard(new.id)
+                self.engine.claims.look_at(new.id)
+
+    async def try_to_create(self, new: stored.New) -> bool:
+        """Write it, again while it is not known whether it is there."""
         live = None
         if new.wake is None or new.wake <= self.engine.clock.now():
             live = self.first_turn(new)
@@ -79,6 +94,8 @@ class Requests:
                     doubt = doubt or isinstance(outcome, stored.Unknown)
                     await self.engine.pause(CREATE_GAP_S)
         self.forget(live)
+        self.engine.claims.in_doubt = True  # it may be there, and ours
+        self.engine.claims.claiming.set()
         raise StoreUnavailable(f"execution '{new.id}' could not be created: {reason}")
 
     async def summary_or_none(self, id: str) -> stored.Summary | None:
@@ -122,7 +139,7 @@ class Requests:
             return
         live.run.fence = receipt.fence
         self.engine.claims.hold(live)
-        if live.run.ready:
+        if live.run.ready and self.engine.attempts.slots <= 0:  # else it is kicked at once
             self.engine.attempts.line_up(live)
         self.engine.pump.carry_out(live, receipt.conflicts)
 

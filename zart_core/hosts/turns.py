@@ -256,8 +256,8 @@ class Run:
         progress = execution.progress(seq)
         if progress.deadline is not None:
             heapq.heappush(self._timers, (progress.deadline, 1, seq, "step"))
-        if seq in self.running:
-            return
+        if seq in self.running or any(outcome.seq == seq for outcome in self.outcomes):
+            return  # it runs, or what it came to is not on record yet
         if progress.began and not self._adopted and not self._is_handed_over(execution, seq):
             self.suspects[seq] = progress.crashes
         elif progress.began or progress.retry_at is None:
@@ -669,6 +669,14 @@ class Run:
     def cancelled(self, call: StepCall, now: float) -> None:
         """A running attempt was told to end and did."""
         self._earn(outcomes.cancelled(call, now))
+
+    def lose(self, call: StepCall, now: float) -> None:
+        """An attempt was stopped, as it may be another worker's by now: one that may run once only is lost (R10)."""
+        self.running.pop(call.seq, None)
+        if call.function.policy.at_most_once:
+            step = call.context.step or ""
+            why = f"step '{step}' may run at most once, and was stopped when the lease of its worker ran out"
+            self._earn(Resolved(call.seq, Failed(Failure("lost", step, why)), now))
 
     def _is_cancelling(self, seq: int) -> bool:
         return self.execution is not None and seq in self.execution.cancelling

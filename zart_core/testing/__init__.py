@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from zart_core.testing.report import CrashReport, Violation
     from zart_core.testing.runner import ScriptedRunner
     from zart_core.testing.running import RunResult, run
+    from zart_core.testing.simulation.faults import Faults
+    from zart_core.testing.simulation.report import SimulationReport
+    from zart_core.testing.simulation.simulate import simulate
     from zart_core.testing.witness import Point
     from zart_core.testing.world import Cancel, Place, Reopened, SimulatedCrash, TearingPlace, Terminate
 
@@ -33,6 +36,7 @@ __all__ = [
     "Cut",
     "DeployReport",
     "Difference",
+    "Faults",
     "FaultyStore",
     "OrderReport",
     "PerturbedReport",
@@ -44,6 +48,7 @@ __all__ = [
     "ScriptedRunner",
     "SimulatedCrash",
     "SimulatedFileSystem",
+    "SimulationReport",
     "StoreContract",
     "TearingPlace",
     "Terminate",
@@ -59,6 +64,7 @@ __all__ = [
     "perturbed_histories",
     "run",
     "seeded",
+    "simulate",
     "strategies",
 ]
 
@@ -69,6 +75,7 @@ MODULES = {
     "Cut": ".deploys.upgrading",
     "DeployReport": ".deploys.checking",
     "Difference": "perturbation",
+    "Faults": "simulation.faults",
     "FaultyStore": "faulty",
     "OrderReport": "orders",
     "PerturbedReport": "perturbation",
@@ -80,6 +87,7 @@ MODULES = {
     "ScriptedRunner": "runner",
     "SimulatedCrash": "world",
     "SimulatedFileSystem": "filesystem",
+    "SimulationReport": "simulation.report",
     "StoreContract": "contract",
     "TearingPlace": "world",
     "Terminate": "world",
@@ -95,6 +103,7 @@ MODULES = {
     "perturbed_histories": "perturbation",
     "run": "running",
     "seeded": "faulty",
+    "simulate": "simulation.simulate",
     "strategies": "strategies",
 }
 """Where each public name lives: one named like its module is the module; a module whose name begins with a dot stands

@@ -65,7 +65,7 @@ class ScriptedRunner:
         self.calls[call.context.step or ""] += 1
         token = SCENE.set(scene)
         try:
-            value = self._outcome(call)
+            value = self.outcome(call)
             return self._awaited(value, call.context.deadline) if inspect.iscoroutine(value) else value
         finally:
             SCENE.reset(token)
@@ -77,7 +77,8 @@ class ScriptedRunner:
             wind_up(loop)
             self._own.close()
 
-    def _outcome(self, call: StepCall) -> Any:
+    def outcome(self, call: StepCall) -> Any:
+        """What the step or its fake gives for this attempt: a value, or a coroutine; raises its error."""
         origin = call.function.origin
         if origin not in self.steps:
             return call.function.call(call.values)

@@ -1,0 +1,265 @@
+"""Whole worlds from one seed: determinism, faults, what is caught, and how it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import zart_core as zart
+from zart_core.hosts.engine import AsyncEngine
+from zart_core.log import Appended, EventLog, Turn, Write
+from zart_core.testing import Faults, run, simulate
+from zart_core.testing.relay import Relay
+from zart_core.testing.world import memory_opener
+
+
+@zart.step("fetch-{n}", retry=zart.Retry.fixed(3, 1.0))
+async def fetch(n: int) -> int:
+    await asyncio.sleep(0.5)
+    if zart.context().attempt < n:
+        raise RuntimeError("not yet")
+    return n + 1
+
+
+@zart.step("store-{n}")
+def keep(n: int) -> int:
+    return 2 * n
+
+
+@zart.workflow("pipeline")
+def pipeline(n: int) -> zart.Flow[int]:
+    first, second = yield from zart.gather(fetch(n), keep(n))
+    answer = yield from zart.wait_for_event("answer", int)
+    return first + second + answer
+
+
+@zart.workflow("patient")
+def patient() -> zart.Flow[str]:
+    yield from zart.sleep("a month", timedelta(days=30))
+    yield from zart.race(zart.sleep("a day", timedelta(days=1)), zart.wait_for_event("never"))
+    return "done"
+
+
+@zart.step("charge", at_most_once=True)
+def charge() -> str:
+    return "paid"
+
+
+@zart.workflow("order")
+def order() -> zart.Flow[str]:
+    return (yield from zart.step_or(charge(), "lost"))
+
+
+EVENTS = ((2.0, "answer", 5),)
+
+
+def world(seed: int, **options: Any) -> Any:
+    """The pipeline in a world of three workers."""
+    return simulate(pipeline, 1, seed=seed, workers=3, events=EVENTS, **options)
+
+
+# ---------------------------------------------------------------- the same seed, the same world
+
+
+def test_the_same_seed_is_the_same_world_and_another_is_another():
+    """Rule 2: traces are equal line by line."""
+    first, again, other = world(3), world(3), world(4)
+    assert (first.trace, first.digest) == (again.trace, again.digest)
+    assert other.digest != first.digest
+
+
+def test_the_world_does_not_hang_on_the_hash_seed():
+    """Rule 2: another process, with other hashes of strings and other addresses, sees the same."""
+    code = "from tests.test_simulate import world; print([world(seed).digest for seed in range(12)])"
+    here = str([world(seed).digest for seed in range(12)])
+    for hashes in "1", "2":
+        env = {**os.environ, "PYTHONHASHSEED": hashes}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == here
+
+
+# ---------------------------------------------------------------- what a world is
+
+
+def test_without_faults_it_ends_as_in_run():
+    """One world, no faults: the value is that of the plain runner, and every step ran once."""
+    plain = run(pipeline, 1, events=EVENTS)
+    report = world(0, faults=Faults.none())
+    report.check()
+    assert report.outcomes == {"pipeline": f"completed: {plain.value}"}
+    assert report.struck == ()
+    assert report.calls == {"fetch-1": 2, "store-1": 1}
+    assert timedelta(seconds=2) <= report.elapsed < timedelta(seconds=30)
+
+
+def test_faults_strike_and_nothing_shows():
+    """A hundred worlds and more, each with faults of its own: the outcome is the same in each."""
+    kinds: set[str] = set()
+    for seed in range(120):
+        report = world(seed, outcomes=["completed: 9"])
+        report.check()
+        kinds |= {kind for _, kind in report.struck}
+    assert len(kinds) >= 14
+
+
+def test_a_step_that_may_run_once_runs_at_most_once_whatever_happens():
+    """R10, in worlds where workers die in steps, stand still, and wait for the store."""
+    faults = Faults(step_death=0.4, pause=0.1, slow=0.1, death=0.05)
+    ends = set()
+    for seed in range(100):
+        report = simulate(order, seed=seed, workers=2, faults=faults)
+        report.check()
+        assert report.calls.get("charge", 0) <= 1
+        ends |= set(report.outcomes.values())
+    assert ends == {'completed: "paid"', 'completed: "lost"'}
+
+
+def test_long_waits_take_no_time():
+    """A month and a day pass while nothing happens."""
+    report = simulate(patient, seed=5, workers=2, faults=Faults.none())
+    report.check()
+    assert timedelta(days=31) <= report.elapsed < timedelta(days=31, minutes=10)
+    assert len(report.trace) < 100
+
+
+def test_several_executions_at_once():
+    """`copies=`: each has its own id, events and outcome."""
+    report = world(1, copies=3)
+    report.check()
+    assert report.outcomes == {f"pipeline-{n}": "completed: 9" for n in (1, 2, 3)}
+
+
+def test_fakes_resources_and_children():
+    """steps=, resources= and children= are as in `run`."""
+
+    @zart.step("ask")
+    def ask() -> str:
+        return str(zart.resource("phone"))
+
+    @zart.workflow("child")
+    def child(n: int) -> zart.Flow[str]:
+        return f"{(yield from ask())} {(yield from keep(n))}"
+
+    @zart.workflow("parent")
+    def parent() -> zart.Flow[str]:
+        return (yield from zart.child(child, 1))
+
+    report = simulate(
+        parent,
+        seed=2,
+        workers=2,
+        steps=lambda: {keep: [7]},
+        resources={"phone": "555"},
+        children=[child],
+        outcomes=['completed: "555 7"'],
+    )
+    report.check()
+
+
+def test_one_fault_can_be_asked_for_again():
+    """`only=` with the places of a report repeats them."""
+    seed = next(seed for seed in range(100) if len(world(seed).struck) >= 2)
+    whole = world(seed)
+    assert world(seed, only=[place for place, _ in whole.struck]).digest == whole.digest
+    assert world(seed, only=[whole.struck[0][0]]).struck == (whole.struck[0],)
+    assert world(seed, only=[]).struck == ()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"workers": 0},
+        {"workers": 6},
+        {"copies": 0},
+        {"faults": Faults(death=-0.1)},
+        {"faults": Faults(death=0.6, pause=0.6)},
+        {"faults": Faults(most=-1)},
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
+    """InvalidUse at the edge."""
+    with pytest.raises(zart.InvalidUse):
+        simulate(order, **{"seed": 1, **options})
+
+
+# ---------------------------------------------------------------- what is caught
+
+
+class Unfenced(Relay):
+    """A store that takes the turns of anybody."""
+
+    def append(self, batch: Sequence[Write]) -> list[Appended]:
+        """See EventLog."""
+        import attrs
+
+        fair: list[Write] = []
+        for write in batch:
+            summary = self.log.summary(write.id) if isinstance(write, Turn) else None
+            if isinstance(write, Turn) and summary is not None and summary.run == write.run:
+                write = attrs.evolve(write, fence=summary.fence, position=summary.position)
+            fair.append(write)
+        return self.log.append(fair)
+
+
+class UnfencedPlace:
+    """Many logs on one shelf, none with a fence."""
+
+    def __init__(self) -> None:
+        opener: Any = memory_opener()
+        self.now = lambda: 0.0
+        self.log = opener("memory:", clock=lambda: self.now())
+
+    def open(self) -> EventLog:
+        return Unfenced(self.log.sibling())
+
+    def crash(self, log: Any) -> None:
+        log.log.close()
+
+    def close(self, log: Any) -> None:
+        log.log.close()
+
+
+def test_a_violation_is_shrunk_and_the_report_repeats_it():
+    """An outcome that may not be is found; the smallest world is told, with the line that repeats it."""
+    report = world(11, outcomes=["completed: 10"])
+    assert [wrong.rule for wrong in report.violations] == ["I10"]
+    assert (report.struck, report.workers) == ((), 1)
+    with pytest.raises(
+        AssertionError, match=r"simulate\(pipeline, 1, seed=11, events=.*only=\[\]\)\.check\(\)"
+    ):
+        report.check()
+
+
+def test_an_engine_that_acts_before_its_turn_is_durable_is_caught():
+    """The known-bad control of R1: effects are let out when the turn is handed to the writer."""
+
+    class Hasty(AsyncEngine):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            submit = self.writer.submit
+
+            def hasty(writes: Any, written: Any) -> None:
+                submit(writes, lambda outcomes: None)
+                written([zart.Ok(write_receipt()) for _ in writes])
+
+            self.writer.submit = hasty  # type: ignore[method-assign]
+
+    found = [world(seed, engine=Hasty, shrink=False).violations for seed in range(12)]
+    assert any(
+        wrong.rule in ("I13", "I11", "I12", "R1", "I2") for violations in found for wrong in violations
+    )
+
+
+def write_receipt() -> Any:
+    from zart_core.log import Receipt
+
+    return Receipt(fence=1)
