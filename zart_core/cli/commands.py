@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zart_core.cli import checking, database, debugging, linting, perturbing, reading, running
+from zart_core.cli import checking, database, debugging, forking, linting, perturbing, reading, running
 from zart_core.cli import doctor as doctoring
 from zart_core.cli import show as shown
 from zart_core.cli.exits import EXIT_CODES, OK, USAGE, Ended
@@ -230,6 +230,48 @@ def debug(
     default.
     """
     return debugging.debug(id, modules, store, run, at, hide or [], json)
+
+
+@app.command()
+def fork(
+    id: Id,
+    modules: Modules,
+    store: Store = "",
+    run: Run = None,
+    at: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="How many events to keep; fewer where a turn may not end there."),
+    ] = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=JSON", help="The outcome of a step or event; NAME=- reads it from stdin."
+        ),
+    ] = None,
+    fail: Annotated[
+        list[str] | None,
+        typer.Option("--fail", metavar="NAME=TEXT", help="Let a step fail, or a wait time out."),
+    ] = None,
+    new_id: NewId = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing; say what would follow.")] = False,
+    steps: Annotated[
+        str,
+        typer.Option("--steps", metavar="MODULE:NAME", help="For --dry-run: a mapping of steps to fakes."),
+    ] = "",
+    send: Annotated[
+        list[str] | None,
+        typer.Option("--send", metavar="EVENT=JSON", help="For --dry-run: an event that comes at once."),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Copy a run up to an event, with other outcomes if wanted, and let the copy go on from there.
+
+    The copy is a new execution, which a worker takes up and runs for real; the original is not touched. With --dry-run
+    nothing is written and no step runs: it goes on in virtual time with the outcomes given, and says what it would
+    call next. Without --at it is cut before the first outcome that is replaced.
+    """
+    wish = forking.Wish(at, set or [], fail or [], steps, send or [])
+    return forking.fork(id, modules, store, run, wish, new_id, dry_run=dry_run, json=json)
 
 
 @app.command()

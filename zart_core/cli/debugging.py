@@ -31,7 +31,7 @@ from zart_core.cli.moments import (
 )
 from zart_core.cli.reading import events_of, opened, run_of, summary_of
 from zart_core.cli.texts import as_json, plain
-from zart_core.errors import InvalidUse
+from zart_core.errors import InvalidUse, UnknownWorkflow
 from zart_core.events import Event, Issued, Started
 from zart_core.insight.inspection import Inspection, Moment
 from zart_core.workflows import Registry, Workflow
@@ -79,7 +79,10 @@ def workflow_of(registry: Registry, events: Sequence[Event]) -> Workflow[Any, An
     if not isinstance(first, Started):
         raise InvalidUse("this run has no events so far: there is nothing to look at")
     if first.workflow in registry:
-        return registry[first.workflow]
+        try:
+            return registry.of(first)
+        except UnknownWorkflow as unknown:
+            raise InvalidUse(str(unknown)) from None
     sites = [event.site.module for event in events if isinstance(event, Issued) and event.site is not None]
     where = f"; its commands stand in module '{sites[0]}'" if sites else ""
     known = ", ".join(sorted(workflow.name for workflow in registry)) or "none at all"

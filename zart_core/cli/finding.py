@@ -76,9 +76,12 @@ def load_file(path: Path) -> ModuleType:
     """Import a file, as a module named like it; files beside it can be imported, as in a script."""
     if not path.is_file():
         raise InvalidUse(f"there is no file '{path}'; give a file.py, or the dotted path of a module")
+    known = sys.modules.get(path.stem)
+    if known is not None and getattr(known, "__file__", None) == str(path.resolve()):
+        return known  # named twice on one command line: its steps are the same ones
     sys.path[:0] = [str(path.resolve().parent), str(Path.cwd())]
     name = f"{path.stem}_" if path.stem in sys.modules else path.stem
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
         raise InvalidUse(f"'{path}' is no Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)

@@ -101,12 +101,12 @@ def start(target: str, text: str | None, url: str, id: str | None, json: bool) -
 
 def create(log: stored.EventLog, workflow: Workflow[Any, Any], text: str | None, id: str) -> bool:
     """Create it, or find that it is there. Raises InvalidUse, ExecutionConflict, StoreUnavailable."""
-    if text is None and workflow.takes_input:
-        summary = log.summary(id)
-        if summary is None:
-            raise InvalidUse(
-                f"workflow '{workflow.name}' needs an input; give it as JSON, or - to read it from stdin"
-            )
+    summary = log.summary(id) if text is None else None
+    if text is None and summary is None and workflow.takes_input:
+        raise InvalidUse(
+            f"workflow '{workflow.name}' needs an input; give it as JSON, or - to read it from stdin"
+        )
+    if summary is not None:
         if summary.workflow != workflow.name:
             raise Ended(
                 CONFLICT, f"the id '{id}' belongs to workflow '{summary.workflow}', not '{workflow.name}'"
