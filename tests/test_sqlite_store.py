@@ -22,7 +22,7 @@ from zart_core.errors import (
     StoreUnavailable,
 )
 from zart_core.events import Ok, Status
-from zart_core.log import Mark, Rejected
+from zart_core.log import Mark, New, Record, Rejected
 from zart_core.testing.contract import (
     LEASE_S,
     StoreContract,
@@ -395,6 +395,35 @@ def test_full_disk(tmp_path):
         log.close()
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def broken(*args, **kwargs):
+    raise OSError(5, "Input/output error")
+
+
+@pytest.mark.parametrize("call", ["fsync", "scandir", "open"])
+def test_the_directory_cannot_be_used(path, monkeypatch, call):
+    """What the system cannot do beside SQLite is weather, and the next opening goes on where it was (F5)."""
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, broken)
+        with pytest.raises(StoreUnavailable, match="Input/output error"):
+            sqlite.open(f"sqlite:{path}")
+    synced = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    sqlite.open(f"sqlite:{path}").close()
+    assert bool(synced) is (call != "scandir")  # the name of an empty file is made durable, whoever made it
+
+
+def test_a_lock_file_that_cannot_be_removed(path, log, monkeypatch):
+    """It is left as a dead one's, and tidied up by the next who can."""
+    assert log.append([New("a", "flow", "d", [Record("Started", 1.0, b"")], 1.0, owner="w")])
+    (left,) = Path(path).parent.glob("*-worker-*")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", broken)
+        log.close()
+    assert left.exists()
+    sqlite.open(f"sqlite:{path}").close()
+    assert not left.exists()
 
 
 def test_locked(path, log):

@@ -37,9 +37,9 @@ class Lock:
         _held.add(self)
 
     def drop(self) -> None:
-        """Remove the file and give the lock back. Twice is once."""
+        """Remove the file and give the lock back. Twice is once. A file that cannot be removed is a dead one's."""
         if self._fd >= 0:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 Path(self.path).unlink()
         self.leave()
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed, StoreLocked, Weather
+from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed, StoreLocked, StoreUnavailable, Weather
 from zart_core.events import CLOSED, Ok, Status
 from zart_core.log import (
     Appended,
@@ -403,8 +403,11 @@ class SqliteLog:
 
     def _tidy(self) -> None:
         """Remove the locks of dead workers that nobody knows."""
-        if not lock.leftovers(self._prefix):
-            return
+        try:
+            if not lock.leftovers(self._prefix):
+                return
+        except OSError as error:
+            raise self._lock_trouble(error) from error
 
         def remove_unknown(db: sqlite3.Connection) -> None:
             known = {token for (token,) in db.execute("SELECT lock FROM workers")}
@@ -413,6 +416,9 @@ class SqliteLog:
                     lock.remove(self._prefix, token)
 
         self._in_lease_transaction(remove_unknown)
+
+    def _lock_trouble(self, error: OSError) -> StoreUnavailable:
+        return StoreUnavailable(f"the workers' locks beside {self._path!r} cannot be used: {error.strerror}")
 
     # ------------------------------------------------ waiting
 
@@ -537,6 +543,9 @@ class SqliteLog:
             except sqlite3.Error as error:
                 self._disconnect()
                 raise weather(error, self._path) from error
+            except OSError as error:
+                self._disconnect()
+                raise self._lock_trouble(error) from error
             except BaseException:
                 self._disconnect()
                 raise
@@ -562,6 +571,8 @@ class SqliteLog:
             except sqlite3.Error as error:
                 self._connections.pop("reader").close()
                 raise weather(error, self._path) from error
+            except OSError as error:
+                raise self._lock_trouble(error) from error
 
     def _disconnect(self) -> None:
         """Close all connections, which rolls back what was not committed."""

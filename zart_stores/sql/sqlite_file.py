@@ -127,8 +127,14 @@ def prepare(path: str, busy_s: float) -> None:
 
 
 def connect(path: str) -> sqlite3.Connection:
-    """Open a connection that waits for nobody by itself and begins no transaction by itself."""
-    return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    """Open a connection that waits for nobody by itself and begins no transaction by itself.
+
+    Raises what `weather` gives.
+    """
+    try:
+        return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise weather(error, path) from error
 
 
 def open_connection(path: str, synchronous: int, busy_s: float, *, reads: bool = False) -> sqlite3.Connection:
@@ -229,23 +235,26 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 def _create_file(path: str) -> None:
-    """Make an empty file of mode 0600 whose name is durable, if there is none (F4)."""
+    """Make an empty file of mode 0600 if there is none; the name of an empty one is made durable (F4)."""
     file = Path(path)
     if file.is_symlink():
         raise InvalidUse(f"{path!r} is a symbolic link; give the path of the database itself")
     if file.exists():
         if not file.is_file():
             raise InvalidUse(f"{path!r} is not a file; give the path of a database")
-        return
+        if file.stat().st_size:
+            return
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-        directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileExistsError:
-        return  # another process was faster
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        _sync_directory(file.parent)
     except FileNotFoundError:
         raise InvalidUse(f"the directory {str(file.parent)!r} does not exist; make it first") from None
     except OSError as error:
         raise StoreUnavailable(f"{path!r} cannot be made: {os.strerror(error.errno or 0)}") from error
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)
     finally:
