@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zart_core.cli import checking, database, debugging, forking, linting, perturbing, reading, running
+from zart_core.cli import checking, database, debugging, forking, reading, running
 from zart_core.cli import doctor as doctoring
 from zart_core.cli import show as shown
 from zart_core.cli.exits import EXIT_CODES, OK, USAGE, Ended
@@ -18,7 +18,6 @@ from zart_core.errors import LogCorrupt
 from zart_core.hosts.engine import status_of
 from zart_core.interpreter import CODEC
 from zart_core.log import EventLog, MessageKind
-from zart_core.testing.perturbation import KINDS
 
 app = typer.Typer(
     name="zart",
@@ -314,6 +313,8 @@ def lint(
     Looks through functions decorated with @zart.workflow, the flows they run and the functions they call, in other
     modules too. A comment `# zart: ignore[ZT101] why` silences a finding. Exits with 1 when there is one.
     """
+    from zart_core.cli import linting  # here, so that other commands start sooner
+
     return linting.lint(targets, select or [], ignore or [], format)
 
 
@@ -338,7 +339,9 @@ def perturb(
     What the code then decides otherwise is printed with its event, its line, both sides and the cause. Nothing is
     written and no step runs. Exits with 5 when there is a difference.
     """
-    return perturbing.perturb(targets, store, id or [], rounds, kind or KINDS, json)
+    from zart_core.cli import perturbing  # here, so that other commands start sooner
+
+    return perturbing.perturb(targets, store, id or [], rounds, kind, json)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from zart_core.cli.texts import as_json, jsonable, plain, say
 from zart_core.errors import InvalidUse
 from zart_core.events import Event
 from zart_core.log import EventLog, Summary
-from zart_core.testing.perturbation import PerturbedReport, perturbed_in, summed_up
+from zart_core.testing.perturbation import KINDS, PerturbedReport, perturbed_in, summed_up
 from zart_core.workflows import Registry
 
 PAGE = 200
@@ -26,7 +26,7 @@ EVENTS_MAX = 50_000
 
 
 def perturb(
-    targets: Sequence[str], url: str, ids: Sequence[str], rounds: int, kinds: Sequence[str], json: bool
+    targets: Sequence[str], url: str, ids: Sequence[str], rounds: int, kinds: Sequence[str] | None, json: bool
 ) -> int:
     """Replay what is asked for, and print what does not come out the same."""
     for target in targets:
@@ -36,7 +36,7 @@ def perturb(
     report = PerturbedReport(0, 0, rounds, (), ())
     with opened(url) as log:
         for batch in batches(histories(log, ids)):
-            report = joined(report, perturbed_in(dict(batch), places, rounds=rounds, kinds=kinds))
+            report = joined(report, perturbed_in(dict(batch), places, rounds=rounds, kinds=kinds or KINDS))
     show(report, json)
     return PARKED if report.differences or report.misfits else OK
 

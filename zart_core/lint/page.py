@@ -29,6 +29,7 @@ for each finding, `path:line:column: rule message`), `json`, `github` or `sarif`
 line, or on the next line when it stands alone; it names the rules, and should say why:
 `# zart: ignore[ZT206] for the person at the screen`. Silences that hide nothing are findings, too.
 
+`pytest --zart-lint=src` makes a test of it, as `zart_lint = src` in pytest's configuration does in every run.
 `zart_core.lint.lint(["src"])` gives the findings to a program.
 
 The lint reads, and cannot see everything. [Replays under another clock](perturbed.md), hash seed, environment and so on
