@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import os
-import random
 from pathlib import Path
 
 import pytest
 
 from property_tests.kill9.harness import Violation, campaign
+from property_tests.seeds import fresh, keeping, kept
+from property_tests.tally import tally
 
-ROUNDS = 150 if os.environ.get("ZART_DEEP") else 10
+CAMPAIGNS = 100 if os.environ.get("ZART_DEEP") else 3
+ROUNDS = 50
 
 
 @pytest.mark.parametrize("store", ["file", "sqlite"])
 def test_a_worker_killed_again_and_again_loses_nothing(store: str, tmp_path: Path) -> None:
-    """Same directory for all rounds; what was acknowledged is there, and results are those of a run without kills."""
-    seed = int(os.environ.get("ZART_SEED", random.randrange(1 << 32)))
-    print(f"seed {seed}")
-    figures = campaign(store, tmp_path, ROUNDS, seed)
-    print(figures)
-    assert figures.kills == ROUNDS
-    assert figures.executions >= 3 * ROUNDS
-    assert figures.begun > figures.repeated
+    """Same directory for 50 rounds; what was acknowledged is there, and results are those of a run without kills."""
+    for seed in [*kept(f"kill9-{store}"), *fresh(f"kill9-{store}", CAMPAIGNS)]:
+        place = tmp_path / str(seed)
+        place.mkdir()
+        with keeping(f"kill9-{store}", seed):
+            figures = campaign(store, place, ROUNDS, seed)
+        print(figures)
+        assert figures.kills == ROUNDS
+        assert figures.executions >= 3 * ROUNDS
+        assert figures.begun > figures.repeated
+        tally("kill -9", seeds=[seed], kills=figures.kills, acknowledged=figures.acknowledged)
 
 
 def test_a_store_that_acknowledges_before_it_writes_is_caught(tmp_path: Path) -> None:
     """The known-bad control: the harness notices within a few rounds."""
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
+    (seed,) = fresh("kill9-control", 1)
     with pytest.raises(Violation):
-        campaign("file", tmp_path, 12, seed, lazy=True)
+        campaign("file", tmp_path, 20, seed, lazy=True)

@@ -49,15 +49,13 @@ class Nursery:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._child is not None:
-            self._child.kill()
+        self._bury()
         self._line.close()
         self._parent.wait()
 
     def fork(self, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> Child:
         """A new child, after the last one has ended."""
-        if self._child is not None:
-            self._child.kill()
+        self._bury()
         ends = [os.pipe() for _ in range(3)]
         (child_in, give), (take, child_out), (take_errors, child_err) = ends
         message = json.dumps({"arguments": list(arguments), "environment": dict(environment or {})})
@@ -67,6 +65,11 @@ class Nursery:
         streams = (os.fdopen(give, "w"), os.fdopen(take), os.fdopen(take_errors))
         self._child = Child(self._hear()["pid"], streams, self._hear)
         return self._child
+
+    def _bury(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child.close()
 
     def _hear(self) -> dict[str, Any]:
         said = self._line.recv(MESSAGE_BYTES_MAX)
@@ -116,11 +119,13 @@ class Child:
         if self.status is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
-        status = self.wait()
+        return self.wait()
+
+    def close(self) -> None:
+        """Let go of its pipes; nobody must be reading them."""
         for stream in (self.stdin, self.stdout, self.stderr):
             with contextlib.suppress(BrokenPipeError):
                 stream.close()
-        return status
 
 
 def main() -> None:

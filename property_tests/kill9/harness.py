@@ -12,8 +12,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,16 +23,17 @@ import attrs
 
 import zart_core as zart
 from property_tests.kill9 import shapes
+from property_tests.warm import Child, Nursery
 from zart_core.hosts.ports import open_log
 from zart_core.hosts.turns import Run
 from zart_core.interpreter import CODEC
 from zart_core.log import Message, Record, Summary
 
-ROOT = Path(__file__).parent.parent.parent
+WORKER = "property_tests.kill9.worker"
 WAIT_S = 120.0
 STARTS_PER_ROUND = 3
 CALLS = ("pwrite64", "pwrite64", "fdatasync", "write")
-"""System calls at which a worker may be killed, where strace is at hand; it counts them per thread."""
+"""System calls at which a worker may be killed; strace counts them per thread."""
 
 
 class Violation(AssertionError):
@@ -75,7 +74,10 @@ class Figures:
 class Campaign:
     """Rounds on one log."""
 
-    def __init__(self, store: str, directory: Path, seed: int, *, lazy: bool = False) -> None:
+    def __init__(
+        self, nursery: Nursery, store: str, directory: Path, seed: int, *, lazy: bool = False
+    ) -> None:
+        self.nursery = nursery
         self.store = store
         self.directory = directory
         self.seed = seed
@@ -94,7 +96,6 @@ class Campaign:
         self.before = Snapshot({}, {}, {}, {})
         self.life = 0
         self.results: dict[str, Any] = {}
-        self.strace = shutil.which("strace")
 
     def url(self, directory: Path) -> str:
         """The URL of the log in a directory."""
@@ -106,25 +107,22 @@ class Campaign:
         """A life with a violent end, and a look at what it leaves."""
         self.life += 1
         self.ask_for_more()
-        at_call = self.strace is not None and self.chance.random() < 0.25
+        at_call = not os.environ.get("ZART_NO_STRACE") and self.chance.random() < 0.25
         worker = self.spawn(at_call)
         early = self.chance.random() < 0.1
         try:
             if early:
-                time.sleep(self.chance.uniform(0.0, 0.5))
+                time.sleep(self.chance.uniform(0.0, 0.08))
             else:
                 self.until_ready(worker)
                 self.hand_in(worker)
                 if at_call:
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        worker.process.wait(1.0)
+                    self.figures.at_calls += worker.silent.wait(0.5)
                 else:
-                    time.sleep(self.chance.uniform(0.0, 0.4))
+                    time.sleep(self.chance.uniform(0.0, 0.3))
         finally:
-            if at_call and worker.process.poll() is not None:
-                self.figures.at_calls += 1
             worker.kill()
-        if worker.process.returncode not in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        if worker.status != -signal.SIGKILL:
             raise Violation(f"the worker ended by itself: {worker.errors()}")
         self.figures.kills += 1
         self.after(worker)
@@ -151,27 +149,19 @@ class Campaign:
 
     def spawn(self, at_call: bool) -> Worker:
         """A worker in a process group of its own, killed at a system call if asked for."""
-        command = [sys.executable, "-m", "property_tests.kill9.worker", self.url(self.directory / "store")]
-        command += ["lazy"] if self.lazy else []
+        arguments = [self.url(self.directory / "store"), *(["lazy"] if self.lazy else [])]
+        environment = {"KILL9_JOURNAL": str(self.journal), "KILL9_LIFE": str(self.life)}
+        child = self.nursery.fork(arguments, environment)
         if at_call:
             call = self.chance.choice(CALLS)
             when = self.chance.randrange(1, 15)
-            assert self.strace is not None
-            command = [
-                self.strace, "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}",
-                "-e", f"inject={call}:signal=SIGKILL:when={when}", *command,
-            ]  # fmt: skip
-        environment = {
-            **os.environ,
-            "KILL9_JOURNAL": str(self.journal),
-            "KILL9_LIFE": str(self.life),
-            "PYTHONPATH": str(ROOT),
-        }
-        return Worker(command, environment)
+            child.trace("-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={when}")
+        child.begin()
+        return Worker(child)
 
     def until_ready(self, worker: Worker) -> None:
         """Wait until it has opened its log, or has died of a system call."""
-        if not worker.ready.wait(WAIT_S) or (not worker.is_ready and worker.process.wait(WAIT_S) > 0):
+        if not worker.ready.wait(WAIT_S) or (not worker.is_ready and worker.end() >= 0):
             raise Violation(f"it does not begin: {worker.errors()}")
 
     # ------------------------------------------------------------ what is asked for
@@ -199,9 +189,8 @@ class Campaign:
         """Ask the worker for everything that is not acknowledged."""
         with contextlib.suppress(BrokenPipeError):
             for request in self.open_requests:
-                assert worker.process.stdin is not None
-                worker.process.stdin.write(json.dumps(request) + "\n")
-                worker.process.stdin.flush()
+                worker.child.stdin.write(json.dumps(request) + "\n")
+                worker.child.stdin.flush()
 
     # ------------------------------------------------------------ what must be so
 
@@ -260,9 +249,15 @@ class Campaign:
         self.check_prefix(now)
         self.check_acknowledged(now)
         for (id, run), events in now.events.items():
-            self.check_run(now, id, run, events)
+            if not self.looked_at(now, id, run):
+                self.check_run(now, id, run, events)
         self.check_steps(now)
         self.figures.checks += len(now.events)
+
+    def looked_at(self, now: Snapshot, id: str, run: int) -> bool:
+        """Whether a run stands as it stood when it was checked before."""
+        before = self.before.records.get((id, run))
+        return before == now.records[id, run] and self.before.summaries[id].status == now.summaries[id].status
 
     def check_prefix(self, now: Snapshot) -> None:
         """What was readable never changes (I4)."""
@@ -382,18 +377,13 @@ class Campaign:
 class Worker:
     """A worker process, and what came through its pipe."""
 
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self.process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+    def __init__(self, child: Child) -> None:
+        self.child = child
         self.ready = threading.Event()
+        self.silent = threading.Event()
+        """Its pipe is closed: it is dead, or about to be."""
         self.is_ready = False
+        self.status = 0
         self.acks: set[int] = set()
         self.results: dict[str, Any] = {}
         self.said: list[str] = []
@@ -403,8 +393,7 @@ class Worker:
 
     def read(self) -> None:
         """Take in what it says, until it is dead; a line that was cut off says nothing."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        for line in self.child.stdout:
             if not line.endswith("\n"):
                 break
             said = json.loads(line)
@@ -415,12 +404,12 @@ class Worker:
             else:
                 self.is_ready = True
                 self.ready.set()
+        self.silent.set()
         self.ready.set()
 
     def read_errors(self) -> None:
         """Keep what it complains about."""
-        assert self.process.stderr is not None
-        self.said += self.process.stderr
+        self.said += self.child.stderr
 
     def errors(self) -> str:
         """What it complained about."""
@@ -428,30 +417,30 @@ class Worker:
 
     def hang_up(self) -> None:
         """Let it end by itself."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(WAIT_S)
+        self.child.stdin.close()
+        self.end()
+
+    def end(self) -> int:
+        """Wait for its end; gives its exit code."""
+        self.status = self.child.wait()
+        for reader in self.readers:
+            reader.join()
+        return self.status
 
     def kill(self) -> None:
         """Kill -9 the whole group, and take in the rest."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(WAIT_S)
-        for reader in self.readers:
-            reader.join()
-        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            assert stream is not None
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
+        self.child.kill()
+        self.end()
 
 
 def campaign(store: str, directory: Path, rounds: int, seed: int, *, lazy: bool = False) -> Figures:
     """So many rounds, and a last one in peace. Raises Violation, which names the seed."""
-    play = Campaign(store, directory, seed, lazy=lazy)
-    try:
-        for _ in range(rounds):
-            play.round()
-        play.last_life()
-    except Violation as violation:
-        raise Violation(f"{violation} (store {store}, seed {seed}, life {play.life})") from violation
+    with Nursery(WORKER) as nursery:
+        play = Campaign(nursery, store, directory, seed, lazy=lazy)
+        try:
+            for _ in range(rounds):
+                play.round()
+            play.last_life()
+        except Violation as violation:
+            raise Violation(f"{violation} (store {store}, seed {seed}, life {play.life})") from violation
     return play.figures

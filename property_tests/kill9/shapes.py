@@ -15,8 +15,6 @@ from typing import Any
 
 import zart_core as zart
 
-JOURNAL = os.environ.get("KILL9_JOURNAL", os.devnull)
-LIFE = int(os.environ.get("KILL9_LIFE", "0"))
 NEVER = 1_000_000
 """How many crashes condemn a step here: chance may kill the same one often."""
 
@@ -25,7 +23,7 @@ def enter(phase: str, value: Any = None) -> None:
     """One line in the journal."""
     context = zart.context()
     line = {
-        "life": LIFE,
+        "life": int(os.environ["KILL9_LIFE"]),
         "id": context.execution_id,
         "run": context.run,
         "step": context.step,
@@ -34,7 +32,7 @@ def enter(phase: str, value: Any = None) -> None:
         "phase": phase,
         "value": value,
     }
-    fd = os.open(JOURNAL, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    fd = os.open(os.environ["KILL9_JOURNAL"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         os.write(fd, (json.dumps(line) + "\n").encode())
     finally:

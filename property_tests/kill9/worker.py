@@ -1,4 +1,4 @@
-"""The worker: `python -m property_tests.kill9.worker URL [lazy]`. Requests and answers are lines of JSON."""
+"""The worker, forked by `property_tests.warm`: URL [lazy]. Requests and answers are lines of JSON."""
 
 from __future__ import annotations
 
@@ -106,14 +106,10 @@ def opened(url: str, lazy: bool) -> str | EventLog:
     return open_file_log(url, fs=LazyFileSystem())
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Serve until the harness hangs up, or kills."""
-    url, lazy = sys.argv[1], "lazy" in sys.argv[2:]
+    url, lazy = arguments[0], "lazy" in arguments[1:]
     with zart.open(opened(url, lazy), shapes.ALL) as engine:
         answer(ready=True)
         for line in sys.stdin:
             carry_out(engine, json.loads(line))
-
-
-if __name__ == "__main__":
-    main()
