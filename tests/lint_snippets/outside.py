@@ -240,7 +240,7 @@ class Orders:
 
     def take(self, order: str) -> zart.Flow[None]:
         yield from charge(order)
-        self.log.info("taken")
+        self.log.info("taken")  # -> ZT206
         logger.info("taken %s", order)  # -> ZT206
         logging.warning("late")  # -> ZT206
 
@@ -334,3 +334,71 @@ def serve() -> None:
 @zart.workflow("w")
 def w(order: str) -> zart.Flow[str]:
     return (yield from charge(order))
+
+#: bad fields that are filled by a function when an object is made
+import attrs, dataclasses
+from uuid import UUID, uuid4
+
+@attrs.frozen
+class Order:
+    sku: str
+    id: UUID = attrs.field(factory=uuid4)
+    at: float = attrs.Factory(time.time)
+
+@dataclasses.dataclass
+class Draw:
+    n: int = dataclasses.field(default_factory=lambda: random.randint(1, 6))
+
+@zart.workflow("w")
+def w(sku: str) -> zart.Flow[None]:
+    yield from charge(Order(sku).sku)  # -> ZT101 ZT103
+    yield from charge(str(Draw()))  # -> ZT102
+    yield from charge(str(Order(sku, at=1.0)))  # -> ZT103
+
+#: good the same fields, given
+import attrs
+from uuid import UUID, uuid4
+
+@attrs.frozen
+class Order:
+    sku: str
+    id: UUID = attrs.field(factory=uuid4)
+    tags: list[str] = attrs.field(factory=list)
+
+@zart.workflow("w")
+def w(sku: str) -> zart.Flow[None]:
+    id = yield from zart.uuid("id")
+    yield from charge(Order(sku, id).sku)
+    yield from charge(str(Order(sku, id=id)))
+
+#: bad methods of the same object, through self and a base class
+class Base:
+    def stamp(self) -> str:
+        return str(time.time())  # -> ZT101
+
+class Flows(Base):
+    def one(self, order: str):
+        yield from charge(order + self.stamp())
+        print("one")  # -> ZT206
+
+    def all(self, orders: list[str]) -> zart.Flow[None]:
+        for order in orders:
+            yield from self.one(order)
+            yield from self.beat()  # -> ZT305
+
+    def beat(self):
+        yield from zart.sleep("beat", 1)
+
+#: good a method that a subclass is to write, and one that it takes from another
+class Flows:
+    def one(self, order: str):
+        """Run one order."""
+        raise NotImplementedError
+
+    def other(self, order: str): ...
+
+    def all(self, orders: list[str]) -> zart.Flow[None]:
+        for order in orders:
+            yield from self.one(order)
+            yield from self.other(order)
+            yield from self.unknown(order)

@@ -193,3 +193,44 @@ def w(orders: list[str]) -> zart.Flow[None]:
     wanted = sorted(wanted)
     for order in wanted:
         yield from charge(order)
+
+#: good a module and a class whose functions are named like those that change a list
+import os
+
+class Orders:
+    @classmethod
+    def add(cls, order: str) -> str:
+        return order
+
+def clean(path: str) -> None:
+    os.remove(path)
+    Orders.add(path)
+
+@zart.workflow("w")
+def w(order: str) -> zart.Flow[None]:
+    yield from charge(os.path.join("a", Orders.add(order)))
+
+#: good a set that is made a list and sorted, or gone through for what has no order
+@zart.workflow("w")
+def w(orders: set[str], banned: set[str]) -> zart.Flow[int]:
+    listed = list(orders)
+    listed.sort()
+    for order in listed:
+        yield from charge(order)
+    count, seen = 0, set()
+    for order in orders:
+        if order in banned:
+            return 0
+        count += 1
+        seen.add(order)
+    return count
+
+#: bad a set that is gone through with a command, or for a list
+@zart.workflow("w")
+def w(orders: set[str]) -> zart.Flow[list[str]]:
+    seen, found = set(), []
+    for order in orders:  # -> ZT105
+        seen.add((yield from charge(order)))
+    for order in orders:  # -> ZT105
+        found.append(order)
+    return found

@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterator
 
 from zart_core.lint.code import Code, Found, Spot, shown, title
-from zart_core.lint.meaning import Function, Outside, own_nodes
-from zart_core.lint.outside import READS, rule_of, rule_of_call
+from zart_core.lint.meaning import Class, Function, ModuleOf, Outside, own_nodes
+from zart_core.lint.outside import READS, opaque, rule_of, rule_of_call, words
 from zart_core.lint.scopes import FunctionNode, Scope, defaults_of
 
 SAYS = {
@@ -28,6 +28,10 @@ CALLING = frozenset(
     {"map", "filter", "sorted", "min", "max", "sum", "next", "iter", "any", "all", "list", "tuple"}
 )
 """Built-in functions that call what they are given."""
+FACTORIES = words(
+    "attrs.field attr.field attr.ib attrs.Factory attr.Factory dataclasses.field pydantic.Field msgspec.field"
+)
+"""What says in a class how a field is filled."""
 MAKERS = frozenset({"list", "dict", "set", "bytearray"})
 
 
@@ -98,11 +102,57 @@ def shared_state(code: Code) -> Iterator[Found]:
         home = spot.scope.home(name)
         if home is None or home.function().node in code.reached or isinstance(home.node, ast.ClassDef):
             continue
+        if isinstance(code.meaning.of(spot.node, spot.scope), ModuleOf):
+            continue
         changers = [scope for scope in changed_by(code, home, name) if not at_import_only(scope)]
         if changers and not is_own_generator(home):
             told.add(name)
             who = ", ".join(sorted({f"`{name_of(scope)}`" for scope in changers}))
             yield "ZT107", spot.node, f"`{name}` is kept outside the run and changed by {who}"
+
+
+def fresh_fields(code: Code) -> Iterator[Found]:
+    """ZT101 to ZT104: an object is made whose class fills a field by a function that looks outside."""
+    for spot in code.spots:
+        call = spot.node
+        made = code.meaning.of(call.func, spot.scope) if isinstance(call, ast.Call) else None
+        if not isinstance(call, ast.Call) or not isinstance(made, Class) or opaque(call):
+            continue
+        for name, factory, before in factories_of(code, made):
+            is_filled = any(keyword.arg == name for keyword in call.keywords) or len(call.args) > before
+            rule = None if is_filled else rule_of_factory(code, factory, made.scope)
+            if rule is not None:
+                yield rule, call, f"{title(call)} fills `{name}` by {shown(factory)}, which {SAYS[rule]}"
+
+
+def factories_of(code: Code, cls: Class) -> Iterator[tuple[str, ast.expr, int]]:
+    """The fields of a class that a function fills: name, function, and how many fields stand before it."""
+    before = 0
+    for statement in cls.node.body:
+        match statement:
+            case ast.AnnAssign(target=ast.Name(id=name), value=value):
+                for call in [value] if isinstance(value, ast.Call) else []:
+                    thing = code.meaning.of(call.func, cls.scope)
+                    if isinstance(thing, Outside) and thing.name in FACTORIES:
+                        given = [*call.args[:1]] if thing.name.endswith("Factory") else []
+                        given += [
+                            key.value for key in call.keywords if key.arg in ("factory", "default_factory")
+                        ]
+                        yield from ((name, factory, before) for factory in given)
+                before += 1
+            case _:
+                pass
+
+
+def rule_of_factory(code: Code, factory: ast.expr, scope: Scope) -> str | None:
+    """The rule that filling a field breaks."""
+    if isinstance(factory, ast.Lambda):
+        if not isinstance(factory.body, ast.Call):
+            return None
+        thing = code.meaning.of(factory.body.func, scope)
+        return rule_of_call(thing.name, factory.body) if isinstance(thing, Outside) else None
+    thing = code.meaning.of(factory, scope)
+    return rule_of(thing.name) if isinstance(thing, Outside) else None
 
 
 def changed_by(code: Code, home: Scope, name: str) -> list[Scope]:

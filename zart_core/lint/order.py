@@ -30,8 +30,8 @@ def order_of_sets(code: Code) -> Iterator[Found]:
 def taken_in_order(code: Code, spot: Spot) -> list[ast.expr]:
     """What a node goes through, where the order matters."""
     match spot.node:
-        case ast.For(iter=taken):
-            return [taken]
+        case ast.For(iter=taken, body=body):
+            return [] if all(map(is_order_free, body)) else [taken]
         case ast.ListComp(generators=parts) | ast.GeneratorExp(generators=parts):
             return [] if is_given_to_any_order(code, spot) else [part.iter for part in parts]
         case ast.Call(func=function, args=arguments):
@@ -58,6 +58,8 @@ def in_order_by_call(code: Code, spot: Spot, function: ast.expr, arguments: list
         ):
             return arguments
     name = full_name(code, function, spot.scope)
+    if name == "builtins.list" and is_sorted_later(code, spot):
+        return []
     short = name.removeprefix("builtins.")
     if (
         (name.startswith("builtins.") and short in TAKES_IN_ORDER)
@@ -66,6 +68,37 @@ def in_order_by_call(code: Code, spot: Spot, function: ast.expr, arguments: list
     ):
         return [] if is_given_to_any_order(code, spot) else arguments
     return arguments[1:2] if name == "functools.reduce" else []
+
+
+def is_order_free(statement: ast.stmt) -> bool:
+    """Whether a statement in a loop certainly does the same in every order: it adds to a set, counts, or leaves."""
+    match statement:
+        case ast.Pass() | ast.Continue() | ast.Return(value=ast.Constant()):
+            return True
+        case ast.AugAssign(op=ast.Add() | ast.Sub(), value=ast.Constant(value=int())):
+            return True
+        case ast.Expr(value=ast.Call(func=ast.Attribute(attr="add" | "discard"), args=[argument])):
+            return not any(isinstance(node, ast.Yield | ast.YieldFrom) for node in ast.walk(argument))
+        case ast.If(test=test, body=body, orelse=orelse):
+            plain = not any(isinstance(node, ast.Call | ast.Yield | ast.YieldFrom) for node in ast.walk(test))
+            return plain and all(map(is_order_free, [*body, *orelse]))
+        case _:
+            return False
+
+
+def is_sorted_later(code: Code, spot: Spot) -> bool:
+    """Whether it is `name = list(...)`, and the function says `name.sort(...)`."""
+    match spot.parent:
+        case Spot(node=ast.Assign(targets=[ast.Name(id=name)])):
+            return any(
+                isinstance(other.node, ast.Attribute)
+                and other.node.attr == "sort"
+                and isinstance(other.node.value, ast.Name)
+                and other.node.value.id == name
+                for other in code.spots
+            )
+        case _:
+            return False
 
 
 def not_a_mapping(node: ast.expr) -> bool:

@@ -24,6 +24,7 @@ from zart_core.records import record
 CHECKS: tuple[Callable[[Code], Iterator[Found]], ...] = (
     effects.calls_outside,
     effects.reads_outside,
+    effects.fresh_fields,
     effects.shared_state,
     effects.mutable_defaults,
     order.order_of_sets,

@@ -137,7 +137,9 @@ class Builder:
         self.module = module
         self.scopes = scopes
         self.changes: list[tuple[str, Scope]] = []
-        """Names that are changed in place, and where."""
+        """Names that are changed, and where."""
+        self.methods: list[tuple[str, Scope]] = []
+        """Names on which a method is called that changes most containers, and where."""
 
     def build(self) -> None:
         """Fill the scopes. O(size of the module)."""
@@ -145,9 +147,16 @@ class Builder:
         for statement in self.module.tree.body:
             self.visit(statement, top)
         for name, scope in self.changes:
+            self.note_change(name, scope, scope.home(name))
+        for name, scope in self.methods:
             home = scope.home(name)
-            if home is not None and home is not scope.function():
-                home.changed_by.setdefault(name, []).append(scope.function())
+            if home is not None and not all(map(is_no_object, home.bindings[name])):
+                self.note_change(name, scope, home)
+
+    def note_change(self, name: str, scope: Scope, home: Scope | None) -> None:
+        """Note that a function changes a name that is not its own."""
+        if home is not None and home is not scope.function():
+            home.changed_by.setdefault(name, []).append(scope.function())
 
     def enter(self, node: ast.AST, parent: Scope | None) -> Scope:
         """A new scope."""
@@ -162,6 +171,7 @@ class Builder:
                 self.visit_all([*node.decorator_list, *defaults_of(node.args)], scope)
                 inner = self.enter(node, scope)
                 self.bind_parameters(node.args, inner)
+                self.bind_self(node, inner)
                 self.visit_all(node.body, inner)
             case ast.ClassDef():
                 self.bind(scope, node.name, Defined(node))
@@ -238,7 +248,7 @@ class Builder:
                     home = scope.parent.home(name) if scope.parent else None
                     scope.elsewhere[name] = home or self.top
             case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=method)) if method in CHANGING:
-                self.changes.append((name, scope))
+                self.methods.append((name, scope))
             case ast.Call(func=ast.Name(id="next"), args=[ast.Name(id=name), *_]):
                 self.changes.append((name, scope))
             case _:
@@ -273,6 +283,19 @@ class Builder:
             case _:
                 pass
 
+    def bind_self(self, function: FunctionNode, scope: Scope) -> None:
+        """Give the first parameter of a method its type, where it has none."""
+        around = scope.parent
+        taken = [*function.args.posonlyargs, *function.args.args]
+        if around is None or not isinstance(around.node, ast.ClassDef) or not taken:
+            return
+        is_static = any(
+            isinstance(each, ast.Name) and each.id == "staticmethod" for each in function.decorator_list
+        )
+        if not is_static and taken[0].annotation is None:
+            own = ast.Name(around.node.name, ast.Load())
+            scope.bindings[taken[0].arg] = [Assigned(None, own, around.parent)]
+
     def bind_parameters(self, arguments: ast.arguments, scope: Scope) -> None:
         """Bind the parameters of a function."""
         for parameter in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]:
@@ -280,6 +303,11 @@ class Builder:
         for several in arguments.vararg, arguments.kwarg:
             if several is not None:
                 self.bind(scope, several.arg, Unclear())
+
+
+def is_no_object(binding: Binding) -> bool:
+    """Whether a name is bound to a module, class or function: `os.remove(...)` does not change `os`."""
+    return isinstance(binding, Defined) or (isinstance(binding, Imported) and binding.attribute is None)
 
 
 def defaults_of(arguments: ast.arguments) -> list[ast.expr]:

@@ -156,8 +156,21 @@ def gives_a_value(code: Code, function: Function) -> bool:
     if function.node.returns is not None:
         thing = code.meaning.of_type(function.node.returns, function.scope, 0)
         return isinstance(thing, OutsideObject) and thing.type in PLAIN_TYPES
-    return not function.node.decorator_list and not any(
-        isinstance(node, ast.Return) and node.value is not None for node in own_nodes(function.node)
+    return (
+        not function.node.decorator_list
+        and not is_abstract(function)
+        and not any(
+            isinstance(node, ast.Return) and node.value is not None for node in own_nodes(function.node)
+        )
+    )
+
+
+def is_abstract(function: Function) -> bool:
+    """Whether a function's body is empty, or only raises: another stands in its place when it runs."""
+    return all(
+        isinstance(statement, ast.Pass | ast.Raise)
+        or (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant))
+        for statement in function.node.body
     )
 
 
