@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zart_core.cli import checking, database, debugging, forking, reading, running
+from zart_core.cli import checking, database, debugging, forking, reading, running, transferring
 from zart_core.cli import doctor as doctoring
 from zart_core.cli import show as shown
 from zart_core.cli.exits import EXIT_CODES, OK, USAGE, Ended
@@ -229,6 +229,60 @@ def debug(
     default.
     """
     return debugging.debug(id, modules, store, run, at, hide or [], json)
+
+
+Scrub = Annotated[
+    bool, typer.Option("--scrub", help="Replace the leaves of payloads; types, names and ids stay.")
+]
+Keep = Annotated[
+    list[str] | None, typer.Option("--keep", metavar="FIELD", help="A field that --scrub leaves as it is.")
+]
+
+
+@app.command()
+def export(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The executions.")],
+    store: Store = "",
+    output: Annotated[
+        str,
+        typer.Option("-o", "--output", metavar="DIR", help="A folder for a file each, in place of stdout."),
+    ] = "",
+    scrub: Scrub = False,
+    keep: Keep = None,
+) -> int:
+    """Write executions as readable JSON, all their runs and events; workers may go on meanwhile."""
+    return transferring.export(ids, store, output, scrub=scrub, keep=keep or [])
+
+
+@app.command("import")
+def import_(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE_OR_DIR...", help="What zart export wrote, or folders of it.")
+    ],
+    store: Store = "",
+    go_on: Annotated[
+        bool,
+        typer.Option("--go-on", help="Let unfinished ones go on here: steps without an outcome run again."),
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Put exported executions into a store, event for event; an id that is there is refused.
+
+    Unfinished ones are paused, unless they are told to go on.
+    """
+    return transferring.import_(files, store, go_on=go_on, json=json)
+
+
+@app.command()
+def corpus(
+    output: Annotated[str, typer.Option("-o", "--output", metavar="DIR", help="Where the files go.")],
+    store: Store = "",
+    scrub: Scrub = False,
+    keep: Keep = None,
+    json: Json = False,
+) -> int:
+    """Pick a small set of executions that covers every yield point and kind of outcome in a store, and export it."""
+    return transferring.corpus(store, output, scrub=scrub, keep=keep or [], json=json)
 
 
 @app.command()

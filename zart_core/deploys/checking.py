@@ -154,10 +154,15 @@ def verdicts_on(
 
 def unfinished(log: stored.EventLog) -> Iterator[stored.Summary]:
     """Every execution that has not ended, in one walk over all ids, so that none that changes its status is missed."""
+    return (summary for summary in everything(log) if not summary.status.closed)
+
+
+def everything(log: stored.EventLog) -> Iterator[stored.Summary]:
+    """Every execution in the order of the ids, a page at a time."""
     after = None
     while True:
         page = log.list(limit=PAGE, after=after)
-        yield from (summary for summary in page.items if not summary.status.closed)
+        yield from page.items
         after = page.next
         if after is None:
             return

@@ -45,16 +45,22 @@ def new_execution(
     begins = max(at, wake or 0.0)
     deadline = None if limit is None else begins + limit
     started = Started(id, 0, workflow.name, payload, at, deadline, parent, version=workflow.version)
-    asked = payload if parent is None else payload + f"\n{parent.id}\n{parent.run}\n{parent.seq}".encode()
     return stored.New(
         id=id,
         workflow=workflow.name,
-        digest=codec.digest(workflow.name, asked),
+        digest=digest_of(codec, started),
         records=(codec.encode_event(started, id, 0, 0),),
         at=at,
         status=Status.SCHEDULED,
         wake=wake or 0.0,
     )
+
+
+def digest_of(codec: Codec, started: Started) -> str:
+    """What makes a second start the same: workflow and input, and for a child the command of its parent (R15)."""
+    payload, parent = started.payload, started.parent
+    asked = payload if parent is None else payload + f"\n{parent.id}\n{parent.run}\n{parent.seq}".encode()
+    return codec.digest(started.workflow, asked)
 
 
 def next_run(

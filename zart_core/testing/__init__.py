@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zart_core.deploys.checking import DeployReport, Verdict, check_deploy
+    from zart_core.deploys.histories import History, read_history, write_history
+    from zart_core.deploys.replaying import misfits_of
+    from zart_core.deploys.transfers import export_history, import_history
     from zart_core.deploys.upgrading import Cut, UpgradeReport, check_upgrade
     from zart_core.testing import strategies
     from zart_core.testing.clock import VirtualClock
@@ -38,6 +41,7 @@ __all__ = [
     "Difference",
     "Faults",
     "FaultyStore",
+    "History",
     "OrderReport",
     "PerturbedReport",
     "Place",
@@ -60,12 +64,17 @@ __all__ = [
     "check_upgrade",
     "explore_crashes",
     "explore_orders",
+    "export_history",
+    "import_history",
+    "misfits_of",
     "perturbed",
     "perturbed_histories",
+    "read_history",
     "run",
     "seeded",
     "simulate",
     "strategies",
+    "write_history",
 ]
 
 MODULES = {
@@ -77,6 +86,7 @@ MODULES = {
     "Difference": "perturbation",
     "Faults": "simulation.faults",
     "FaultyStore": "faulty",
+    "History": ".deploys.histories",
     "OrderReport": "orders",
     "PerturbedReport": "perturbation",
     "Place": "world",
@@ -99,12 +109,17 @@ MODULES = {
     "check_upgrade": ".deploys.upgrading",
     "explore_crashes": "crashes",
     "explore_orders": "orders",
+    "export_history": ".deploys.transfers",
+    "import_history": ".deploys.transfers",
+    "misfits_of": ".deploys.replaying",
     "perturbed": "perturbation",
     "perturbed_histories": "perturbation",
+    "read_history": ".deploys.histories",
     "run": "running",
     "seeded": "faulty",
     "simulate": "simulation.simulate",
     "strategies": "strategies",
+    "write_history": ".deploys.histories",
 }
 """Where each public name lives: one named like its module is the module; a module whose name begins with a dot stands
 beside this package."""
