@@ -1,0 +1,186 @@
+"""Every crash point and every pair of them, over all shapes of workflow, on every store (I1 to I17)."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from property_tests.places import FileLosingPower, InMemory, SqliteAbandoned
+from property_tests.shapes import BY_NAME, SHAPES, Shape
+from zart_core.events import Ok
+from zart_core.hosts.inline import Inline
+from zart_core.hosts.turns import Run
+from zart_core.interpreter import Execution
+from zart_core.log import Appended, EventLog, Receipt, Turn, Write
+from zart_core.testing import ALL_POINTS, CrashReport, Relay, explore_crashes
+from zart_core.testing.witness import Moment
+
+DEEP = bool(os.environ.get("ZART_DEEP"))
+PAIRS_WRITES_MAX = 10**6 if DEEP else 8
+"""Up to how many appends a shape is crashed twice in a run; longer ones once."""
+TRIPLES_WRITES_MAX = 5
+"""Up to how many appends a shape is crashed three times in a run, in the deep run."""
+SEED = int(os.environ.get("ZART_SEED", random.randrange(1 << 32)))
+
+
+def explored(shape: Shape, depth: int, **options: Any) -> CrashReport:
+    return explore_crashes(shape.workflow, shape.input, events=shape.events, depth=depth, **options)
+
+
+def writes_of(shape: Shape) -> int:
+    """How many appends its crash-free run makes."""
+    points = explored(shape, 0).runs[0].passed
+    return sum(point.moment == "before" for point in points)
+
+
+def depth_of(shape: Shape) -> int:
+    writes = writes_of(shape)
+    if DEEP and writes <= TRIPLES_WRITES_MAX:
+        return 3
+    return 2 if writes <= PAIRS_WRITES_MAX else 1
+
+
+def explorations(shape: Shape, store: str) -> Iterator[tuple[int, frozenset[Moment]]]:
+    """How deep, and at which points. A torn append leaves a database as it was or as it became: once is enough."""
+    if store == "sqlite" and not DEEP:
+        yield 1, frozenset({"torn"})
+        yield depth_of(shape), ALL_POINTS - {"torn"}
+    else:
+        yield depth_of(shape), ALL_POINTS
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A directory in memory where there is one: what is asked here does not hang on the disk."""
+    shm = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shm if os.access(shm, os.W_OK) else None) as path:
+        yield Path(path)
+
+
+@pytest.mark.parametrize(
+    ("store", "runs_min", "torn_min"), [("memory", 4500, 0), ("file", 9000, 4500), ("sqlite", 4700, 250)]
+)
+def test_no_crash_shows(
+    store: str, runs_min: int, torn_min: int, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All single points of all shapes, and all pairs of those up to eight writes: no rule is broken."""
+    print(f"seed {SEED}")
+    caplog.set_level(logging.ERROR, "zart.store")  # it says of each torn tail that it was cut
+    lots = random.Random(SEED)
+    places = {
+        "memory": InMemory,
+        "file": lambda: FileLosingPower(lots),
+        "sqlite": lambda: SqliteAbandoned(home, lots),
+    }
+    counts: Counter[str] = Counter()
+    for shape in SHAPES:
+        for depth, points in explorations(shape, store):
+            report = explored(shape, depth, store=places[store], points=points)
+
+            assert not report.violations, f"seed {SEED}, shape '{shape.name}' on {store}:\n{report}"
+            assert report.runs[0].outcome == shape.outcome
+            assert report.outcomes <= shape.outcomes, f"shape '{shape.name}' on {store}:\n{report}"
+            assert len(report.runs) == 1 + sum(
+                sum(point.moment in points for point in played.passed)
+                for played in report.runs
+                if len(played.schedule) < depth
+            )
+            deaths = [death.point for played in report.runs for death in played.deaths]
+            counts["runs"] += len(report.runs)
+            counts["deaths"] += len(deaths)
+            counts["torn"] += sum(point.moment == "torn" for point in deaths)
+    print(store, dict(counts))
+    assert counts["runs"] >= runs_min
+    assert counts["torn"] >= torn_min
+
+
+# ---------------------------------------------------------------- known-bad, each run
+
+
+class Early(Relay):
+    """Acknowledges a turn before it is written, and writes it with the next call."""
+
+    def __init__(self, log: EventLog) -> None:
+        super().__init__(log)
+        self.held: Sequence[Write] = ()
+
+    def reach(self, method: str) -> None:
+        held, self.held = self.held, ()
+        if held:
+            self.log.append(held)
+
+    def append(self, batch: Sequence[Write]) -> list[Appended]:
+        self.reach("append")
+        if not all(isinstance(write, Turn) for write in batch):
+            return self.log.append(batch)
+        self.held = batch
+        return [Ok(Receipt()) for _ in batch]
+
+
+def ahead(log: EventLog, registry: Any, **outside: Any) -> Inline:
+    """A host that runs a step before the turn that begins it is appended."""
+    return Inline(Early(log), registry, **outside)
+
+
+CONTROLS = [shape for shape in SHAPES if shape.name in ("sequence", "saga", "fan-out", "retries")]
+
+
+@pytest.mark.parametrize("shape", CONTROLS, ids=lambda shape: shape.name)
+def test_a_store_that_acknowledges_before_it_is_durable_is_caught(
+    shape: Shape, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Known-bad: a file log without syncs, on a disk that loses power: what was acknowledged is gone (I1)."""
+    caplog.set_level(logging.ERROR, "zart.store")
+    lots = random.Random(7)
+    report = explored(shape, 1, store=lambda: FileLosingPower(lots, durability="process"))
+
+    assert "I1" in {violation.rule for violation in report.violations}
+
+
+@pytest.mark.parametrize("shape", CONTROLS, ids=lambda shape: shape.name)
+def test_a_host_that_runs_a_step_before_its_append_is_caught(shape: Shape) -> None:
+    """Known-bad: a step runs that is not on record (I13)."""
+    report = explored(shape, 1, host=ahead)
+
+    assert "I13" in {violation.rule for violation in report.violations}
+
+
+@pytest.mark.parametrize("shape", CONTROLS, ids=lambda shape: shape.name)
+def test_an_interpreter_that_repeats_what_is_resolved_is_caught(
+    shape: Shape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known-bad: a step whose outcome is durable runs again after a crash (I12)."""
+    resolve, adopt = Execution._resolve, Run._adopt
+    resolved: dict[int, tuple[Any, Any]] = {}
+
+    def remembering(self: Execution, seq: int, outcome: Any) -> None:
+        issued, node = self._pending[seq], self._nodes[seq]
+        if issued.kind == "step":
+            resolved[seq] = issued, node
+        resolve(self, seq, outcome)
+
+    def forgetful(self: Run, execution: Execution) -> None:
+        for seq, (issued, node) in resolved.items():
+            if seq < execution.next_seq and execution._nodes.setdefault(seq, node) is node:
+                execution._pending[seq] = issued
+        adopt(self, execution)
+
+    monkeypatch.setattr(Execution, "_resolve", remembering)
+    monkeypatch.setattr(Run, "_adopt", forgetful)
+    report = explored(shape, 1)
+
+    assert "I12" in {violation.rule for violation in report.violations}
+
+
+def test_the_shapes_are_many() -> None:
+    """Thirty shapes at least, each with a name of its own, and most of them short enough for pairs."""
+    assert len(BY_NAME) == len(SHAPES) >= 30
+    assert sum(writes_of(shape) <= 8 for shape in SHAPES) >= 30
