@@ -34,9 +34,7 @@ def test_the_option_adds_a_test_for_each_target(run):
     result = run("--zart-lint=app", "--zart-lint=test_it.py", "--zart-lint=app")
 
     result.assert_outcomes(passed=2, failed=1)
-    result.stdout.fnmatch_lines(
-        ["*flows.py:*:13: ZT101 `time.time(...)` reads the clock*"]
-    )
+    result.stdout.fnmatch_lines(["*flows.py:*:13: ZT101 `time.time(...)` reads the clock*"])
     result.stdout.no_fnmatch_line("*Traceback*")
 
 

@@ -55,7 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(
     session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
 ) -> None:
-    """Add a test for each target of the lint and each history; those of the settings not where single tests are named."""
+    """Add a test for each target of the lint and each history; those of the settings not if single tests are named."""
     single = any("::" in argument for argument in config.args)
     targets = [*(config.getoption("zart_lint") or ()), *(() if single else config.getini("zart_lint") or ())]
     if targets:
