@@ -117,12 +117,12 @@ def w() -> zart.Flow[None]:
 #: good a generator of plain values, which is iterated and not run
 def pages(orders: list[str]):
     for n in range(0, len(orders), 10):
-        yield orders[n : n + 10]
+        yield [n, n + 10]
 
 @zart.workflow("w")
 def w(orders: list[str]) -> zart.Flow[None]:
     for page in pages(orders):
-        yield from charge(page[0])
+        yield from charge(str(page[0]))
 
 #: bad the same generator, run as a flow
 def pages(orders: list[str]):
@@ -247,3 +247,12 @@ def w(orders: list[str]) -> zart.Flow[None]:
                 yield from charge(order)
                 continue
             break
+
+#: bad a plain function that gives a command, called for nothing
+def one(a: str):
+    return charge(a).named(f"one-{a}")
+
+@zart.workflow("w")
+def w() -> zart.Flow[None]:
+    one("a")  # -> ZT302
+    yield from one("b")

@@ -169,3 +169,28 @@ def pay(order: str) -> str:
 def w(orders: list[str]) -> zart.Flow[None]:
     for order in orders:
         yield from pay(order)
+
+#: bad a flow with a name that is made of a constant, in a loop
+PREFIX = "every"
+
+def helper() -> zart.Flow[None]:
+    yield from zart.sleep(f"{PREFIX}-nap", 1)
+
+@zart.workflow("w")
+def w(orders: list[str]) -> zart.Flow[None]:
+    for order in orders:
+        yield from helper()  # -> ZT305
+
+#: good a flow inside, whose name is made of what the loop around it binds, or that makes commands for later
+@zart.workflow("w")
+def w(orders: list[str]) -> zart.Flow[None]:
+    for order in orders:
+        def one() -> zart.Flow[None]:
+            yield from charge(order)
+
+        yield from one()
+        yield from late(order)
+
+def late(order: str) -> zart.Flow[None]:
+    naps = {"x": lambda: zart.sleep("nap", 1)}
+    yield from naps.get(order, lambda: charge(order))()

@@ -151,7 +151,7 @@ class Names:
             gather(Spot(statement, scope, None, "body"), self.meaning, spots)
         best: frozenset[str] | None = None
         for spot in spots:
-            if not isinstance(spot.node, ast.Call) or is_renamed(spot, self.meaning) or not is_sure(spot):
+            if not isinstance(spot.node, ast.Call) or is_renamed(spot, self.meaning) or is_in_lambda(spot):
                 continue
             naming = self.of(spot.node, spot.scope)
             if naming is None:
@@ -162,11 +162,9 @@ class Names:
         return best
 
 
-def is_sure(spot: Spot) -> bool:
-    """Whether a call stands in no loop."""
-    return not any(
-        isinstance(around.node, ast.For | ast.While | Comprehension | ast.Lambda) for around in spot.around()
-    )
+def is_in_lambda(spot: Spot) -> bool:
+    """Whether a call stands in a lambda, which may never run."""
+    return any(isinstance(around.node, ast.Lambda) for around in spot.around())
 
 
 def fields_of(name: ast.expr) -> frozenset[str] | None:
@@ -257,20 +255,10 @@ def loops_around(spot: Spot) -> Iterator[Loop]:
             case ast.While():
                 again = inner.field in ("body", "test")
             case _:
-                again = inner.field != "generators" or is_in_condition(spot, around)
+                again = inner.field != "generators"
         if again and isinstance(node, Loop):
             yield node
         inner = around
-
-
-def is_in_condition(spot: Spot, comprehension: Spot) -> bool:
-    """Whether a spot stands in an `if` of a comprehension."""
-    inner = spot
-    for around in spot.around():
-        if around.parent is comprehension:
-            return inner.field == "ifs"
-        inner = around
-    return False
 
 
 def varies(code: Code, spot: Spot, parts: Sequence[ast.expr], loop: Loop) -> bool:
