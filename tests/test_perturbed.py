@@ -283,6 +283,26 @@ def test_the_command(store, capsys):
     assert told["histories"] == 2
 
 
+def test_exported_histories(store, tmp_path, capsys):
+    """Files that `zart export` wrote, by name or by folder; scrubbed ones and two of one execution are refused."""
+    folder = tmp_path / "histories"
+    assert app.main(["export", "good", "bad", "--store", store, "-o", str(folder)]) == 0
+    capsys.readouterr()
+
+    assert (
+        app.main(["perturb", "flows.py", "--history", str(folder), "--rounds", "1", "--kind", "random"]) == 5
+    )
+    assert "workflow 'bad', execution 'bad' (run 0), event 1, because of random" in capsys.readouterr().out
+
+    good = str(folder / "good.json")
+    assert app.main(["perturb", "flows.py", "--history", good, "--history", good]) == 2
+    assert "holds execution 'good', which another file holds, too" in capsys.readouterr().err
+
+    assert app.main(["export", "good", "--store", store, "-o", str(folder), "--scrub"]) == 0
+    assert app.main(["perturb", "flows.py", "--history", good]) == 2
+    assert "was scrubbed, so its arguments" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

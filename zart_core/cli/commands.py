@@ -382,6 +382,10 @@ def perturb(
     id: Annotated[
         list[str] | None, typer.Option(help="Only this execution; may be given several times.")
     ] = None,
+    history: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE_OR_FOLDER", help="Histories that zart export wrote, in place of a store."),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How many perturbed processes.")] = 3,
     kind: Annotated[
         list[str] | None, typer.Option(help="Only this perturbation; several times for several.")
@@ -395,7 +399,7 @@ def perturb(
     """
     from zart_core.cli import perturbing  # here, so that other commands start sooner
 
-    return perturbing.perturb(targets, store, id or [], rounds, kind, json)
+    return perturbing.perturb(targets, store, id or [], history or [], rounds, kind, json)
 
 
 @app.command()

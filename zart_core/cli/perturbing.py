@@ -1,12 +1,14 @@
 """`zart perturb`: replay histories in processes with another clock, other chance, another hash seed and so on.
 
-Rule 1: read-only: histories are read from the log, and replayed without a step being run.
+Rule 1: read-only: histories are read from a log or from files, and replayed without a step being run.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import attrs
 
@@ -14,6 +16,7 @@ from zart_core.cli.exits import OK, PARKED
 from zart_core.cli.finding import load
 from zart_core.cli.reading import events_of, opened, summary_of
 from zart_core.cli.texts import as_json, jsonable, plain, say
+from zart_core.deploys.histories import read_history
 from zart_core.errors import InvalidUse
 from zart_core.events import Event
 from zart_core.log import EventLog, Summary
@@ -23,10 +26,18 @@ from zart_core.workflows import Registry
 PAGE = 200
 EVENTS_MAX = 50_000
 """How many events go to one set of processes, to bound their memory."""
+Run: TypeAlias = tuple[tuple[str, int], Sequence[Event]]
+"""Execution id and run number, and the events."""
 
 
 def perturb(
-    targets: Sequence[str], url: str, ids: Sequence[str], rounds: int, kinds: Sequence[str] | None, json: bool
+    targets: Sequence[str],
+    url: str,
+    ids: Sequence[str],
+    files: Sequence[str],
+    rounds: int,
+    kinds: Sequence[str] | None,
+    json: bool,
 ) -> int:
     """Replay what is asked for, and print what does not come out the same."""
     for target in targets:
@@ -34,8 +45,9 @@ def perturb(
             raise InvalidUse(f"{target} has no workflow; give the modules that define or import them")
     places = [place(target) for target in targets]
     report = PerturbedReport(0, 0, rounds, (), ())
-    with opened(url) as log:
-        for batch in batches(histories(log, ids)):
+    with contextlib.ExitStack() as stack:
+        found = recorded(files) if files else stored(stack.enter_context(opened(url)), ids)
+        for batch in batches(found):
             report = joined(report, perturbed_in(dict(batch), places, rounds=rounds, kinds=kinds or KINDS))
     show(report, json)
     return PARKED if report.differences or report.misfits else OK
@@ -48,7 +60,21 @@ def place(target: str) -> dict[str, str]:
     return {"module": "" if is_file else target, "file": file, "qualname": ""}
 
 
-def histories(log: EventLog, ids: Sequence[str]) -> Iterator[tuple[tuple[str, int], list[Event]]]:
+def recorded(places: Sequence[str]) -> Iterator[Run]:
+    """The events of every run in files that `zart export` wrote, and in all such files of folders."""
+    seen: set[str] = set()
+    for place in map(Path, places):
+        for path in sorted(place.glob("*.json")) if place.is_dir() else [place]:
+            history = read_history(path)
+            if history.scrubbed:
+                raise InvalidUse(f"'{path}' was scrubbed, so its arguments are no longer what the code gives")
+            if history.id in seen:
+                raise InvalidUse(f"'{path}' holds execution '{history.id}', which another file holds, too")
+            seen.add(history.id)
+            yield from (((history.id, run), events) for run, events in enumerate(history.runs))
+
+
+def stored(log: EventLog, ids: Sequence[str]) -> Iterator[Run]:
     """The events of every run of these executions, or of all."""
     for summary in (summary_of(log, id) for id in ids) if ids else all_of(log):
         for run in range(summary.run + 1):
@@ -66,13 +92,11 @@ def all_of(log: EventLog) -> Iterator[Summary]:
             return
 
 
-def batches(
-    histories: Iterable[tuple[tuple[str, int], list[Event]]],
-) -> Iterator[list[tuple[tuple[str, int], list[Event]]]]:
+def batches(runs: Iterable[Run]) -> Iterator[list[Run]]:
     """Histories in lists of a bounded number of events."""
-    batch: list[tuple[tuple[str, int], list[Event]]] = []
+    batch: list[Run] = []
     events = 0
-    for each in histories:
+    for each in runs:
         batch.append(each)
         events += len(each[1])
         if events >= EVENTS_MAX:
