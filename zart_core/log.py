@@ -211,6 +211,22 @@ class Summary:
 
 
 @record
+class Salvaged:
+    """What was brought out of a damaged store, and what was not."""
+
+    writes: int
+    """Whole writes that are in the new store."""
+    executions: int
+    records: int
+    damage: str | None
+    """Where the first damage is, what was expected and found; None when the store is whole."""
+    lost_bytes: int
+    """From the first damage on."""
+    lost_writes: Mapping[str, int]
+    """Whole writes behind the damage, which were not brought over, by the execution they are for."""
+
+
+@record
 class Page(Generic[T_co]):
     """Part of a list; `next` continues it, as `after=`."""
 

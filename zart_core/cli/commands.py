@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from zart_core.cli import checking, database, debugging, forking, reading, running, transferring
-from zart_core.cli import doctor as doctoring
+from zart_core.cli import checking, database, debugging, forking, reading, running, salvaging, transferring
 from zart_core.cli import show as shown
 from zart_core.cli.exits import EXIT_CODES, OK, USAGE, Ended
 from zart_core.cli.texts import as_json, plain, say
@@ -424,7 +423,28 @@ def doctor(
     that a loss of power may leave are rebuilt, opened and compared with what had been acknowledged. Exits with 4
     when the promise cannot be kept.
     """
-    return doctoring.doctor(place or store, directory, power_loss, states, json)
+    from zart_core.cli.doctor import doctor as examine  # here, so that other commands start sooner
+
+    return examine(place or store, directory, power_loss, states, json)
+
+
+@app.command()
+def salvage(
+    place: Annotated[
+        str, typer.Argument(metavar="[STORE]", help="The damaged store, in place of --store.")
+    ] = "",
+    to: Annotated[
+        str, typer.Option(help="The new directory, or a URL of the same scheme; it must not be there yet.")
+    ] = "",
+    store: Store = "",
+    json: Json = False,
+) -> int:
+    """Bring every whole write before the first damage of a store out into a new one; list what was lost.
+
+    Nothing of the damaged store is changed. What lies behind the damage is not brought over: it was written in the
+    knowledge of what is lost.
+    """
+    return salvaging.salvage(place or store, to, json)
 
 
 @app.command()

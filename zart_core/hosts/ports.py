@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import importlib
 import importlib.metadata
 import random
 import time
@@ -15,7 +16,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from zart_core.context import SCENE, Context, Scene
 from zart_core.errors import InvalidUse, UnknownStore
-from zart_core.log import EventLog
+from zart_core.log import EventLog, Salvaged
 from zart_core.records import record
 from zart_core.steps import StepFunction
 
@@ -158,6 +159,23 @@ def open_log(url: str, durability: str = "power") -> EventLog:
     `durability` other than the default is handed to the store. Raises UnknownStore, and what the store raises.
     """
     return opener_of(url)(url, durability)
+
+
+def salvager_of(url: str) -> Callable[[str, str], Salvaged]:
+    """What brings the whole part of a damaged store out, from one URL to another: `salvage` beside the scheme's `open`.
+
+    Raises UnknownStore, and InvalidUse for a store that offers none.
+    """
+    scheme = url.partition(":")[0]
+    opener_of(url)
+    (point,) = importlib.metadata.entry_points(group="zart.stores", name=scheme)
+    module = importlib.import_module(point.module)
+    salvage: Callable[[str, str], Salvaged] | None = getattr(module, "salvage", None)
+    if salvage is None:
+        raise InvalidUse(
+            f"a store of '{scheme}:' offers no salvage; restore a copy, or use the tools of its own"
+        )
+    return salvage
 
 
 def opener_of(url: str) -> Callable[[str, str], EventLog]:

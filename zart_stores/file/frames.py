@@ -182,7 +182,7 @@ def corrupt(path: str, damage: Damage) -> LogCorrupt:
     where = f"{path}@{damage.offset}"
     return LogCorrupt(
         f"the log is damaged at {where}: expected {damage.expected}, found {damage.found}. Nothing was "
-        "changed. Restore the directory from a copy, or salvage what can be read",
+        "changed. Restore the directory from a copy, or bring out what lies before it with zart salvage",
         where=where,
         expected=damage.expected,
         found=damage.found,

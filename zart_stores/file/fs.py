@@ -14,6 +14,8 @@ import importlib
 import os
 from typing import Any, Protocol, runtime_checkable
 
+from zart_core.errors import InvalidUse
+
 
 @runtime_checkable
 class FileSystem(Protocol):
@@ -143,3 +145,14 @@ class RealFileSystem:
 
     def unlock(self, fd: int) -> None:  # noqa: D102
         self._fcntl.flock(fd, self._fcntl.LOCK_UN)
+
+
+def path_of(url: str) -> str:
+    """Give the directory of a URL. Raises InvalidUse."""
+    scheme, colon, path = url.partition(":")
+    path = path.removeprefix("//") if path.startswith("///") else path
+    if scheme != "file" or not colon or not path or path.startswith("//") or "\0" in path:
+        raise InvalidUse(
+            f"{url!a} is no URL of a file log; write file:DIR, as in file:orders or file:/var/lib/orders"
+        )
+    return os.path.abspath(path)  # noqa: PTH100  # paths are text here

@@ -44,6 +44,8 @@ REOPEN = "Close it and open it again: what was not acknowledged is then read bac
 OPEN_FILES_MAX = 32
 READ_GAP_BYTES = 1 << 14
 """Frames that lie closer together than this are read in one call."""
+SEGMENT_BYTES = 64 << 20
+"""From this size on a new segment is begun, by default."""
 READ_BYTES_MAX = 1 << 20
 HEAD_BYTES_MAX = 4096
 PROVISIONAL = ".new"

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed
-from zart_core.events import Ok, Status
+from zart_core.events import Status
 from zart_core.log import (
     Appended,
     EventLog,
@@ -37,15 +37,16 @@ from zart_core.log import (
     Write,
 )
 from zart_stores.checks import check, too_large
-from zart_stores.file.bodies import Closed, decode, encode, encode_closed
-from zart_stores.file.frames import FORMAT, FRAME_BYTES_MAX, Damage, corrupt
-from zart_stores.file.fs import FileSystem, RealFileSystem
+from zart_stores.file.bodies import encode, encode_closed
+from zart_stores.file.frames import FORMAT, FRAME_BYTES_MAX
+from zart_stores.file.fs import FileSystem, RealFileSystem, path_of
 from zart_stores.file.index import FrameIndex
-from zart_stores.file.journal import REOPEN, Full, Journal, Place, segment_name
+from zart_stores.file.journal import REOPEN, SEGMENT_BYTES, Full, Journal, Place
+from zart_stores.file.replaying import replayer
+from zart_stores.file.salvage import salvage as salvage  # offered beside `open`
 from zart_stores.memory import MemoryLog, Shelf
-from zart_stores.rows import carry_out, judge, void, write
+from zart_stores.rows import carry_out, judge, void
 
-SEGMENT_BYTES = 64 << 20
 logger = logging.getLogger("zart.store")
 
 
@@ -66,7 +67,7 @@ def open(
     no.
     """
     level = _level(durability)
-    path = _path_of(url)
+    path = path_of(url)
     return FileLog(path, level, RealFileSystem() if fs is None else fs, clock, segment_bytes)
 
 
@@ -76,16 +77,6 @@ def _level(durability: str) -> Literal["power", "process"]:
     if durability == "process":
         return "process"
     raise InvalidUse(f"a file log has durability 'power' or 'process', not {durability!r}")
-
-
-def _path_of(url: str) -> str:
-    scheme, colon, path = url.partition(":")
-    path = path.removeprefix("//") if path.startswith("///") else path
-    if scheme != "file" or not colon or not path or path.startswith("//") or "\0" in path:
-        raise InvalidUse(
-            f"{url!a} is no URL of a file log; write file:DIR, as in file:orders or file:/var/lib/orders"
-        )
-    return os.path.abspath(path)  # noqa: PTH100  # paths are text here
 
 
 class FileLog:
@@ -110,7 +101,7 @@ class FileLog:
         """The fence of each open execution as it stands in the journal."""
         self._usable = Gate(self._journal, path)
         try:
-            self._journal.open(self._replayer(self._shelf, self._index))
+            self._journal.open(replayer(path, self._shelf, self._index))
         except BaseException:
             self._journal.abandon(unlock=True)
             raise
@@ -132,43 +123,6 @@ class FileLog:
     def recovered(self) -> str | None:
         """What was cut off at opening: the torn end of a write that was never acknowledged (L12)."""
         return self._journal.recovered
-
-    # ------------------------------------------------ reading it back
-
-    def _replayer(self, shelf: Shelf, index: FrameIndex) -> Callable[[bytes, bool, Place], None]:
-        """Give what is done with each frame of the journal, in order."""
-
-        def replay(body: bytes, closing: bool, place: Place) -> None:
-            try:
-                item = decode(body)
-            except ValueError as error:
-                raise self._misfit(place, "a write that this version knows", str(error)) from error
-            if closing is not isinstance(item, Closed):
-                raise self._misfit(place, "a footer" if closing else "a write", type(item).__name__)
-            index.place = place
-            if isinstance(item, Closed):
-                for id, fence in item.fences.items():
-                    self._restore_fence(shelf, place, id, fence)
-                return
-            if isinstance(item, (Turn, Mark)) and item.fence is not None:
-                self._restore_fence(shelf, place, item.id, item.fence)
-            done = write(shelf, item)
-            if not isinstance(done, Ok):
-                raise self._misfit(place, "a write that fits what is before it", str(done))
-
-        return replay
-
-    def _restore_fence(self, shelf: Shelf, place: Place, id: str, fence: int) -> None:
-        """Claims are not in the journal; what they did to the fence is seen in the next write (I6)."""
-        row = shelf.by_id.get(id)
-        if row is None or fence < row.fence:
-            found = f"fence {fence}" if row is not None else "an unknown execution"
-            raise self._misfit(place, f"a fence of at least {row.fence if row else 0} for {id!r}", found)
-        row.fence = fence
-
-    def _misfit(self, place: Place, expected: str, found: str) -> LogCorrupt:
-        path = f"{self._path}/{segment_name(place.segment)}"
-        return corrupt(path, Damage(place.offset, expected, found))
 
     # ------------------------------------------------ writing
 
@@ -275,7 +229,7 @@ class FileLog:
         """See EventLog. Reads all segments as a second reader would; linear in the size of the log."""
         with self._usable:
             shelf = Shelf(index := FrameIndex(self._journal))
-            self._journal.verify(self._replayer(shelf, index))
+            self._journal.verify(replayer(self._path, shelf, index))
             if index.records != self._index.records or shelf.by_id.keys() != self._shelf.by_id.keys():
                 raise LogCorrupt(
                     f"{self._path}: what is in memory and what is on disk disagree",

@@ -1,0 +1,208 @@
+"""`zart salvage`: whatever is damaged, what lies whole before it is brought over, nothing else, and it says what."""
+
+import contextlib
+import errno
+import json
+
+import pytest
+
+import zart_core as zart
+from zart_core.cli import app
+from zart_core.errors import InvalidUse, LogCorrupt, StoreLocked, StoreUnavailable
+from zart_core.events import Ok
+from zart_core.testing import SimulatedFileSystem, probe
+from zart_stores.file import store
+from zart_stores.file.salvage import salvage
+
+SESSIONS = probe.script(seed=7, sessions=3, appends=4)
+
+
+def worked():
+    """A log of several segments and sessions on a simulated disk, and what it showed after each write."""
+    fs, pictures, segments = SimulatedFileSystem(), [], set()
+    log = store.open("file:/log", fs=fs, segment_bytes=3000)
+    pictures.append(probe.picture(log))
+    for session in SESSIONS:
+        for op in session.ops:
+            if isinstance(op, probe.Claiming):
+                log.claim("w", now=probe.AT, lease_s=60.0, limit=op.limit)
+                continue
+            for item in probe.batch_of(log, op):
+                assert isinstance(log.append([item])[0], Ok)
+                pictures.append(probe.picture(log))
+        log.close() if session.closes else fs.kill()
+        log = store.open("file:/log", fs=fs, segment_bytes=3000)
+    log.close()
+    segments = sorted(name for name in fs.list_directory("/log") if name.startswith("segment"))
+    assert len(segments) >= 4
+    return fs, pictures, [f"/log/{name}" for name in segments]
+
+
+FS, PICTURES, SEGMENTS = worked()
+
+
+def copy():
+    """A disk of its own, with the same files."""
+    return next(iter(FS.crash_states(limit=1)))
+
+
+def brought(fs, to="/new"):
+    """What salvage brings over, as the new log shows it; it is whole, and takes a write."""
+    told = salvage("file:/log", f"file:{to}", fs=fs)
+    log = store.open(f"file:{to}", fs=fs)
+    shown, counts = probe.picture(log), log.verify()
+    assert (counts["executions"], counts["records"]) == (told.executions, told.records)
+    assert isinstance(log.append(probe.batch_of(log, probe.Appending([1])))[0], Ok)
+    log.close()
+    return told, shown
+
+
+def test_a_whole_log():
+    """Everything comes over, and nothing is said to be lost."""
+    told, shown = brought(copy())
+    assert shown == PICTURES[-1]
+    assert (told.damage, told.lost_bytes, told.lost_writes) == (None, 0, {})
+    assert told.writes == len(PICTURES) - 1
+
+
+@pytest.mark.parametrize("path", SEGMENTS)
+def test_a_byte_anywhere(path):
+    """A byte is changed at any place: exactly the writes before it come over; the source stays as it is."""
+    size, end = len(FS.read_file(path)), 0
+    for offset in range(0, size, max(1, size // 60)):
+        fs = copy()
+        data = bytearray(fs.read_file(path))
+        data[offset] ^= 0x20
+        fs.write_file(path, bytes(data))
+        before = {name: fs.read_file(name) for name in SEGMENTS}
+        told, shown = brought(fs)
+        assert shown == PICTURES[told.writes], offset
+        assert {name: fs.read_file(name) for name in SEGMENTS} == before
+        if told.damage is None:
+            assert shown == PICTURES[-1], "what no longer counts may be damaged"
+        else:
+            assert f"{path}@" in told.damage
+            whole = told.writes + sum(told.lost_writes.values())
+            head = (
+                f"{path}@0:" in told.damage
+            )  # without its salt nothing of the segment can be told from rubbish
+            assert head or whole >= len(PICTURES) - 2, "at most one write is unreadable"
+            assert head or told.writes >= end, "damage that lies later leaves no less"
+            end = 0 if head else told.writes
+
+
+def test_a_missing_segment():
+    """What comes before it is brought over; what comes after it is counted as lost."""
+    fs = copy()
+    fs.unlink(SEGMENTS[1])
+    told, shown = brought(fs)
+    assert shown == PICTURES[told.writes] and "segment-00000002.zart" in told.damage
+    assert told.lost_writes and told.lost_bytes > 0
+
+
+def test_a_sector_that_cannot_be_read():
+    """What the disk cannot read is damage, and what is before it comes over (F8)."""
+    fs = copy()
+    reads = []
+    fs.on_call = lambda call: (
+        reads.append(call) if call.kind == "pread" and call.path == SEGMENTS[-1] else None
+    )
+    salvage("file:/log", "file:/first", fs=fs)
+    assert reads
+    fs = copy()
+    seen = []
+
+    def fail(call):
+        if call.kind == "pread" and call.path == SEGMENTS[-1]:
+            seen.append(call)
+            raise OSError(errno.EIO, "Input/output error")
+
+    fs.on_call = fail
+    told = salvage("file:/log", "file:/new", fs=fs)
+    fs.on_call = None
+    assert seen and "Input/output error" in told.damage
+    with contextlib.closing(store.open("file:/new", fs=fs)) as log:
+        assert probe.picture(log) == PICTURES[told.writes]
+
+
+def test_bad_usage():
+    """Nothing is written over, nothing is begun where there is no log, or where it is open."""
+    fs = copy()
+    with pytest.raises(InvalidUse, match="not there yet"):
+        salvage("file:/log", "file:/log", fs=fs)
+    with pytest.raises(InvalidUse, match="cannot be read as a log"):
+        salvage("file:/none", "file:/new", fs=fs)
+    fs.make_directory("/empty")
+    with pytest.raises(InvalidUse, match="no segment"):
+        salvage("file:/empty", "file:/new", fs=fs)
+    log = store.open("file:/log", fs=fs)
+    with pytest.raises(StoreLocked, match="close it there first"):
+        salvage("file:/log", "file:/new", fs=fs)
+    log.close()
+    assert not fs.exists("/new")
+
+
+def test_a_log_that_was_killed_on_a_full_disk():
+    """F6: it cannot be opened there, which is said; nothing of it is changed, and it opens when there is room."""
+    fs = SimulatedFileSystem()
+    log = store.open("file:/log", fs=fs)
+    for op in (op for op in SESSIONS[0].ops if isinstance(op, probe.Appending)):
+        log.append(probe.batch_of(log, op))
+    shown = probe.picture(log)
+    fs.kill()
+    before = fs.image()
+    fs.capacity = sum(len(data) for _, data in before)
+    with pytest.raises(StoreUnavailable, match="no room"):
+        store.open("file:/log", fs=fs)
+    fs.kill()
+    assert [(path, data) for path, data in fs.image() if "segment" in path] == [
+        (path, data) for path, data in before if "segment" in path
+    ]
+    fs.capacity = None
+    log = store.open("file:/log", fs=fs)
+    assert probe.picture(log) == shown
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """A file log with a damaged middle, on a real disk."""
+    url = f"file:{tmp_path}/log"
+    with contextlib.closing(zart.open_log(url)) as log:
+        for op in (op for session in SESSIONS for op in session.ops if isinstance(op, probe.Appending)):
+            log.append(probe.batch_of(log, op))
+    (segment,) = (tmp_path / "log").glob("segment-*")
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2] ^= 1
+    segment.write_bytes(data)
+    with pytest.raises(LogCorrupt, match="zart salvage"):
+        zart.open_log(url)
+    return url
+
+
+def test_the_command(damaged, tmp_path, capsys):
+    """It tells what came over, where the damage is, and what was lost; the new store is whole."""
+    assert app.main(["salvage", damaged, "--to", f"{tmp_path}/new"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("brought over: ") and lines[1].startswith("damage: the log is damaged at ")
+    assert lines[2].startswith("lost: ") and lines[3].startswith("  e0")
+    assert app.main(["salvage", damaged, "--to", f"file:{tmp_path}/newer", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    with contextlib.closing(zart.open_log(f"file:{tmp_path}/new")) as log:
+        assert log.verify()["records"] == told["records"]
+    assert app.main(["verify", f"file:{tmp_path}/newer"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ([], 2, "name the damaged store"),
+        (["file:x"], 2, "name the damaged store"),
+        (["memory:", "--to", "x"], 2, "offers no salvage"),
+        (["nope:x", "--to", "x"], 2, "no installed package"),
+        (["file:/no/such", "--to", "x"], 2, "cannot be read as a log"),
+    ],
+)
+def test_the_command_says_what_is_wrong(arguments, code, said, capsys, monkeypatch):
+    monkeypatch.delenv("ZART_STORE", raising=False)
+    assert app.main(["salvage", *arguments]) == code
+    assert said in capsys.readouterr().err
