@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -164,6 +165,7 @@ def test_other_modules_are_followed_and_none_is_imported(tmp_path, monkeypatch, 
         ("helpers.py", 10, "ZT205"),
         ("more.py", 4, "ZT102"),
     ]
+    assert str(found[0].path) == "app/helpers.py"  # as one would give it
     assert found[0].via == "reached from `w`, flows.py:9"
 
 
@@ -222,6 +224,37 @@ def test_a_helper_that_cannot_be_read_is_passed_over(tmp_path):
     (tmp_path / "broken.py").write_text("def (")
 
     assert [finding.rule for finding in found_in(tmp_path, "import broken\n" + BAD)] == ["ZT101", "ZT206"]
+
+
+@pytest.mark.parametrize("terms", [900, 100_000])
+def test_a_deep_expression(tmp_path, terms):
+    """A long sum is a deep tree: it is looked through, or said to be too deep; the other files are, too."""
+    text = (
+        PRELUDE
+        + f"def f() -> zart.Flow[int]:\n    yield from charge({' + '.join(['str(1)'] * terms)})\n    print(1)\n"
+    )
+    (tmp_path / "deep.py").write_text(text)
+    (tmp_path / "whole.py").write_text(BAD)
+
+    first, *rest = lint([tmp_path]).findings
+
+    assert (first.path.name, first.rule) == ("deep.py", "ZT206" if terms < 1000 else "ZT900")
+    assert [finding.rule for finding in rest] == ["ZT101", "ZT206"]
+
+
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    """It is not passed over in silence."""
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(InvalidUse, match=r"closed' cannot be read \(Permission denied\)"):
+        lint([tmp_path])
 
 
 @pytest.mark.parametrize("target", ["nope.py", "no/such", "no_such_module", "os.path.nope", "\n", ""])

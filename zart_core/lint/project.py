@@ -85,7 +85,7 @@ class Project:
         """Give a module; None for one that cannot be read, which is said where it is linted itself."""
         try:
             known = self.files.get(path.resolve(), path)
-            return self.read(path) if isinstance(known, Path) else known
+            return self.read(from_here(path)) if isinstance(known, Path) else known
         except Unreadable:
             return None
 
@@ -98,6 +98,11 @@ class Project:
                 return path
         path = found_by_import_system(name)
         return None if path is None or str(path.resolve()).startswith(INSTALLED) else path
+
+
+def from_here(path: Path) -> Path:
+    """Give a path relative to the working directory where it is below that."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def root_of_package(path: Path) -> Path:
@@ -194,8 +199,15 @@ def files_of_one(target: str | Path) -> list[Path]:
     return sorted(below(found.parent)) if found.name == "__init__.py" else [found]
 
 
+def refuse(error: OSError) -> None:
+    """Raise InvalidUse for a folder that cannot be read."""
+    raise InvalidUse(
+        f"the folder '{error.filename}' cannot be read ({error.strerror}); give what can be"
+    ) from error
+
+
 def below(folder: Path) -> Iterator[Path]:
     """Give the Python files below a folder."""
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if name not in SKIPPED and not name.startswith(".")]
         yield from (Path(place, name) for name in files if name.endswith(".py"))

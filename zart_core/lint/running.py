@@ -6,8 +6,10 @@ Rule 1: a function is checked once, as what it was reached as first: a flow, who
 from __future__ import annotations
 
 import ast
+import sys
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from zart_core.errors import InvalidUse
@@ -21,6 +23,7 @@ from zart_core.lint.scopes import Module
 from zart_core.lint.silences import Silence, silences_of
 from zart_core.records import record
 
+RECURSION_MAX = 20_000
 CHECKS: tuple[Callable[[Code], Iterator[Found]], ...] = (
     effects.calls_outside,
     effects.reads_outside,
@@ -74,11 +77,23 @@ def lint(targets: Iterable[str | Path], *, select: Iterable[str] = (), ignore: I
     """
     wanted = rules_wanted(select, ignore)
     walk = Walk()
-    files = [walk.add(path) for path in files_of(targets)]
-    walk.go()
+    with deep_source():
+        files = [walk.add(path) for path in files_of(targets)]
+        walk.go()
     kept, silenced = silence(walk, [module for module in files if module is not None], wanted)
     findings = tuple(sorted(kept, key=lambda each: (str(each.path), each.line, each.column, each.rule)))
     return Report(findings, len(files), len(walk.seen), silenced)
+
+
+@contextmanager
+def deep_source() -> Generator[None]:
+    """Let Python recurse deeper meanwhile: a sum of a thousand texts is a tree a thousand deep."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, RECURSION_MAX))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def rules_wanted(select: Iterable[str], ignore: Iterable[str]) -> frozenset[str]:
@@ -114,7 +129,11 @@ class Walk:
             self.note(Finding(error.path, error.line, error.column, error.line, "ZT900", error.what))
             return None
         module.path = path  # as it was given, not as it was found by another file
-        self.todo.extend(self.roots(module))
+        try:
+            self.todo.extend(self.roots(module))
+        except RecursionError:
+            self.note(Finding(path, 1, 1, 1, "ZT900", "the file is nested too deeply"))
+            return None
         return module
 
     def roots(self, module: Module) -> Iterator[Reached]:
@@ -158,11 +177,19 @@ class Walk:
             if reached.function.node in self.seen:
                 continue
             self.seen.add(reached.function.node)
-            code = read(reached.function, reached.is_flow, self.meaning, reached.way)
-            for check in CHECKS:
-                for rule, node, what in check(code):
-                    self.note(finding(code.function.module.path, rule, node, what, reached.via))
-            self.todo.extend(self.reached_from(code, reached.via))
+            try:
+                self.check(reached)
+            except RecursionError:
+                node, path = reached.function.node, reached.function.module.path
+                self.note(finding(path, "ZT900", node, f"`{node.name}` is nested too deeply", reached.via))
+
+    def check(self, reached: Reached) -> None:
+        """Check one function, and take up what it reaches."""
+        code = read(reached.function, reached.is_flow, self.meaning, reached.way)
+        for check in CHECKS:
+            for rule, node, what in check(code):
+                self.note(finding(code.function.module.path, rule, node, what, reached.via))
+        self.todo.extend(self.reached_from(code, reached.via))
 
     def note(self, finding: Finding) -> None:
         """Keep a finding, one for each place and rule."""
