@@ -25,7 +25,7 @@ from zart_core.errors import (
     StoreUnavailable,
 )
 from zart_core.events import Ok, Status
-from zart_core.log import EventLog, Mark, New, Post, Record, Turn, Unknown
+from zart_core.log import EventLog, Mark, New, Post, Record, Rejected, Turn, Unknown
 from zart_core.testing.contract import StoreContract, claimed, expect, new, post, refused, turn, write
 from zart_core.testing.filesystem import SECTOR, SimulatedFileSystem
 from zart_stores.file import bodies, frames, store
@@ -998,6 +998,40 @@ def test_file_size_limit(tmp_path):
     assert [len(record.data) for record in log.records("a")] == [2, 500, 500, 500]
     assert log.verify()["records"] == 4
     log.close()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root; test_file_size_limit does without")
+def test_full_disk(tmp_path):
+    """F6: on a real disk that is full every append is Rejected or whole, and it works again with room."""
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no tmpfs can be mounted here; test_file_size_limit does without")
+    try:
+        ballast = place / "ballast"
+        ballast.write_bytes(bytes(300_000))
+        log = store.open(f"file:{place}/log")
+        write(log, new())
+        position, refusals = 1, 0
+        while refusals < 5:
+            (outcome,) = log.append([turn("a", position, records=[Record("X", 2.0, bytes(9_000))])])
+            if isinstance(outcome, Ok):
+                position += 1
+            else:
+                expect((type(outcome), outcome.reason.split(":")[0]), (Rejected, "full"))
+                refusals += 1
+            assert len(log.records("a")) == position
+        assert position > 10
+        log.close()  # there may be no room for its footer
+        ballast.unlink()
+        log = store.open(f"file:{place}/log")
+        write(log, turn("a", position, "Y"))
+        expect(len(log.records("a")), position + 1)
+        log.verify()
+        log.close()
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
 
 
 def test_interrupted_append(fs):

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import stat
@@ -22,7 +23,7 @@ from zart_core.errors import (
     StoreUnavailable,
 )
 from zart_core.events import Ok, Status
-from zart_core.log import Mark, New, Record, Rejected
+from zart_core.log import Mark, New, Post, Record, Rejected, Turn
 from zart_core.testing.contract import (
     LEASE_S,
     StoreContract,
@@ -395,6 +396,47 @@ def test_full_disk(tmp_path):
         log.close()
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+GOLDEN = Path(__file__).parent / "data" / "sqlite-format-1.db"
+
+
+def golden(place):
+    """The workload whose database of format 1 is in tests/data."""
+    log = sqlite.open(f"sqlite:{place}")
+    write(log, New("order-42", "order", "digest", [Record("Started", 1.5, b'{"sku":"x\\n"}')], 1.5))
+    write(log, Post("order-42", "event", "paid", b"\xff\x00", 2.0, "k"))
+    write(log, Post("order-42", "event", "paid", "ü".encode(), 2.25))
+    issued = [Record("Issued", 2.5, b"[]"), Record("Resolved", 2.5, b"\x80" * 5000)]
+    write(log, Turn("order-42", 0, 1, 0, issued, 2.5, Status.WAITING, wake=99.25, seen=1, consumes=[1]))
+    write(log, Mark("order-42", Status.PARKED, "why", "build"))
+    child = New("child", "order", "digest", [Record("Started", 3.0, b"")], 3.0)
+    write(log, New("c", "counted", "digest", [Record("Started", 3.0, b"1")], 3.0, creates=[child]))
+    opens = [Record("Started", 3.5, b"\x00")]
+    write(log, Turn("c", 0, 1, 0, [], 3.5, Status.CONTINUED, opens=opens))
+    write(log, Turn("child", 0, 1, 0, [Record("Closed", 4.0, b"{}")], 4.0, Status.COMPLETED))
+    log.close()
+
+
+def content(log):
+    """All that a log tells of its executions."""
+    return [
+        (it, [log.records(it.id, run) for run in range(it.run + 1)], log.inbox(it.id))
+        for it in log.list().items
+    ]
+
+
+def test_golden(tmp_path):
+    """F26: a database of format 1, as it was written once, is read and written for ever, and says what it said."""
+    golden(tmp_path / "now.db")
+    shutil.copy(GOLDEN, tmp_path / "then.db")
+    now, then = sqlite.open(f"sqlite:{tmp_path}/now.db"), sqlite.open(f"sqlite:{tmp_path}/then.db")
+    expect(content(then), content(now))
+    assert len(content(then)) == 3
+    write(then, Turn("c", 1, 1, 0, [Record("X", 5.0, b"")], 5.0, Status.WAITING))
+    expect(dict(then.verify()), {"executions": 3, "records": 8, "messages": 1})
+    now.close()
+    then.close()
 
 
 def broken(*args, **kwargs):
