@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from zart_core.testing.simulation.faults import Faults
     from zart_core.testing.simulation.report import SimulationReport
     from zart_core.testing.simulation.simulate import simulate
-    from zart_core.testing.witness import Point
+    from zart_core.testing.witness import Played, Point
     from zart_core.testing.world import Cancel, Place, Reopened, SimulatedCrash, TearingPlace, Terminate
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "OrderReport",
     "PerturbedReport",
     "Place",
+    "Played",
     "Point",
     "Relay",
     "Reopened",
@@ -90,6 +91,7 @@ MODULES = {
     "OrderReport": "orders",
     "PerturbedReport": "perturbation",
     "Place": "world",
+    "Played": "witness",
     "Point": "witness",
     "Relay": "relay",
     "Reopened": "world",

@@ -84,5 +84,5 @@ def importable(things: Iterable[Any]) -> set[tuple[str, str]]:
     return {
         (thing.__module__, thing.__name__)
         for thing in things
-        if thing.__module__ not in ("builtins", "__main__") and "<" not in thing.__qualname__
+        if thing.__module__ not in (None, "builtins", "__main__") and "<" not in thing.__qualname__
     }
