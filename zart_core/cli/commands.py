@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from zart_core.cli import checking, database, debugging, forking, reading, running, salvaging, transferring
+from zart_core.cli import (
+    checking,
+    database,
+    debugging,
+    forking,
+    pictures,
+    reading,
+    running,
+    salvaging,
+    transferring,
+)
 from zart_core.cli import show as shown
 from zart_core.cli.exits import EXIT_CODES, OK, USAGE, Ended
 from zart_core.cli.texts import as_json, plain, say
@@ -324,6 +334,42 @@ def fork(
     """
     wish = forking.Wish(at, set or [], fail or [], steps, send or [])
     return forking.fork(id, modules, store, run, wish, new_id, dry_run=dry_run, json=json)
+
+
+@app.command()
+def timeline(
+    id: Id,
+    modules: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODULE_OR_FILE...]", help="Where its workflow is: to nest steps by flow."),
+    ] = None,
+    store: Store = "",
+    run: Run = None,
+    out: Annotated[
+        str,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="An .svg or .html file; SVG on stdout by default."
+        ),
+    ] = "",
+) -> int:
+    """Draw a run over time: attempts, retries, waits, flows, takeovers. One file, no scripts, for light and dark."""
+    return pictures.draw_timeline(id, modules or [], store, run, out)
+
+
+@app.command()
+def graph(
+    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="The workflow's name.")],
+    store: Store = "",
+    limit: Annotated[int, typer.Option(min=1, help="How many executions at the most.")] = 1000,
+    out: Annotated[
+        str,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="An .svg, .mmd or .md file; else Mermaid on stdout."
+        ),
+    ] = "",
+) -> int:
+    """Draw the tree of steps that runs of a workflow have taken, with counts and outcomes."""
+    return pictures.draw_graph(workflow, store, limit, out)
 
 
 @app.command()
