@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import threading
@@ -17,6 +18,7 @@ from zart_core.hosts.relatives import new_execution
 from zart_core.interpreter import CODEC
 from zart_core.log import Mark, New, Post, Turn, Write
 from zart_core.testing.clock import VirtualClock
+from zart_core.testing.relay import Relay
 
 WEATHER = ("lost", "written", "full", "unavailable")
 
@@ -624,3 +626,63 @@ def test_what_a_claim_gave_whose_answer_was_lost_is_found(tmp_path: Path, messag
         engine.engine.loop.call_soon_threadsafe(engine.engine.claims.claiming.set)
         assert handle.result(10) == 7
         assert log.lost == 1
+
+
+def test_what_was_running_is_tried_again_although_the_log_cannot_be_asked_for_more(tmp_path: Path) -> None:
+    """R5: a claim that is followed by weather has been made all the same: its suspects do not wait for ever."""
+    log, calls, blocked = open_log("memory:"), Ledger(), threading.Event()
+
+    @zart.step("work")
+    def work() -> int:
+        if calls("work") == 1:
+            blocked.wait(20)
+        return 1
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[int]:
+        return (yield from work())
+
+    class Moody(Relay):
+        given = failed = 0
+
+        def claim(self, worker: str, **options: Any) -> Any:
+            found = super().claim(worker, **options)
+            self.given += len(found)
+            return found
+
+        def next_wake(self) -> float | None:
+            if self.given and not self.failed:
+                self.failed += 1
+                raise zart.StoreUnavailable("the store cannot be reached")
+            return super().next_wake()
+
+    moody = Moody(log)
+    with zart.open(log, [flow]) as first, zart.open(moody, [flow]) as second:
+        first.start(flow, None, id="a")
+        until(lambda: calls.entries)
+        log.release(first.engine.worker)  # as its death would
+        second.engine.loop.call_soon_threadsafe(second.engine.claims.claiming.set)
+        try:
+            assert second.get("a").result(10) == 1
+        finally:
+            blocked.set()
+    assert (moody.given, moody.failed) == (1, 1)
+
+
+def test_an_execution_that_is_created_without_a_slot_begins_when_there_is_one() -> None:
+    """A slot that is free again before the creation is durable is not missed."""
+
+    @zart.step("work-{n}")
+    async def work(n: int) -> int:
+        return n
+
+    @zart.workflow("w")
+    def flow(n: int) -> zart.Flow[int]:
+        return (yield from work(n))
+
+    async def race() -> list[int]:
+        async with zart.serve("memory:", [flow], max_concurrent_steps=1) as engine:
+            runs = (engine.run(flow, n) for n in range(50))
+            return await asyncio.wait_for(asyncio.gather(*runs), 20)
+
+    assert asyncio.run(race()) == list(range(50))

@@ -48,7 +48,10 @@ class Attempts:
                 attempt.task.cancel()
         ends: list[asyncio.Future[Any]] = [attempt.task for attempt in attempts if attempt.task is not None]
         futures = [attempt.future for attempt in attempts if attempt.future is not None]
-        ends += [asyncio.wrap_future(future, loop=self.engine.loop) for future in futures]
+        wrapped = [asyncio.wrap_future(future, loop=self.engine.loop) for future in futures]
+        for future in wrapped:  # what it raises is reported by its own callback
+            future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        ends += wrapped
         if ends:
             await asyncio.wait(ends, timeout=CLOSE_GRACE_S)
             await asyncio.sleep(0)

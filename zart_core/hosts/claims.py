@@ -49,6 +49,8 @@ class Claims:
         """Until when what the engine holds is surely its own, in seconds of the loop."""
         self.in_doubt = False
         """Whether the answer to a claim was lost: the log may have given what is not here."""
+        self.taken: list[Live] = []
+        """What was taken up, and whose suspects are not tried yet."""
 
     # ------------------------------------------------------------ the lease
 
@@ -106,7 +108,7 @@ class Claims:
                 await self.claim()
                 if self.engine.loop.time() - looked > LEASE_S / 3:
                     looked = self.engine.loop.time()
-                    self.engine.suspects.take(await self.retry_parked())
+                    await self.take_all(parked=True)
             except StoreFailed as failed:
                 self.engine.fail(failed)
                 return
@@ -141,11 +143,30 @@ class Claims:
 
     async def claim(self) -> None:
         """Take what is due, until nothing more is."""
-        self.engine.suspects.take(await self.claim_due())
+        await self.take_all(parked=False)
 
-    async def claim_due(self) -> list[Live]:
-        """Take what is due, all of it before any suspect is tried; set the alarm for what will be."""
-        taken = await self.take_given() if self.in_doubt else []
+    async def take_all(self, *, parked: bool) -> None:
+        """Take what is due, and with `parked` what is parked: all there is before any suspect is tried."""
+        try:
+            if self.in_doubt:
+                await self.take_given()
+            await self.claim_due()
+            if parked:
+                await self.retry_parked()
+        except Weather:  # what was taken is here all the same
+            self.try_taken()
+            raise
+        self.try_taken()
+
+    def try_taken(self) -> None:
+        """Try the suspects of what was taken up, once it is known what was running when this engine was opened."""
+        if self.engine.opening:
+            return
+        taken, self.taken = self.taken, []
+        self.engine.suspects.take(taken)
+
+    async def claim_due(self) -> None:
+        """Take what is due; set the alarm for what will be."""
         while not self.engine.closing:
             names = [workflow.name for workflow in self.engine.registry]
             now = self.engine.clock.now()
@@ -160,9 +181,7 @@ class Claims:
                 self.in_doubt = True
                 raise
             for summary in given:
-                live = await self.take_up(summary)
-                if live is not None:
-                    taken.append(live)
+                await self.take_up(summary)
             if len(given) < CLAIMS_MAX:
                 break
         wake = await self.engine.off_loop(self.engine.log.next_wake)
@@ -172,9 +191,8 @@ class Claims:
             and not (self.engine.alarms.timers and self.engine.alarms.timers[0][0] <= wake)
         ):
             self.engine.alarms.set(wake, "")
-        return taken
 
-    async def take_given(self) -> list[Live]:
+    async def take_given(self) -> None:
         """Take up what the log has given and the answer did not tell: it gives nothing twice. Costs O(unfinished)."""
         self.in_doubt = False
         try:
@@ -186,29 +204,32 @@ class Claims:
                     if summary.owner == self.engine.worker
                 ]
             )
-            found = [await self.take_given_one(summary) for summary in held]
-            return [live for live in found if live is not None]
+            for summary in held:
+                await self.take_given_one(summary)
         except Weather:
             self.in_doubt = True
             raise
 
-    async def take_given_one(self, summary: stored.Summary) -> Live | None:
+    async def take_given_one(self, summary: stored.Summary) -> None:
         """Take up what is not here; read the messages of what is. Raises Weather."""
         live = self.engine.live.get(summary.id)
         if live is None:
-            return await self.take(summary.id) if self.is_elsewhere(summary.id) else None
-        if summary.unread:
+            await self.take(summary.id)
+        elif summary.unread:
             await self.read_inbox(live)
-        return None
 
     def is_elsewhere(self, id: str) -> bool:
         """Whether it is neither here nor about to be."""
         return id not in self.engine.live and id not in self.engine.requests.creating
 
-    async def take(self, id: str) -> Live | None:
-        """Take up one execution, due or not; None when that cannot be. Raises Weather."""
-        held = await self.leased(partial(self.engine.log.acquire, self.engine.worker, id, lease_s=LEASE_S))
-        return None if held is None or not self.is_elsewhere(id) else await self.take_up(held)
+    async def take(self, id: str) -> None:
+        """Take up one execution that is not here, due or not, if nobody else has it. Raises Weather."""
+        if self.is_elsewhere(id):
+            held = await self.leased(
+                partial(self.engine.log.acquire, self.engine.worker, id, lease_s=LEASE_S)
+            )
+            if held is not None and self.is_elsewhere(id):
+                await self.take_up(held)
 
     def look_at(self, id: str) -> None:
         """The log has given what was about to be here: take in what came for it meanwhile."""
@@ -219,25 +240,28 @@ class Claims:
             self.in_doubt = True
             self.claiming.set()
 
-    async def take_up(self, summary: stored.Summary) -> Live | None:
+    async def take_up(self, summary: stored.Summary) -> None:
         """Hold an execution that was claimed: the live one with its new messages, or one that is replayed.
 
-        None when it could not be read: it is tried again; or when it is being created here.
+        What cannot be read is tried again, and what is being created here is looked at when that is done.
         """
         if summary.id in self.engine.requests.creating:
             self.engine.requests.asked.add(summary.id)
-            return None
+            return
         live = self.engine.live.get(summary.id)
         if live is not None and live.run.fence == summary.fence - 1:
             live.run.fence = summary.fence  # the lease had run out, and nobody else has had it
         if live is not None and live.run.fence == summary.fence:
-            return live if await self.read_inbox(live) else None
+            if await self.read_inbox(live):
+                self.taken.append(live)
+            return
         if live is not None:
             self.engine.pump.lose(live)
         live = Live(Run(summary, self.engine.codec))
         live.writing = True
         self.hold(live)
-        return live if await self.engine.recovery.replay(live) else None
+        if await self.engine.recovery.replay(live):
+            self.taken.append(live)
 
     async def read_inbox(self, live: Live) -> bool:
         """Give a live execution its new messages; False when they could not be read."""
@@ -301,20 +325,11 @@ class Claims:
                     )
                     self.engine.log.append([mark])
 
-    async def retry_parked(self) -> list[Live]:
+    async def retry_parked(self) -> None:
         """Take up parked executions that the code at hand has not been tried on."""
-        taken: list[Live] = []
         for summary in await self.engine.off_loop(lambda: list(pages(self.engine.log, Status.PARKED))):
-            if (
-                summary.workflow not in self.engine.registry
-                or summary.id in self.engine.tried
-                or summary.id in self.engine.live
-            ):
-                continue
-            live = await self.take(summary.id)
-            if live is not None:
-                taken.append(live)
-        return taken
+            if summary.workflow in self.engine.registry and summary.id not in self.engine.tried:
+                await self.take(summary.id)
 
 
 def pages(log: stored.EventLog, status: Status) -> Iterable[stored.Summary]:

@@ -142,10 +142,9 @@ class AsyncEngine:
         """Take up whatever was unfinished, and look for work from now on."""
         self.clock.watch(self.alarms.watched)
         await self.off_loop(self.claims.park_unknown)
-        taken = await self.claims.claim_due()
-        taken += await self.claims.retry_parked()
+        await self.claims.take_all(parked=True)
         self.opening = False
-        self.suspects.take(taken)
+        self.claims.try_taken()
         self.attempts.feed()
         self.tasks = [
             self.loop.create_task(self.claims.keep_lease()),
@@ -257,8 +256,7 @@ class AsyncEngine:
                 live.writing = True
                 if await self.recovery.replay(live):
                     self.suspects.take([live])
-        taken = await self.claims.claim_due()
-        self.suspects.take(taken + await self.claims.retry_parked())
+        await self.claims.take_all(parked=True)
 
     def fail(self, failed: StoreFailed) -> None:
         """The store can no longer be used: nothing goes on in this engine (F5)."""

@@ -28,7 +28,10 @@ class Suspects:
         A single one starts at once, and the crash is held against it. Of several, those come first that had been on
         trial before; while such a one runs, nothing else begins, so that its guilt shows the next time.
         """
-        suspects = [(live, seq) for live in taken for seq in live.run.suspects]
+        here = [
+            live for live in taken if live.run.execution is not None
+        ]  # others are read back, and come again
+        suspects = [(live, seq) for live in here for seq in live.run.suspects]
         suspects = [item for item in suspects if item not in self.quarantine]
         if len(suspects) == 1 and not self.quarantine and self.on_trial is None:
             live, seq = suspects[0]

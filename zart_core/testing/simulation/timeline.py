@@ -8,6 +8,7 @@ Rule 3: a dead loop does nothing and takes nothing; one that is paused does noth
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import random
 from collections import deque
@@ -132,12 +133,18 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     def wind_up(self) -> None:
         """Put away what was left running, after the end of the world."""
         self.kill()
+        before = asyncio._get_running_loop()
+        asyncio._set_running_loop(self)
         for task in self.tasks:
             if not task.done():
                 quiet: Any = task
                 quiet._log_destroy_pending = False  # it is not lost: its process is dead
-                quiet.get_coro().close()
+                with contextlib.suppress(
+                    Exception
+                ):  # of code that the death of a process would not have let run
+                    quiet.get_coro().close()
         self.tasks.clear()
+        asyncio._set_running_loop(before)
 
     # ------------------------------------------------------------ what asyncio asks for
 

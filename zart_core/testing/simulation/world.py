@@ -117,7 +117,8 @@ class Simulation:
 
     def skip(self, when: float) -> None:
         """Let clocks go ahead to where the next execution is due, if nothing but that is waited for."""
-        if self.starting or self.sending:
+        counted = self.log.stats()
+        if self.starting or self.sending or counted.get(Status.RUNNING) or counted.get(Status.SCHEDULED):
             return
         wake = self.log.next_wake()
         far = wake is not None and wake - (self.start + when + self.shift) > 1.0

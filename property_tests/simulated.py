@@ -1,0 +1,184 @@
+"""One simulated world for each seed, over all shapes; and engines and stores with a bug that worlds must find."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from property_tests.shapes import SHAPES, Shape
+from zart_core.events import Ok
+from zart_core.hosts.engine import AsyncEngine
+from zart_core.log import Appended, EventLog, Receipt, Turn, Write
+from zart_core.testing import Faults, SimulationReport, simulate
+from zart_core.testing.relay import Relay
+from zart_core.testing.simulation.simulate import Shelf
+
+ALONE = frozenset({"spawns", "park-on"})
+"""Shapes that start an execution with an id of its own: two of them at once share it."""
+SLOW = frozenset({"timeout-per-attempt"})
+"""Shapes that end otherwise when an attempt is slow."""
+
+WEATHERS: tuple[Faults | None, ...] = (
+    None,
+    None,
+    None,
+    None,
+    Faults(step_death=0.5, kill=0.02, most=10),
+    Faults(pause=0.15, slow=0.05, lost_answer=0.05, most=6),
+    Faults(slow_step=0.4, hand_over=0.1, most=6),
+    Faults(duplicate=0.5, late=0.3, slow=0.1, death=0.03, most=10),
+)
+"""None: rates of the seed's own. The others make it likely that what is rare comes together."""
+
+
+def play(seed: int, **options: Any) -> SimulationReport:
+    """The world of a seed: a shape, one to five workers, one or two executions, and weather."""
+    lots = random.Random(f"plan {seed}")
+    shape, weather = lots.choice(SHAPES), lots.choice(WEATHERS)
+    workers, copies = lots.choice((1, 2, 2, 3, 3, 4, 5)), lots.choice((1, 1, 1, 2))
+    plan: dict[str, Any] = {
+        "workers": workers,
+        "copies": 1 if shape.name in ALONE else copies,
+        "events": shape.events,
+        "children": shape.others,
+        "outcomes": outcomes_of(shape),
+        "faults": weather,
+    }
+    return simulate(shape.workflow, shape.input, seed=seed, **(plan | options))
+
+
+def outcomes_of(shape: Shape) -> frozenset[str] | None:
+    """How it may end, where that does not hang on what comes first."""
+    return None if shape.timed or shape.name in SLOW else shape.outcomes
+
+
+# ---------------------------------------------------------------- with a bug
+
+
+class Hasty(AsyncEngine):
+    """Carries out a turn when it is handed to the writer, not when it is durable."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        submit = self.writer.submit
+
+        def hasty(writes: Sequence[Write], written: Callable[[list[Appended]], None]) -> None:
+            if all(isinstance(write, Turn) for write in writes):
+                submit(writes, lambda outcomes: None)
+                self.loop.call_soon(written, [Ok(Receipt()) for _ in writes])
+            else:
+                submit(writes, written)
+
+        self.writer.submit = hasty  # type: ignore[method-assign]
+
+
+class Early(AsyncEngine):
+    """Lets timers fire a little before their time."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        build = self.pump.build_turn
+
+        def early(live: Any) -> Any:
+            live.run._timers[:] = [(when - 0.02, *rest) for when, *rest in live.run._timers]
+            return build(live)
+
+        self.pump.build_turn = early  # type: ignore[method-assign]
+
+
+class Deaf(AsyncEngine):
+    """Does not look for what a claim gave whose answer was lost."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+
+        async def nothing() -> list[Any]:
+            self.claims.in_doubt = False
+            return []
+
+        self.claims.take_given = nothing  # type: ignore[method-assign]
+
+
+class Careless(AsyncEngine):
+    """Starts attempts although its lease may have run out."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.claims.is_leased = lambda: True  # type: ignore[method-assign]
+
+
+class Unfenced(Relay):
+    """A store that takes the turns of anybody."""
+
+    def append(self, batch: Sequence[Write]) -> list[Appended]:
+        """See EventLog."""
+        return self.log.append([self.unfenced(write) for write in batch])
+
+    def unfenced(self, write: Write) -> Write:
+        """The turn with the fence that it should have had."""
+        summary = self.log.summary(write.id) if isinstance(write, Turn) else None
+        return attrs.evolve(write, fence=summary.fence) if summary is not None else write
+
+
+class Lossy(Relay):
+    """A store that acknowledges a turn without keeping it, once."""
+
+    def __init__(self, log: EventLog) -> None:
+        super().__init__(log)
+        self.turns = 0
+
+    def append(self, batch: Sequence[Write]) -> list[Appended]:
+        """See EventLog."""
+        self.turns += isinstance(batch[0], Turn)
+        if isinstance(batch[0], Turn) and self.turns == 2:
+            return [Ok(Receipt()) for _ in batch]
+        return self.log.append(batch)
+
+
+class BrokenShelf(Shelf):
+    """A shelf whose logs are broken in one way."""
+
+    def __init__(self, broken: Callable[[EventLog], Relay]) -> None:
+        super().__init__()
+        self.broken = broken
+
+    def open(self) -> EventLog:
+        """See Place."""
+        return self.broken(super().open())
+
+    def crash(self, log: Any) -> None:
+        """See Place."""
+        log.log.close()
+
+    def close(self, log: Any) -> None:
+        """See Place."""
+        super().close(log.log)
+
+
+CONTROLS: dict[str, tuple[dict[str, Any], frozenset[str]]] = {
+    "acts before its turn is durable": (
+        {"engine": Hasty, "faults": Faults(lost_request=0.1, death=0.1, slow=0.05)},
+        frozenset({"I13"}),
+    ),
+    "lets timers fire early": ({"engine": Early, "faults": Faults.none()}, frozenset({"I14"})),
+    "loses a wake-up: it does not look for what it was given": (
+        {"engine": Deaf, "faults": Faults(lost_answer=0.2)},
+        frozenset({"I18"}),
+    ),
+    "works on without a lease": (
+        {"engine": Careless, "faults": Faults(pause=0.1, slow=0.05)},
+        frozenset({"F24"}),
+    ),
+    "a store without a fence": (
+        {"store": lambda: BrokenShelf(Unfenced), "faults": Faults(pause=0.15)},
+        frozenset({"I6"}),
+    ),
+    "a store that loses what it acknowledged": (
+        {"store": lambda: BrokenShelf(Lossy), "faults": Faults.none()},
+        frozenset({"I1"}),
+    ),
+}
+"""What is broken: how to simulate it, and the rules of which one must be found to be broken."""
