@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 CHECKED := zart_core zart_stores examples typing_tests tests property_tests benchmarks
 
-.PHONY: demo test lint types tests deep bench clean
+.PHONY: demo test lint types tests seeded-bugs deep bench clean
 
 demo: .venv/cli
 	$(BIN)/python examples/corpus_demo.py
@@ -20,6 +20,9 @@ types: .venv/dev
 
 tests: .venv/dev .venv/strace.asked
 	$(BIN)/pytest -n 2 --dist worksteal tests property_tests
+
+seeded-bugs: .venv/dev
+	$(BIN)/python -m property_tests.seeded_bugs
 
 deep: .venv/dev .venv/strace.asked
 	ZART_DEEP=1 $(BIN)/pytest property_tests

@@ -132,6 +132,12 @@ def same(n: int, value: uuid.UUID) -> uuid.UUID:
     return value
 
 
+@zart.step("moment")
+def moment(value: datetime) -> datetime:
+    """Gives back what it gets."""
+    return value
+
+
 # ---------------------------------------------------------------- one thing after the other
 
 
@@ -200,8 +206,9 @@ def fixed_values() -> zart.Flow[bool]:
     share = yield from zart.random("share")
     answer = yield from zart.capture("answer", lambda: 42, int)
     again = yield from same(1, token)
+    when = yield from moment(began)
     ended = yield from zart.now("ended")
-    return again == token and 0 <= share < 1 and answer == 42 and began <= ended
+    return again == token and when == began and 0 <= share < 1 and answer == 42 and began <= ended
 
 
 @zart.workflow("versions")
@@ -416,6 +423,66 @@ def shielded() -> zart.Flow[str]:
     return "through"
 
 
+@zart.workflow("shield-kept")
+def shield_kept() -> zart.Flow[int]:
+    kept = -1
+    try:
+        kept = yield from zart.shield(leaf(5))
+        yield from add(9)
+    except zart.Cancelled:
+        yield from undo("nothing")
+    return kept
+
+
+@zart.workflow("unwinding")
+def unwinding() -> zart.Flow[list[int]]:
+    order: list[int] = []
+
+    def part(n: int) -> zart.Flow[None]:
+        try:
+            yield from zart.sleep(f"long-{n}", LONG_S)
+        finally:
+            order.append(n)
+
+    try:
+        yield from zart.gather(part(1), part(2), part(3))
+    except zart.Cancelled:
+        yield from undo("parts")
+    return order
+
+
+@zart.workflow("two-waits")
+def two_waits() -> zart.Flow[list[int]]:
+    def one(delay: float) -> zart.Flow[int]:
+        yield from zart.sleep(f"delay-{delay}", delay)
+        return (yield from zart.wait_for_event("number", int))
+
+    return (yield from zart.wait([one(0.01), one(0.02)]))
+
+
+@zart.workflow("patient")
+def patient() -> zart.Flow[int]:
+    return (yield from zart.wait_for_event("never", int))
+
+
+@zart.step("slow-to-retry", retry=zart.Retry.fixed(1, 900.0))
+def slow_to_retry() -> int:
+    """Fails once, and is not to be asked again for a quarter of an hour."""
+    if zart.context().attempt == 0:
+        raise RuntimeError("not yet")
+    return 1
+
+
+@zart.workflow("long-retry")
+def long_retry() -> zart.Flow[int]:
+    return (yield from slow_to_retry())
+
+
+@zart.workflow("child-cancelled")
+def child_cancelled() -> zart.Flow[int]:
+    return (yield from zart.child(patient))
+
+
 @zart.workflow("cancelled")
 def cancelled() -> zart.Flow[str]:
     try:
@@ -531,6 +598,7 @@ def completed(value: str, may_be: str | None = None) -> dict[str, Any]:
 SHAPES: tuple[Shape, ...] = (
     Shape("sequence", sequence, input=3, **completed("15")),
     Shape("retries", retries, **completed("[2,2]")),
+    Shape("long-retry", long_retry, timed=True, **completed("1")),
     Shape("timeout-global", timeout_global, **completed('"timed out"')),
     Shape("timeout-per-attempt", timeout_per_attempt, **completed("1")),
     Shape("at-most-once", at_most_once, **completed("2", "-1")),
@@ -588,6 +656,16 @@ SHAPES: tuple[Shape, ...] = (
         events=(Cancel(0.01, "too late"),),
         timed=True,
     ),
+    Shape("shield-kept", shield_kept, events=(Cancel(0.01),), timed=True, **completed("6")),
+    Shape("unwinding", unwinding, events=(Cancel(0.05),), **completed("[3,2,1]")),
+    Shape("two-waits", two_waits, events=((0.1, "number", 1), (0.2, "number", 2)), **completed("[1,2]")),
+    Shape(
+        "child-cancelled",
+        child_cancelled,
+        outcome="cancelled: zart_core.errors.Cancelled: too late",
+        events=(Cancel(0.05, "too late"),),
+        others=(patient,),
+    ),
     Shape(
         "cancelled",
         cancelled,
@@ -619,5 +697,5 @@ SHAPES: tuple[Shape, ...] = (
         **completed("[1,2,3]"),
     ),
 )
-"""Forty-three, each once."""
+"""Forty-eight, each once."""
 BY_NAME = {shape.name: shape for shape in SHAPES}

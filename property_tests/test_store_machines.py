@@ -62,6 +62,8 @@ class Execution:
     given: bool = False
     reason: str = ""
     build: str = ""
+    asked: float | None = attrs.Factory(lambda self: self.wake, takes_self=True)
+    """The wake that the last write asked for, whatever claims have done to it since."""
 
     def due(self) -> float | None:
         if self.status in CLOSED or self.status is Status.PAUSED or self.given:
@@ -171,6 +173,7 @@ class Model:
         if status is not found.status:
             found.reason = found.build = ""
         found.status, found.wake, found.seen, found.given = status, wake, seen, False
+        found.asked = wake
         if status in CLOSED:
             found.owner = found.wake = None
         if releases:
@@ -244,11 +247,16 @@ class Model:
                 each.owner, each.given = None, False
                 each.settle()
 
-    def reopen(self) -> None:
+    def reopen(self, *, forgets: bool) -> None:
+        """Nobody holds anything; a store that keeps writes only `forgets` what a lease that ran out made due."""
         for worker in WORKERS:
             self.release(worker, None)
         self.leases.clear()
         self.robbed.clear()
+        for each in self.executions.values():
+            if forgets and each.status not in CLOSED:
+                each.wake = each.asked
+                each.settle()
 
 
 # ---------------------------------------------------------------- what is written
@@ -357,7 +365,7 @@ class Machine(RuleBasedStateMachine):
     def reopen(self) -> None:
         self.log.close()
         self.log = self.open()
-        self.model.reopen()
+        self.model.reopen(forgets=self.store == "file")
 
     # ------------------------------------------------ what they write
 
