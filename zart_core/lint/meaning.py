@@ -309,6 +309,18 @@ class Meaning:
 
     def sort_of(self, function: Function) -> Sort:
         """As `sort`, worked out."""
+        decorated = self.decorated_as(function)
+        if decorated is not None:
+            return decorated
+        yields = any(isinstance(node, ast.Yield | ast.YieldFrom) for node in own_nodes(function.node))
+        if isinstance(function.node, ast.AsyncFunctionDef):
+            return "async generator" if yields else "async"
+        if not yields:
+            return "plain"
+        return "flow" if self.is_declared_flow(function) or self.yields_commands(function) else "generator"
+
+    def decorated_as(self, function: Function) -> Literal["step", "workflow"] | None:
+        """Whether its decorators make a step or a workflow of it."""
         for decorator in function.node.decorator_list:
             match self.decorated_by(decorator, function.scope):
                 case "zart.step":
@@ -317,12 +329,7 @@ class Meaning:
                     return "workflow"
                 case _:
                     pass
-        yields = any(isinstance(node, ast.Yield | ast.YieldFrom) for node in own_nodes(function.node))
-        if isinstance(function.node, ast.AsyncFunctionDef):
-            return "async generator" if yields else "async"
-        if not yields:
-            return "plain"
-        return "flow" if self.is_declared_flow(function) or self.yields_commands(function) else "generator"
+        return None
 
     def decorated_by(self, decorator: ast.expr, scope: Scope, depth: int = 0) -> str:
         """The full name of a decorator, looked for in functions that make one."""

@@ -145,7 +145,7 @@ class Walk:
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or scope.parent is None:
                 continue
             function = Function(node, scope.parent)
-            if self.meaning.sort(function) == "workflow" or self.meaning.is_declared_flow(function):
+            if self.meaning.decorated_as(function) == "workflow" or self.meaning.is_declared_flow(function):
                 yield Reached(function, True, "", frozenset())
             for decorator in node.decorator_list:
                 yield from self.on_failure(decorator, function)
