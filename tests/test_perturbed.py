@@ -186,6 +186,14 @@ def test_wrong_options(options, words):
         perturbed(flows.fails, **options)
 
 
+def test_without_the_extra(monkeypatch):
+    """It says what to install, before a process is started."""
+    monkeypatch.setattr(perturbation, "is_importable", lambda name: name != "time_machine")
+
+    with pytest.raises(InvalidUse, match=r'need time-machine: pip install "zart\[testing\]"'):
+        perturbed(flows.fails, rounds=1)
+
+
 def test_a_process_that_takes_too_long(monkeypatch):
     """It is given up, and the error says why that may be."""
     monkeypatch.setattr(perturbation, "TIMEOUT_S", 0.01)
