@@ -234,6 +234,27 @@ def test_branches_of_a_waiting_run(place: Place) -> None:
     assert place.events("waiting") == before
 
 
+def test_an_exported_file_is_as_good_as_a_store(place: Place, tmp_path: Path) -> None:
+    """What `zart export` wrote is looked at, rehearsed and drawn without the store."""
+    assert app.main(["export", "bad", "-o", str(tmp_path), "--store", place.url]) == 0
+    file, folder, gone = str(tmp_path / "bad.json"), f"{tmp_path}/", "sqlite:/nowhere/at-all.db"
+
+    def read(*args: str) -> str:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            assert app.main([*args, "--store", gone]) == 0
+        return out.getvalue()
+
+    from_file = read("debug", file, str(place.module), "--at", "5", "--json")
+    assert json.loads(from_file) == json.loads(place("bad", str(place.module), "--at", "5", "--json"))
+    assert "'bad', run 0, up to event 3 of 14" in read(
+        "fork", file, str(place.module), "--dry-run", "--set", "price-tea=1"
+    )
+    assert read("timeline", file).startswith("<svg")
+    assert read("graph", file) == read("graph", folder)
+    assert "price-" in read("graph", file)
+
+
 def test_a_run_that_does_not_fit_its_code(place: Place, tmp_path: Path) -> None:
     """Both sides of the divergence, and the line of the code that wants something else."""
     changed = tmp_path / "changed.py"

@@ -45,6 +45,9 @@ Store = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The execution's id.")]
+IdOrFile = Annotated[
+    str, typer.Argument(metavar="ID_OR_FILE", help="The execution's id, or a .json file of zart export.")
+]
 NewId = Annotated[str | None, typer.Option("--id", help="The execution's id; a new one by default.")]
 Target = Annotated[
     str,
@@ -221,7 +224,7 @@ def check(
 
 @app.command()
 def debug(
-    id: Id,
+    id: IdOrFile,
     modules: Modules,
     store: Store = "",
     run: Run = None,
@@ -296,7 +299,7 @@ def corpus(
 
 @app.command()
 def fork(
-    id: Id,
+    id: IdOrFile,
     modules: Modules,
     store: Store = "",
     run: Run = None,
@@ -338,7 +341,7 @@ def fork(
 
 @app.command()
 def timeline(
-    id: Id,
+    id: IdOrFile,
     modules: Annotated[
         list[str] | None,
         typer.Argument(metavar="[MODULE_OR_FILE...]", help="Where its workflow is: to nest steps by flow."),
@@ -358,7 +361,13 @@ def timeline(
 
 @app.command()
 def graph(
-    workflow: Annotated[str, typer.Argument(metavar="WORKFLOW", help="The workflow's name.")],
+    workflow: Annotated[
+        str,
+        typer.Argument(
+            metavar="WORKFLOW_OR_FILES",
+            help="The workflow's name; or a .json file of zart export, or a folder/ of them.",
+        ),
+    ],
     store: Store = "",
     limit: Annotated[int, typer.Option(min=1, help="How many executions at the most.")] = 1000,
     out: Annotated[

@@ -29,7 +29,7 @@ from zart_core.cli.moments import (
     place_of,
     raised_lines,
 )
-from zart_core.cli.reading import events_of, opened, run_of, summary_of
+from zart_core.cli.reading import recorded
 from zart_core.cli.texts import as_json, plain
 from zart_core.errors import InvalidUse, UnknownWorkflow
 from zart_core.events import Event, Issued, Started
@@ -52,21 +52,20 @@ def debug(
 ) -> int:
     """Show one moment, or let the person go through all of them."""
     registry = registry_of(modules)
-    with opened(url) as log:
-        summary = summary_of(log, id)
-        events = events_of(log, id, run_of(summary, run))
-    with Inspection(workflow_of(registry, events), events, hide=hide) as inspection:
+    name, events = recorded(id, url, run)
+    workflow = workflow_of(registry, events)
+    with Inspection(workflow, events, hide=hide) as inspection:
         session = Session(inspection, Names(events, hide))
         if json:
             facts = moment_json(session.look(position(at or "last", len(events))), session.names)
             session.out(
-                [(as_json({"id": id, "workflow": summary.workflow, "events": len(events), **facts}), "")]
+                [(as_json({"id": name, "workflow": workflow.name, "events": len(events), **facts}), "")]
             )
         elif at is not None:
             session.go(position(at, len(events)))
         else:
             session.out(
-                [(f"{plain(id)}: {len(events)} events of workflow '{plain(summary.workflow)}'", "dim")]
+                [(f"{plain(name)}: {len(events)} events of workflow '{plain(workflow.name)}'", "dim")]
             )
             session.go(len(events))
             session.talk(lines_of_stdin(), stops=not sys.stdin.isatty())

@@ -17,7 +17,7 @@ from zart_core.cli.debugging import workflow_of
 from zart_core.cli.exits import OK
 from zart_core.cli.finding import load
 from zart_core.cli.moments import Names, event_line
-from zart_core.cli.reading import events_of, opened, run_of, summary_of
+from zart_core.cli.reading import opened, recorded
 from zart_core.cli.running import again, read_text
 from zart_core.cli.texts import as_json, payload, plain, say
 from zart_core.commands import checked_name
@@ -63,8 +63,8 @@ def fork(
             "--steps and --send are for a rehearsal; add --dry-run, or send events to the fork itself"
         )
     registry = registry_of(modules)
-    with opened(url) as log, contextlib.redirect_stdout(sys.stderr):  # what the workflow's own code prints
-        events = events_of(log, id, run_of(summary_of(log, id), run))
+    _, events = recorded(id, url, run)
+    with contextlib.redirect_stdout(sys.stderr):  # what the workflow's own code prints
         made = forked(
             workflow_of(registry, events),
             events,
@@ -72,8 +72,9 @@ def fork(
             at=wish.at,
             outcomes=outcomes_of(wish, events),
         )
-        created = not dry_run and create(log, made)
     if not dry_run:
+        with opened(url) as log:
+            created = create(log, made)
         return report_fork(made, created, modules[0], url, len(events), json)
     fakes, sent = steps_of(wish.steps), list(sendings(wish.sends))
     with contextlib.redirect_stdout(sys.stderr):

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from zart_core import log as stored
 from zart_core.cli.checking import registry_of, write
 from zart_core.cli.debugging import workflow_of
 from zart_core.cli.exits import OK
-from zart_core.cli.reading import events_of, opened, run_of, summary_of
+from zart_core.cli.reading import events_of, is_history_file, opened, recorded
 from zart_core.cli.texts import plain, say
+from zart_core.cli.transferring import files_of
+from zart_core.deploys.histories import read_history
 from zart_core.errors import InvalidUse
 from zart_core.events import Event, Started
-from zart_core.insight.graph import graph, mermaid, pruned
+from zart_core.insight.graph import GraphNode, graph, mermaid, pruned
 from zart_core.insight.graph_svg import graph_svg
 from zart_core.insight.timeline import timeline
 from zart_core.insight.timeline_svg import timeline_html, timeline_svg
@@ -29,8 +32,7 @@ def draw_timeline(id: str, modules: Sequence[str], url: str, run: int | None, fi
     if file and not file.endswith((".svg", ".html")):
         raise InvalidUse(f"'{file}' must end in .svg or .html")
     registry = registry_of(modules)
-    with opened(url) as log:
-        events = events_of(log, id, run_of(summary_of(log, id), run))
+    _, events = recorded(id, url, run)
     if not events or not isinstance(events[0], Started):
         raise InvalidUse("this run has no events so far: there is nothing to draw")
     workflow = workflow_of(registry, events) if modules else None
@@ -43,8 +45,7 @@ def draw_graph(workflow: str, url: str, limit: int, file: str) -> int:
     """Draw the ways that runs of a workflow have taken."""
     if file and not file.endswith((".svg", ".mmd", ".md")):
         raise InvalidUse(f"'{file}' must end in .svg, .mmd or .md")
-    with opened(url) as log:
-        tree = graph(workflow, histories_of(log, workflow, limit))
+    tree = tree_of(files_of(Path(workflow))) if is_file(workflow) else tree_in(workflow, url, limit)
     if not tree.runs:
         raise InvalidUse(f"there is no execution of workflow '{workflow}'; zart list shows those there are")
     left_out = pruned(tree)
@@ -55,6 +56,24 @@ def draw_graph(workflow: str, url: str, limit: int, file: str) -> int:
     else:
         put(mermaid(tree, left_out), file)
     return OK
+
+
+def is_file(place: str) -> bool:
+    """Whether it is a file that `zart export` wrote, or a folder of them (with a slash), and no workflow's name."""
+    return is_history_file(place) or ("/" in place and Path(place).is_dir())
+
+
+def tree_of(files: Sequence[Path]) -> GraphNode:
+    """The tree of the last run of each history."""
+    histories = [read_history(file) for file in files]
+    names = dict.fromkeys(history.workflow for history in histories)
+    return graph(", ".join(names), [history.runs[-1] for history in histories])
+
+
+def tree_in(workflow: str, url: str, limit: int) -> GraphNode:
+    """The tree of a workflow's runs in a store."""
+    with opened(url) as log:
+        return graph(workflow, histories_of(log, workflow, limit))
 
 
 def histories_of(log: stored.EventLog, workflow: str, limit: int) -> Iterator[list[Event]]:

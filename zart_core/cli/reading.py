@@ -9,11 +9,13 @@ import contextlib
 import os
 import time
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 from zart_core import log as stored
 from zart_core.cli.exits import StoreMissing
 from zart_core.commands import checked_name
+from zart_core.deploys.histories import read_history
 from zart_core.errors import ExecutionClosed, InvalidUse, StoreUnavailable, UnknownExecution
 from zart_core.events import Event, Ok
 from zart_core.hosts.ports import open_log
@@ -52,15 +54,39 @@ def summary_of(log: stored.EventLog, id: str) -> stored.Summary:
 
 def run_of(summary: stored.Summary, run: int | None) -> int:
     """Give the number of a run, the current one by default. Raises InvalidUse for one that there is not."""
-    number = summary.run if run is None else run
-    if not 0 <= number <= summary.run:
-        raise InvalidUse(f"execution '{summary.id}' has the runs 0 to {summary.run}, not {number}")
+    return run_number(summary.id, summary.run, run)
+
+
+def run_number(id: str, last: int, run: int | None) -> int:
+    """Give the number of a run, the last one by default. Raises InvalidUse for one that there is not."""
+    number = last if run is None else run
+    if not 0 <= number <= last:
+        raise InvalidUse(f"execution '{id}' has the runs 0 to {last}, not {number}")
     return number
 
 
 def events_of(log: stored.EventLog, id: str, run: int, start: int = 0) -> list[Event]:
     """Give the events of a run from a position on, without its code."""
     return CODEC.decode_events(log.records(id, run, start), id, run, start)
+
+
+def recorded(id: str, url: str, run: int | None) -> tuple[str, list[Event]]:
+    """Give the id and the events of a run in a store, or in a file that `zart export` wrote; a file comes first.
+
+    Raises UnknownExecution, and InvalidUse for a run that there is not and a file that is no history.
+    """
+    if is_history_file(id):
+        history = read_history(Path(id))
+        number = run_number(history.id, len(history.runs) - 1, run)
+        return history.id, list(history.runs[number])
+    with opened(url) as log:
+        summary = summary_of(log, id)
+        return id, events_of(log, id, run_of(summary, run))
+
+
+def is_history_file(place: str) -> bool:
+    """Whether it is a file that may hold a history."""
+    return place.endswith(".json") and Path(place).is_file()
 
 
 def send(log: stored.EventLog, id: str, event: str, payload: Any, key: str | None) -> bool:

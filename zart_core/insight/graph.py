@@ -148,7 +148,8 @@ def mermaid(root: GraphNode, left_out: int = 0) -> str:
 def text_of(node: GraphNode) -> list[str]:
     """The lines of a node: what it is, and what became of it."""
     kind = KINDS.get(node.kind, f"{node.kind} ")
-    name = f"{node.label} ({node.runs:,} runs)" if node.kind == "workflow" else f"{kind}{node.label}"
+    runs = "1 run" if node.runs == 1 else f"{node.runs:,} runs"
+    name = f"{node.label} ({runs})" if node.kind == "workflow" else f"{kind}{node.label}"
     words = words_of(node)
     return [shortened(plain(name), LABEL_CHARS_MAX), *([words] if words else [])]
 

@@ -30,7 +30,7 @@ def graph_svg(root: GraphNode, left_out: int = 0) -> str:
     height = max(y for _, y in places.values()) + HEIGHT + MARGIN + 20
     about = "; ".join(" ".join(lines_of(node)) + f", {node.runs} runs" for node, _ in list(walk(root))[:50])
     drawing = svg(width, height, f"Ways that runs of {root.label} have taken", about, STYLE)
-    write(drawing, MARGIN, 26, f"{root.label}: the ways of {root.runs:,} runs", width, "title")
+    write(drawing, MARGIN, 26, f"{root.label}: the ways its runs took", width, "title")
     for node, _ in walk(root):
         for one in node.below.values():
             draw_way(drawing, places[id(node)], places[id(one)], one, root.runs)
