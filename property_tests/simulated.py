@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from property_tests.shapes import SHAPES, Shape
+from property_tests.shapes import BY_NAME, SHAPES, Shape
 from zart_core.events import Ok
 from zart_core.hosts.engine import AsyncEngine
 from zart_core.log import Appended, EventLog, Receipt, Turn, Write
@@ -21,23 +21,42 @@ ALONE = frozenset({"spawns", "park-on"})
 SLOW = frozenset({"timeout-per-attempt"})
 """Shapes that end otherwise when an attempt is slow."""
 
-WEATHERS: tuple[Faults | None, ...] = (
-    None,
-    None,
-    None,
-    None,
-    Faults(step_death=0.5, kill=0.02, most=10),
-    Faults(pause=0.15, slow=0.05, lost_answer=0.05, most=6),
-    Faults(slow_step=0.4, hand_over=0.1, most=6),
-    Faults(duplicate=0.5, late=0.3, slow=0.1, death=0.03, most=10),
-)
+KILLERS = Faults(step_death=0.5, kill=0.02, most=10)
+ZOMBIES = Faults(pause=0.25, lost_answer=0.03, most=5)
+HANDS = Faults(slow_step=0.4, hand_over=0.1, most=6)
+MESSAGES = Faults(duplicate=0.6, late=0.4, slow=0.1, death=0.03, most=10)
+
+WEATHERS: tuple[Faults | None, ...] = (None, None, None, KILLERS, ZOMBIES, HANDS, MESSAGES)
 """None: rates of the seed's own. The others make it likely that what is rare comes together."""
+
+FOCUS: tuple[tuple[str, Faults | None], ...] = (
+    ("at-most-once", KILLERS),
+    ("max-crashes", KILLERS),
+    ("retries", KILLERS),
+    ("fan-out", KILLERS),
+    ("nested", KILLERS),
+    ("sequence", ZOMBIES),
+    ("event-after", ZOMBIES),
+    ("saga", ZOMBIES),
+    ("retries", HANDS),
+    ("cancelled", HANDS),
+    ("shielded", HANDS),
+    ("event-timeout", None),
+    ("timeout-global", None),
+    ("keys", MESSAGES),
+    ("cancel-swallowed", MESSAGES),
+    ("terminated", MESSAGES),
+)
+"""Shapes and weathers that belong together, for every other seed."""
 
 
 def play(seed: int, **options: Any) -> SimulationReport:
     """The world of a seed: a shape, one to five workers, one or two executions, and weather."""
     lots = random.Random(f"plan {seed}")
     shape, weather = lots.choice(SHAPES), lots.choice(WEATHERS)
+    if lots.random() < 0.5:
+        name, weather = lots.choice(FOCUS)
+        shape = BY_NAME[name]
     workers, copies = lots.choice((1, 2, 2, 3, 3, 4, 5)), lots.choice((1, 1, 1, 2))
     plan: dict[str, Any] = {
         "workers": workers,

@@ -83,7 +83,9 @@ class Acted:
 
     def early(self) -> bool:
         """Whether the death comes before the effect."""
-        return self.world.fate.lots.random() < 0.5
+        early = self.world.fate.lots.random() < 0.5
+        self.world.counts["death before an effect" if early else "death after an effect"] += 1
+        return early
 
     async def die_if(self, fault: Fault | None, *, before: bool) -> None:
         """Die, if that is to be."""

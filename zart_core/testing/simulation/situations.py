@@ -41,6 +41,10 @@ def situations(world: Simulation, played: Played) -> Mapping[str, int]:
     for history in played.histories.values():
         found.update(of_history(history))
     found.update(of_calls(world, played))
+    if any(process.lapses() for process in [*world.ended, *world.processes]):
+        found["attempt stopped for want of a lease"] += 1
+    if max(world.witness.fences.values(), default=0) > 2:
+        found["taken over more than once"] += 1
     return found
 
 

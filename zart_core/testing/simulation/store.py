@@ -76,6 +76,8 @@ class SimulatedStore(Relay):
         if fault is None:
             return call()
         self.world.trace(self.process.name, f"{method}: {fault}")
+        if method in ("append", "claim"):
+            self.world.counts[f"{fault.replace('_', ' ')} at {method}"] += 1
         return self.wronged(fault, thread, call, unknown)
 
     def wronged(
@@ -113,7 +115,9 @@ class SimulatedStore(Relay):
                     raise self.later(thread, 0.0)
                 return call()
             case "jump":
-                process.clock.skew += JUMP_S * (2 * chance() - 1)
+                by = JUMP_S * (2 * chance() - 1)
+                process.clock.skew += by
+                world.counts["clock forward" if by > 0 else "clock back"] += 1
                 return call()
             case "hand_over":
                 process.hand_over()

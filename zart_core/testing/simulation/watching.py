@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zart_core.context import Context
 from zart_core.events import Ok
 from zart_core.hosts.ports import StepCall
-from zart_core.log import Appended, EventLog, New, Post, Record, Rejected, Summary, Turn, Write
+from zart_core.log import Appended, EventLog, Mark, New, Post, Record, Rejected, Summary, Turn, Write
 from zart_core.records import record
 from zart_core.testing.simulation.store import described, told
 from zart_core.testing.witness import Call, Death, Key, Point
@@ -54,6 +54,8 @@ class Watch:
         """Make an append, and look at it."""
         world = self.world
         outcomes = log.append(batch)
+        if len(batch) > 1:
+            world.counts["several writes in one commit"] += 1
         for write, outcome in zip(batch, outcomes, strict=True):
             world.trace(process.name, f"{described(write)}: {told(outcome)}")
             if isinstance(outcome, Ok):
@@ -90,7 +92,11 @@ class Watch:
                     process.leased_until = max(process.leased_until, self.world.timeline.now + 30.0)
                 for new in write.creates:
                     self.world.created(new)
-            case Post() if created and not (write.key or "").startswith("!child"):
+            case Post() if not created:
+                self.world.counts["message a second time"] += 1
+            case Mark():
+                self.world.counts[f"marked {write.status}"] += 1
+            case Post() if not (write.key or "").startswith("!child"):
                 self.posted.append(write)
             case _:
                 pass

@@ -37,6 +37,8 @@ IDLE_S = 35.0
 """When nothing has happened for so long, longer than a lease, clocks go ahead to where something is due."""
 ROUNDS_MAX = 400_000
 """Callbacks after which a world that does not end counts as spinning."""
+TICK_S = 1e-6
+"""What sums of floating-point seconds may be off by."""
 OPEN = frozenset(Status) - CLOSED - {Status.PARKED, Status.PAUSED}
 
 
@@ -89,6 +91,9 @@ class Simulation:
         """How clients were told that executions ended."""
         self.starting = set(self.ids)
         self.sending: dict[str, list[Post]] = {}
+        """What is still to be sent, by execution."""
+        self.later: dict[str, float] = {}
+        """When the next of it is due, where it is not under way."""
         self.faultless_since: float | None = None
         self.stirred = 0.0
         """When something last happened."""
@@ -116,15 +121,21 @@ class Simulation:
         return when
 
     def skip(self, when: float) -> None:
-        """Let clocks go ahead to where the next execution is due, if nothing but that is waited for."""
+        """Let clocks go ahead to where something is next due, if nothing but that is waited for."""
         counted = self.log.stats()
-        if self.starting or self.sending or counted.get(Status.RUNNING) or counted.get(Status.SCHEDULED):
+        if self.starting or counted.get(Status.RUNNING) or counted.get(Status.SCHEDULED):
             return
-        wake = self.log.next_wake()
-        far = wake is not None and wake - (self.start + when + self.shift) > 1.0
-        if far and wake is not None:
-            self.shift = wake - self.start - when - 1.0
+        if self.sending.keys() - self.later.keys():
+            return
+        due = [*self.later.values(), self.log.next_wake()]
+        next_at = min((at for at in due if at is not None), default=None)
+        if next_at is not None and next_at - (self.start + when + self.shift) > 1.0:
+            self.shift = next_at - self.start - when - 1.0
             self.counts["long wait"] += 1
+            if self.faultless_since is not None:
+                self.faultless_since = when
+            for id in list(self.later):
+                self.outside.call_soon(self.send_later, id)
             for process in self.processes:
                 for watcher in process.clock.watchers:
                     process.loop.call_soon(watcher)
@@ -266,7 +277,7 @@ class Simulation:
         posts = posts_of(self.codec, id, self.scenario.events, self.wall(), keyed=True)
         if posts:
             self.sending[id] = posts
-            self.outside.call_later(max(0.0, posts[0].at - self.wall()), self.send, id)
+            self.send_later(id)
 
     def await_end(self, id: str) -> None:
         """Have somebody say how it ended: what is told must be so."""
@@ -282,6 +293,18 @@ class Simulation:
                 self.outside.call_later(RESEND_S, self.await_end, id)
 
         self.ask(lambda engine: engine.results.closed(id), answer)
+
+    def send_later(self, id: str) -> None:
+        """Send what comes next when its time has come."""
+        at = self.sending[id][0].at
+        self.later[id] = at
+        self.outside.call_later(max(0.0, at - self.wall()), self.send_if_due, id, at)
+
+    def send_if_due(self, id: str, at: float) -> None:
+        """Send it, unless that was done, or time has not come that far."""
+        if self.later.get(id) == at <= self.wall() + TICK_S:
+            del self.later[id]
+            self.send(id)
 
     def send(self, id: str) -> None:
         """Send what comes next, until it is acknowledged or it is too late for it."""
@@ -308,7 +331,7 @@ class Simulation:
             posts.remove(post)
             self.dirty = True
             if posts:
-                self.outside.call_later(max(0.0, posts[0].at - self.wall()), self.send, id)
+                self.send_later(id)
             else:
                 del self.sending[id]
 

@@ -1,0 +1,96 @@
+"""8,000 simulated worlds in each run: real engines on one store, every seed with shape, workers and weather of its own.
+
+Each world is judged by the invariants; every fiftieth is let be twice, and its trace must be the same. What is rare has
+a name, and each name must be reached a hundred times. Engines and stores with a bug must be found out, each time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from property_tests.seeds import fresh, keeping, kept
+from property_tests.simulated import CONTROLS, play
+from property_tests.tally import ROOT, run_id, tally
+
+SEEDS = 250_000 if os.environ.get("ZART_DEEP") else 8_000
+CHUNKS = 40
+TWICE = 50
+"""Every so many seeds one is played twice."""
+REACHED_MIN = 100
+CONTROLS_MAX = 80
+"""Worlds in which a bug has to show at the latest."""
+SITUATIONS = ()
+FOLDER = ROOT / ".pytest_cache" / "zart-simulation"
+
+
+def checked(seed: int, *, twice: bool = False) -> Counter[str]:
+    """One world in which nothing may be wrong; gives the situations that it reached."""
+    with keeping("simulation", seed):
+        report = play(seed)
+        report.check()
+        if twice:
+            again = play(seed)
+            assert (again.digest, again.trace) == (report.digest, report.trace)
+        return Counter(dict.fromkeys(report.situations, 1))
+
+
+def test_worlds_in_which_something_was_wrong_once() -> None:
+    """Seeds that were found before come first; what they found is mended."""
+    for seed in kept("simulation"):
+        checked(seed, twice=True)
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_worlds(chunk: int) -> None:
+    """I1 to I19 where they can be seen, F1 to F24, and R10, in every world."""
+    reached: Counter[str] = Counter()
+    seeds = fresh("simulation", SEEDS // CHUNKS)
+    for n, seed in enumerate(seeds):
+        reached += checked(seed, twice=n % TWICE == 0)
+    folder = FOLDER / run_id()
+    put(folder, chunk, reached)
+    tally("simulation", seeds=[seeds[0]], worlds=len(seeds))
+    found = list(folder.glob("*.json"))
+    if len(found) == CHUNKS:
+        whole(found)
+
+
+def put(folder: Path, chunk: int, reached: Counter[str]) -> None:
+    """Lay down what a chunk has reached, for whichever comes last; whole, or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f"{chunk}.part"
+    part.write_text(json.dumps(reached))
+    part.rename(folder / f"{chunk}.json")
+
+
+def whole(files: list[Path]) -> None:
+    """All chunks together: every rare situation was reached often enough."""
+    reached: Counter[str] = Counter()
+    for file in files:
+        reached += Counter(json.loads(file.read_text()))
+    rare = {name: reached[name] for name in SITUATIONS if reached[name] < REACHED_MIN}
+    assert rare == {}
+    least = min(reached[name] for name in SITUATIONS)
+    tally("sometimes", names=len(SITUATIONS), least=least)
+
+
+def test_sixty_situations_have_a_name() -> None:
+    """Each once."""
+    assert len(SITUATIONS) >= 60
+    assert len(set(SITUATIONS)) == len(SITUATIONS)
+
+
+@pytest.mark.parametrize("bug", CONTROLS)
+def test_a_bug_is_found(bug: str) -> None:
+    """The known-bad controls: a world in which the rule is broken turns up within a few dozen."""
+    options, rules = CONTROLS[bug]
+    for seed in fresh("simulation", CONTROLS_MAX):
+        report = play(seed, shrink=False, **options)
+        if rules & {wrong.rule for wrong in report.violations}:
+            return
+    pytest.fail(f"an engine or store that {bug} went through {CONTROLS_MAX} worlds")
