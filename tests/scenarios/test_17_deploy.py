@@ -192,6 +192,26 @@ def test_what_goes_wrong_is_explored():
     }
 
 
+def test_orders_of_arrival_are_explored():
+    """What steps side by side led to differs by which of them ends first; new code must fit either way."""
+
+    def racing(follows: str) -> zart.Workflow[str, str]:
+        @version
+        def w(order: str) -> zart.Flow[str]:
+            number, _ = yield from zart.wait_any([reserve(order), charge(order)])
+            yield from screen(order).named("first" if number == 0 else follows)
+            return order
+
+        return w
+
+    report = check_upgrade(racing("second"), racing("other"), inputs=["42"])
+    assert report.misfits
+    assert all(cut.history.startswith("arriving as charge, ") for cut in report.misfits)
+    assert report.complete
+    many = check_upgrade(racing("second"), racing("second"), inputs=["42"], runs_max=1)
+    assert not many.complete and "raise runs_max=" in str(many)
+
+
 def test_new_code_that_parks_later_does_not_fit():
     """It replays, and then uses a name twice."""
 

@@ -6,12 +6,12 @@ Rule 2: an outcome is made to differ by the name of its step, so that every occu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from zart_core.codec import Codec
 from zart_core.context import Scene
-from zart_core.errors import Defect
+from zart_core.errors import Defect, InvalidUse
 from zart_core.events import Delivered, Event, Interrupted
 from zart_core.hosts.ports import StepCall, StepRunner
 from zart_core.log import EventLog
@@ -19,6 +19,7 @@ from zart_core.policies import seconds
 from zart_core.records import record
 from zart_core.steps import StepFunction
 from zart_core.testing.clock import START, VirtualClock
+from zart_core.testing.orders import explore_orders, signature
 from zart_core.testing.runner import Steps
 from zart_core.testing.world import Cancel, Ending, Scenario, Sending, Terminate, World, place_of
 from zart_core.workflows import Workflow
@@ -83,25 +84,53 @@ class Deviating:
 def explore(
     workflow: Workflow[Any, Any], inputs: Sequence[Any], setting: Setting, runs_max: int
 ) -> tuple[list[Explored], bool]:
-    """Play every input as given, then with each step failing in turn, and with each event missing.
+    """Play every input as given, in every order of arrival, with each step failing in turn and each event missing.
 
     A step fails with each error it declares that can be made without arguments or from a message, and with one that
-    it does not declare. Gives the different histories, and whether `runs_max` cut the search short.
+    it does not declare. Gives histories that differ in more than times, and whether `runs_max` cut the search short.
     """
-    found: list[Explored] = []
-    known: set[tuple[str, ...]] = set()
+    found: dict[object, Explored] = {}
+    cut_short = False
     courses = [Course(input, "as given", {}, setting.events) for input in inputs]
     for n, course in enumerate(courses):
         if n == runs_max:
-            return found, True
+            cut_short = True
+            break
         explored, seen = play(workflow, course, setting)
+        found.setdefault(shape_of(explored), explored)
         if course.what == "as given":
             courses += deviations(course, seen)
-        shape = tuple(repr(event) for event in explored.history)
-        if shape not in known:
-            known.add(shape)
-            found.append(explored)
-    return found, False
+            try:
+                for other in in_other_orders(workflow, course, setting, runs_max):
+                    found.setdefault(shape_of(other), other)
+            except InvalidUse:  # there are more orders than that
+                cut_short = True
+    return list(found.values()), cut_short
+
+
+def shape_of(explored: Explored) -> object:
+    """What tells a history from another one: its input and its events, times left aside."""
+    return repr(explored.course.input), signature({("", explored.run): explored.history})
+
+
+def in_other_orders(
+    workflow: Workflow[Any, Any], course: Course, setting: Setting, orders_max: int
+) -> Iterator[Explored]:
+    """The same course with things arriving in every order. Raises InvalidUse when there are more than `orders_max`."""
+    report = explore_orders(
+        workflow,
+        course.input,
+        steps=setting.steps,
+        events=course.events,
+        resources=setting.resources,
+        orders_max=orders_max,
+        codec=setting.codec,
+    )
+    for ordered in report.runs:
+        histories = ordered.played.histories
+        run = max(run for id, run in histories if id == workflow.name)
+        other = Course(course.input, f"arriving as {', '.join(ordered.order)}", {}, course.events)
+        yield Explored(other, list(histories[workflow.name, run]), run)
 
 
 def deviations(course: Course, seen: Mapping[str, StepFunction[..., Any]]) -> list[Course]:

@@ -84,7 +84,7 @@ class UpgradeReport:
     histories: int
     """How many different ones the old code was found to have."""
     complete: bool
-    """False when `runs_max` cut the search short."""
+    """False when `runs_max` cut the search short, or there are more orders of arrival than that."""
 
     @property
     def fits(self) -> bool:
@@ -134,7 +134,7 @@ def check_upgrade(
         resources: as for `run`.
         strict: arguments and durations must be those on record (R21).
         codec: in place of a plain one.
-        runs_max: how many runs of the old code at the most.
+        runs_max: how many runs of the old code at the most, and in how many orders things may arrive in each input's.
 
     Costs O(n^2) in the events of each history. Raises InvalidUse for two names, and the defect of old code that parks.
     """
