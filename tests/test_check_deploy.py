@@ -226,6 +226,30 @@ def test_strictly_or_as_a_host_does(log):
     assert judged(log, order(cents=6, nap="2h"), strict=False).kind == "fits"
 
 
+def test_ids_of_children(log):
+    """One that was made from the parent's id is no argument, so that a copy under another id fits; a given one is."""
+
+    @zart.workflow("kid")
+    def kid(_: None) -> zart.Flow[None]:
+        yield from zart.wait_for_event("never")
+
+    def parent(id: str | None) -> zart.Workflow[None, None]:
+        @zart.workflow("parent")
+        def flow(_: None) -> zart.Flow[None]:
+            yield from zart.child(kid, None, id=id)
+
+        return flow
+
+    for name, id in (("made", None), ("given", "kid-1")):
+        started = zart.Started(name, 0, "parent", b"null", 1.0)
+        issued = zart.Issued(0, "child", "kid[1]", 1.0, "kid", b"null", child="kid-1")
+        log.append([New(name, "parent", "d", zart.Codec().encode_events([started, issued]), 1.0)])
+        verdicts = {v.id: v.kind for v in check_deploy(log, [parent(id), kid]).verdicts}
+        assert verdicts[name] == "fits"
+    changed = {v.id: v.message for v in check_deploy(log, [parent("kid-2"), kid]).misfits}
+    assert "the ids of the executions differ" in changed["given"]
+
+
 def test_a_marker_that_has_moved_on_fits_strictly_too(log):
     """R23: the recorded number is the answer, whatever the code calls current."""
     begun(log, order(marker=2))

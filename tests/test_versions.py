@@ -204,6 +204,16 @@ def test_list_versions(capsys, tmp_path):
     ]
 
 
+def test_list_versions_takes_no_filters(capsys, tmp_path):
+    """Rather than leaving one out in silence."""
+    zart.open_log(f"sqlite:{tmp_path / 'store'}").close()
+    assert (
+        app.main(["list", "--versions", "--status", "waiting", "--store", f"sqlite:{tmp_path / 'store'}"])
+        == 2
+    )
+    assert "leave the other filters out" in capsys.readouterr().err
+
+
 def test_the_command_line_takes_the_newest_by_name(capsys, tmp_path, monkeypatch):
     """By name the newest, by attribute the very one."""
     monkeypatch.chdir(tmp_path)

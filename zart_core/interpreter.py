@@ -808,6 +808,10 @@ class Execution:
         if event.kind == "version":
             return
         asked = self._issue(head, event.seq)
+        if (
+            c.starts_another(head.command) and head.command.id is None
+        ):  # it was made from the execution's own id
+            asked = attrs.evolve(asked, child=event.child)
         differing = [what for name, what in STRICT if getattr(asked, name) != getattr(event, name)]
         if differing:
             raise self._diverged(event, head, f"{' and '.join(differing)} differ")

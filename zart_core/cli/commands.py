@@ -23,7 +23,7 @@ from zart_core.cli import show as shown
 from zart_core.cli.exits import EXIT_CODES, OK, USAGE, Ended
 from zart_core.cli.texts import as_json, plain, say
 from zart_core.deploys.versions import versions_in
-from zart_core.errors import LogCorrupt
+from zart_core.errors import InvalidUse, LogCorrupt
 from zart_core.hosts.engine import status_of
 from zart_core.interpreter import CODEC
 from zart_core.log import EventLog, MessageKind
@@ -159,6 +159,8 @@ def list_(
 ) -> int:
     """List executions in the order of their ids."""
     if versions:
+        if status or workflow or prefix or after:
+            raise InvalidUse("--versions looks at every unfinished execution; leave the other filters out")
         with reading.opened(store) as log:
             shown.show_versions(versions_in(log), json)
         return OK
