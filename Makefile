@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 CHECKED := zart_core zart_stores examples typing_tests tests property_tests benchmarks
 
-.PHONY: demo test lint types tests seeded-bugs deep bench clean
+.PHONY: demo test lint types tests seeded-bugs deep stable bench clean
 
 demo: .venv/cli
 	$(BIN)/python examples/corpus_demo.py
@@ -25,7 +25,10 @@ seeded-bugs: .venv/dev
 	$(BIN)/python -m property_tests.seeded_bugs
 
 deep: .venv/dev .venv/strace.asked
-	ZART_DEEP=1 $(BIN)/pytest property_tests
+	BIN=$(BIN) property_tests/deep.sh
+
+stable: .venv/dev .venv/strace.asked
+	$(BIN)/python -m property_tests.stable 20
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks

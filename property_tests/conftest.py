@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 
 from hypothesis import HealthCheck, settings
+
+os.environ.setdefault("ZART_RUN", f"run-{os.getpid()}-{time.time_ns()}")  # workers inherit it
 
 SILENT = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 

@@ -44,8 +44,8 @@ def tally(harness: str, *, seeds: Iterable[int] = (), **counts: int) -> None:
 
 
 def run_id() -> str:
-    """One test run, the same in all of its worker processes."""
-    return os.environ.get("PYTEST_XDIST_TESTRUNUID") or f"alone-{os.getpid()}-{started()}"
+    """One test run, the same in all of its processes: `conftest.py` names it."""
+    return os.environ.get("ZART_RUN") or f"alone-{os.getpid()}-{started()}"
 
 
 @functools.cache

@@ -15,11 +15,11 @@ from property_tests.tally import ROOT, tally
 def test_each_call_is_a_line_of_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes of one run write into one file; a call keeps its harness, seeds and counts."""
     monkeypatch.setenv("ZART_TALLY", str(tmp_path))
-    monkeypatch.setenv("PYTEST_XDIST_TESTRUNUID", "one")
+    monkeypatch.setenv("ZART_RUN", "one")
     tally("crash points", seeds=[7], states=3, writes_max=8)
     code = "from property_tests.tally import tally; tally('crash points', states=4)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-    monkeypatch.setenv("PYTEST_XDIST_TESTRUNUID", "two")
+    monkeypatch.setenv("ZART_RUN", "two")
     tally("simulation", seeds=range(3), seeds_played=3)
 
     lines = [json.loads(line) for line in (tmp_path / "one.jsonl").read_text().splitlines()]

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The deep runs: a hundred times what a run of CI tries, every seeded bug against every harness, and the page of figures.
+# Takes hours on two cores. `make deep` calls this; BIN is where Python and pytest are.
+set -eu
+cd "$(dirname "$0")/.."
+BIN=${BIN:-.venv/bin}
+export ZART_DEEP=1
+"$BIN/pytest" -n 2 --dist worksteal property_tests
+"$BIN/python" -m property_tests.seeded_bugs
+"$BIN/python" -m property_tests.reliability
