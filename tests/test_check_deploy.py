@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -417,6 +418,23 @@ def test_the_command_for_programs(called):
     assert len(failures) == 2 and "recorded: event 'address[1]'" in failures[0]
     assert called("check", "v1.py", "--junit", "report.xml")[0] == 0
     assert not list(ElementTree.parse("report.xml").getroot().iter("failure"))
+
+
+class Terminal(io.StringIO):
+    """Where a person watches."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_bar_is_for_a_person_who_watches(called, monkeypatch):
+    """On a terminal it counts on stderr, and stdout is the report alone; elsewhere there is none."""
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    code, out, _ = called("check", "v1.py")
+
+    assert (code, out) == (0, "2 unfinished executions: 2 fits\n")
+    assert "checked" in terminal.getvalue() and "2/2" in terminal.getvalue()
 
 
 def test_the_command_is_told_nonsense(called, tmp_path):
