@@ -18,7 +18,7 @@ from zart_core.cli import app
 from zart_core.hosts.explain import moment
 from zart_core.hosts.inline import Inline
 from zart_core.insight.explaining import Explanation, circumstances, explanation, lines_of
-from zart_core.insight.sources import place_of, raised_at
+from zart_core.insight.sources import place_of, raised_at, without_own
 from zart_core.testing import VirtualClock
 
 START = 1_767_225_600.0
@@ -206,7 +206,7 @@ def test_a_paused_execution_waits_for_a_person(world: World) -> None:
     world.log.append([stored.Mark("x", zart.Status.PAUSED, "by ann")])
 
     assert world.told().hopeless
-    assert world.told().notes[0] == "it is paused, and goes on when somebody resumes it: zart resume x"
+    assert world.told().notes[0] == "it is paused, and goes on when somebody resumes it"
 
 
 def test_a_workflow_that_nobody_has(world: World) -> None:
@@ -315,6 +315,8 @@ def test_the_innermost_line_of_a_traceback_is_the_users() -> None:
     assert place is not None
     assert (place.file, place.line, place.function, place.source) == ("/app/steps.py", 3, "charge", "pay()")
     assert raised_at("no traceback") is None
+    assert list(without_own(text)) == [*text.splitlines()[:3], "ValueError: no"]
+    assert list(without_own("just words\n  indented")) == ["just words", "  indented"]
 
 
 # ---------------------------------------------------------------- faces

@@ -16,6 +16,7 @@ from zart_core.events import Began, Event, Failed, Failure, Issued, Resolved, Re
 from zart_core.hosts.explain import moment as instant
 from zart_core.insight.frames import Frame, Local, OpenBranch, Raised
 from zart_core.insight.inspection import Moment
+from zart_core.insight.sources import without_own
 from zart_core.insight.values import HIDDEN
 
 Line: TypeAlias = tuple[str, str]
@@ -61,7 +62,7 @@ class Names:
         if self.hide:
             whole = bool({self.of(event), str(facts.get("of", ""))} & self.hide)
             for place in (facts, facts.get("outcome")):
-                if isinstance(place, dict) and "payload" in place:
+                if isinstance(place, dict) and place.get("payload") is not None:
                     named = isinstance(place["payload"], dict) and not whole
                     place["payload"] = without(place["payload"], self.hide) if named else HIDDEN
         return facts
@@ -149,8 +150,8 @@ def said(value: Any) -> str:
 
 
 def text_lines(text: str) -> Iterator[Line]:
-    """A recorded traceback."""
-    for line in text.rstrip().splitlines():
+    """A recorded traceback, without Zart's own frames."""
+    for line in without_own(text):
         yield f"    {plain(line)}", "dim"
 
 

@@ -111,7 +111,7 @@ def explanation(
     lines = [line for line in steps_of(events) if line.ended_at is None]
     teller = Teller(given, now, store, sources)
     waits = tuple(teller.awaited(line) for line in lines)
-    stopped = tuple(stops(given, now, registered, command("resume", summary.id, store)))
+    stopped = tuple(stops(given, now, registered))
     return Explanation(
         id=summary.id,
         workflow=summary.workflow,
@@ -177,7 +177,7 @@ def command(name: str, id: str, store: str, *arguments: str) -> str:
 # ---------------------------------------------------------------- why nothing goes on
 
 
-def stops(given: Circumstances, now: float, registered: Collection[str] | None, resume: str) -> Iterator[str]:
+def stops(given: Circumstances, now: float, registered: Collection[str] | None) -> Iterator[str]:
     """Why nobody takes it up, whatever it waits for."""
     summary = given.summary
     match summary.status:
@@ -189,7 +189,7 @@ def stops(given: Circumstances, now: float, registered: Collection[str] | None, 
             )
             return
         case Status.PAUSED:
-            yield f"it is paused, and goes on when somebody resumes it: {resume}"
+            yield "it is paused, and goes on when somebody resumes it"
             return
         case _:
             pass

@@ -81,13 +81,28 @@ def first_lines(file: str) -> dict[str, int]:
 
 def raised_at(traceback: str) -> Place | None:
     """The innermost line of a recorded traceback that is not Zart's own."""
-    own = str(Path(__file__).parent.parent)
     for frame in reversed(list(FRAME.finditer(traceback))):
-        if not frame["file"].startswith(own):
+        if not is_own(frame["file"]):
             return Place(
                 frame["file"], int(frame["line"]), (frame["source"] or "").strip(), frame["function"]
             )
     return None
+
+
+def without_own(traceback: str) -> Iterator[str]:
+    """The lines of a recorded traceback without those about Zart's own frames."""
+    own = False
+    for line in traceback.rstrip().splitlines():
+        frame = FRAME.match(line.strip())
+        if frame is not None or not line.startswith("    "):
+            own = frame is not None and is_own(frame["file"])
+        if not own:
+            yield line
+
+
+def is_own(file: str) -> bool:
+    """Whether a file is Zart's own, here or on another machine."""
+    return "zart_core" in Path(file).parts[:-1]
 
 
 def short(file: str) -> str:
