@@ -69,6 +69,32 @@ def test_power_loss(scheme, worker, share, tmp_path):
         )
 
 
+def failed_sync(scheme, tmp_path, first, at):
+    """A recording in which one sync failed, in each process."""
+    inject = [f"fdatasync:error=EIO:when={at}"]
+    report = check_power_loss(
+        scheme, tmp_path, states=STATES // 12, seed=first, sessions=2, worker=power.WORKER, inject=inject
+    )
+    print(f"fdatasync {at}:", report)
+    assert report.calls_failed >= 1 and report.lost == 0, str(report)
+    tally("real system calls", states=report.states, different=report.opened)
+
+
+def test_the_file_log_after_a_failed_sync(tmp_path):
+    """F5: the data of a failed sync may be gone for good; what is acknowledged after that survives all the same."""
+    for first in [*kept("failed-sync-file"), *fresh("failed-sync-file", 1)]:
+        with keeping("failed-sync-file", first):
+            failed_sync("file", tmp_path, first, 3 + first % 4)
+
+
+def test_a_store_that_syncs_again_is_caught(tmp_path):
+    """One that tries a failed sync again, and believes the second answer, loses what it acknowledged."""
+    inject = ["fdatasync:error=EIO:when=6"]
+    worker = (*WORKER, "syncs-again")
+    report = check_power_loss("file", tmp_path, states=200, seed=1, sessions=1, worker=worker, inject=inject)
+    assert report.calls_failed >= 1 and report.lost >= 1
+
+
 @pytest.mark.parametrize(
     ("scheme", "how"),
     [

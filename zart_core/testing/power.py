@@ -62,6 +62,8 @@ class PowerLossReport:
     """Writes that were acknowledged, over all recordings."""
     calls: dict[str, int] = attrs.Factory(dict[str, int])
     """Calls that changed the disk, or synced it, by name."""
+    calls_failed: int = 0
+    """Syncs that failed, on purpose."""
     lost: int = 0
     """States in which the promise was broken."""
     losses: list[Loss] = attrs.Factory(list[Loss])
@@ -92,14 +94,16 @@ def check_power_loss(
     durability: str = "power",
     worker: Sequence[str] = WORKER,
     scratch: Path | None = None,
+    inject: Sequence[str] = (),
     progress: Callable[[PowerLossReport], None] = lambda report: None,
 ) -> PowerLossReport:
     """Record workloads below `directory` until at least `states` states were tried.
 
     `scheme` names the store, `directory` is where it is recorded: on the file system that matters; a directory is made
     in it for each recording and removed. `worker` is the program that carries a recording out (see `probe`). States are
-    rebuilt and opened below `scratch`, by default memory where the machine has some to write to. Some 300
-    states a second. Raises TracingFailed when calls cannot be recorded, ProbeFailed when the store refuses to work.
+    rebuilt and opened below `scratch`, by default memory where the machine has some to write to. `inject` lets calls
+    fail, in strace's words: `fdatasync:error=EIO:when=3`; data whose sync failed is never written. Some 200 states a
+    second. Raises TracingFailed when calls cannot be recorded, ProbeFailed when the store refuses to work.
     """
     report = PowerLossReport()
     opener = opener_of(place_of(scheme, directory))
@@ -107,7 +111,7 @@ def check_power_loss(
         while report.states < states:
             with tempfile.TemporaryDirectory(prefix="zart-power-loss-", dir=directory) as place:
                 check = Check(scheme, Path(place).resolve(), Path(rebuilt), seed, opener, report)
-                check.record([*worker], sessions, durability)
+                check.record([*worker], sessions, durability, inject)
                 check.run(states - report.states)
             progress(report)
             seed += 1
@@ -160,12 +164,12 @@ class Check:
         """Where the store is."""
         return self.place / "store"
 
-    def record(self, worker: list[str], sessions: int, durability: str) -> None:
+    def record(self, worker: list[str], sessions: int, durability: str, inject: Sequence[str]) -> None:
         """Run the workload under strace."""
         self.root.mkdir()
         trace = self.place / "trace"
         command = [*worker, place_of(self.scheme, self.root), str(self.seed), str(sessions), str(self.marks)]
-        done = tracing.run([*command, durability], trace)
+        done = tracing.run([*command, durability], trace, *(f"--inject={each}" for each in inject))
         if done.returncode:
             raise probe.ProbeFailed(f"the workload failed: {done.stderr.strip()[-500:]}")
         self.calls = tracing.read(trace)
@@ -184,6 +188,7 @@ class Check:
         player = Player(self.root, self.marks, self.hear)
         for number, called in enumerate(player.play(self.calls)):
             self.report.calls[called.name] = self.report.calls.get(called.name, 0) + 1
+            self.report.calls_failed += called.result < 0
             if chance.random() * moments * limit > states * 1.1:
                 continue
             self.report.moments += 1

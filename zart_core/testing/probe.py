@@ -10,16 +10,17 @@ Rule 1: what has to be found is what the memory store shows after the same write
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from zart_core.errors import ZartError
+from zart_core.errors import StoreFailed, Weather, ZartError
 from zart_core.events import Ok, Status
 from zart_core.hosts.ports import open_log
-from zart_core.log import EventLog, Mark, New, Post, Record, Summary, Turn, Write
+from zart_core.log import Appended, EventLog, Mark, New, Post, Record, Summary, Turn, Unknown, Write
 from zart_core.records import record
 
 Picture: TypeAlias = tuple[
@@ -28,6 +29,7 @@ Picture: TypeAlias = tuple[
 """Of each execution: id, status, the records of its runs, its unread messages."""
 EXECUTIONS_MAX = 7
 AT = 1_700_000_000.0
+TRIES_MAX = 4
 SIZES = (0, 20, 150, 150, 600, 1500, 9000)
 """Bytes of a payload."""
 
@@ -158,6 +160,36 @@ def accepted(log: EventLog, batch: Sequence[Write]) -> None:
         raise ProbeFailed(f"the store did not accept a write that fits: {outcomes!r:.300}")
 
 
+def opened(open_: Callable[[], EventLog]) -> EventLog:
+    """Open the store, again after bad weather: calls of the system may fail."""
+    for _ in range(TRIES_MAX - 1):
+        with contextlib.suppress(Weather, StoreFailed):
+            return open_()
+    return open_()
+
+
+def settled(open_: Callable[[], EventLog], log: EventLog, op: Appending) -> EventLog:
+    """Append what an op asks for while calls of the system fail; gives the log, opened again where it had to be.
+
+    What is Unknown is decided by reading back (I9). Raises ProbeFailed when it never gets through.
+    """
+    outcomes: Sequence[Appended] = ()
+    for _ in range(TRIES_MAX):
+        batch, before = batch_of(log, op), picture(log)
+        try:
+            outcomes = log.append(batch)
+        except StoreFailed as failed:
+            outcomes = [Unknown(str(failed))]
+        if all(isinstance(outcome, Ok) for outcome in outcomes):
+            return log
+        if any(isinstance(outcome, Unknown) for outcome in outcomes):
+            log.close()
+            log = opened(open_)
+        if picture(log) != before:
+            return log
+    raise ProbeFailed(f"the store does not accept a write that fits: {outcomes!r:.300}")
+
+
 def carry_out(
     open_: Callable[[], EventLog], sessions: Sequence[Session], tell: Callable[[str, int], None]
 ) -> None:
@@ -169,7 +201,7 @@ def carry_out(
         if child == 0:
             code = 1
             try:
-                count = work(open_(), session, f"probe-{number}", count, tell)
+                count = work(open_, session, f"probe-{number}", count, tell)
                 os.write(writer, b"%d" % count)
                 code = 0
             except Exception as error:  # noqa: BLE001  # told, and the end of this process
@@ -185,15 +217,19 @@ def carry_out(
         count = int(said)
 
 
-def work(log: EventLog, session: Session, worker: str, count: int, tell: Callable[[str, int], None]) -> int:
+def work(
+    open_: Callable[[], EventLog], session: Session, worker: str, count: int, tell: Callable[[str, int], None]
+) -> int:
     """One session; gives how many writes there are now."""
+    log = opened(open_)
     for op in session.ops:
         if isinstance(op, Claiming):
-            log.claim(worker, now=AT, lease_s=3600.0, limit=op.limit)
+            with contextlib.suppress(Weather):
+                log.claim(worker, now=AT, lease_s=3600.0, limit=op.limit)
             continue
         batch = batch_of(log, op)
         tell("asked", count + len(batch))
-        accepted(log, batch)
+        log = settled(open_, log, op)
         count += len(batch)
         tell("acknowledged", count)
     if session.closes:
