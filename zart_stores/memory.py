@@ -3,6 +3,7 @@
 Rule 1: everything is on one `Shelf` under one lock; `memory:` has a shelf of its own, `memory:NAME` shares
         one with every other `memory:NAME` of the process, so that a test can close a log and open it again.
 Rule 2: records are kept as the objects they are; nobody changes them.
+Rule 3: a change that is interrupted is undone by whoever comes next (F27).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed
 from zart_core.events import Status
 from zart_core.log import Appended, EventLog, Level, Message, New, Page, Record, Summary, Write
 from zart_stores.checks import check, check_name
+from zart_stores.mending import Image, image_of, restored
 from zart_stores.rows import Row, Tables, due, free, give, new_row, summary, take, void, write
 
 LEASE_S = 30.0
@@ -77,6 +79,14 @@ class Runs(Protocol):
         """Give the records of a run from position `start` on; none of a run that is not there."""
         ...
 
+    def cut(self, row: Row) -> None:
+        """Forget what lies after the row's run and position."""
+        ...
+
+    def forget(self, rows: int) -> None:
+        """Forget all rows from this number on."""
+        ...
+
 
 class Lists:
     """Records as the objects they are, a list for each run."""
@@ -99,6 +109,16 @@ class Lists:
         runs = self._runs[row.key]
         return runs[run][max(start, 0) :] if 0 <= run < len(runs) else []
 
+    def cut(self, row: Row) -> None:
+        """See Runs."""
+        runs = self._runs[row.key]
+        del runs[row.run + 1 :]
+        del runs[row.run][row.position :]
+
+    def forget(self, rows: int) -> None:
+        """See Runs."""
+        del self._runs[rows:]
+
 
 class Shelf:
     """What a memory log holds, and the `Tables` that `rows.write` works on. Used under its lock only."""
@@ -119,6 +139,8 @@ class Shelf:
         self.leases: dict[str, float] = {}
         self.unleased: set[str] = set()
         self.robbed: set[str] = set()
+        self.image: Image | None = None
+        """What the change in hand may touch, as it was; left behind by one that was interrupted (F27)."""
 
     # ------------------------------------------------ Tables
 
@@ -205,6 +227,33 @@ class Shelf:
                 if not queues:
                     del self.queues[owner]
 
+    def mend(self) -> None:
+        """Undo what an interrupted change has left half done (F27). O(n)."""
+        image = self.image
+        if image is None:
+            return
+        for touched in image.touched:
+            row = touched.row
+            self.inboxes[row.key] = restored(touched, self.inboxes[row.key])
+            self.runs.cut(row)
+            late = [key for key, number in self.keys.items() if key[0] == row.key and number > row.posted]
+            for key in late:
+                del self.keys[key]
+        for key in [key for key in self.keys if key[0] >= image.rows]:
+            del self.keys[key]
+        for row in self.rows[image.rows :]:
+            self.by_id.pop(row.id, None)
+        self.runs.forget(image.rows)
+        del self.inboxes[image.rows :], self.rows[image.rows :]
+        self.ids = cast("Sorted[str]", SortedList(self.by_id))
+        self.places = [None] * len(self.rows)
+        self.queues, self.held, self.counts = {}, {}, {}
+        for row in self.rows:
+            self.changed(row)
+        self.unleased = {row.owner for row in self.rows if row.owner is not None} - self.leases.keys()
+        self.changes += 1
+        self.image = None
+
     # ------------------------------------------------ claims
 
     def sweep(self, now: float, but: str) -> None:
@@ -268,9 +317,14 @@ class MemoryLog:
         with shelf.lock:
             self._refuse_if_closed()
             before = shelf.changes
-            outcomes = [do(shelf, item) for item in batch]
-            while shelf.unleased:
-                self._lease(shelf.unleased.pop(), LEASE_S)
+            outcomes: list[Appended] = []
+            for item in batch:
+                shelf.image = image_of(shelf, item)
+                outcomes.append(do(shelf, item))
+            shelf.image = None
+            for worker in list(shelf.unleased):
+                self._lease(worker, LEASE_S)
+                shelf.unleased.discard(worker)
             if shelf.changes != before:
                 shelf.lock.notify_all()
         return outcomes
@@ -309,12 +363,14 @@ class MemoryLog:
         with shelf.lock:
             self._refuse_if_closed()
             before = shelf.changes
+            shelf.image = Image(len(shelf.rows), ())
             shelf.sweep(self._clock(), but=worker)
             self._lease(worker, lease_s)
             rows = shelf.due_rows(worker, now, limit, workflows) if limit > 0 else []
             for row in rows:
                 give(row, worker)
                 shelf.changed(row)
+            shelf.image = None
             if shelf.changes != before:
                 shelf.lock.notify_all()
             self._heard = shelf.changes
@@ -329,14 +385,15 @@ class MemoryLog:
             row = shelf.by_id.get(id)
             if row is None or row.status.closed:
                 return None
+            shelf.image = Image(len(shelf.rows), ())
             if row.owner not in (None, worker):
                 shelf.sweep(self._clock(), but=worker)
-            if row.owner not in (None, worker):
-                return None
-            self._lease(worker, lease_s)
-            take(row, worker)
-            shelf.changed(row)
-            return summary(row)
+            if row.owner in (None, worker):
+                self._lease(worker, lease_s)
+                take(row, worker)
+                shelf.changed(row)
+            shelf.image = None
+            return summary(row) if row.owner == worker else None
 
     def renew(self, worker: str, *, lease_s: float) -> bool:
         """See EventLog."""
@@ -435,6 +492,7 @@ class MemoryLog:
         """See EventLog. What a named log holds stays for the next who opens it."""
         with self._shelf.lock:
             if not self._closed:
+                self._shelf.mend()
                 for worker in self._workers:
                     self._release(worker, None)
                     self._shelf.leases.pop(worker, None)
@@ -451,17 +509,20 @@ class MemoryLog:
         keys = list(shelf.held.get(worker, ()))
         wanted = None if ids is None else set(ids)
         before = shelf.changes
+        shelf.image = Image(len(shelf.rows), ())
         for key in keys:
             row = shelf.rows[key]
             if wanted is None or row.id in wanted:
                 free(row)
                 shelf.changed(row)
+        shelf.image = None
         if shelf.changes != before:
             shelf.lock.notify_all()
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise StoreFailed("the log is closed; open it again")
+        self._shelf.mend()
 
 
 def _verify(row: Row, runs: Sequence[Sequence[Record]], inbox: Mapping[int, Message]) -> None:

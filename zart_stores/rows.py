@@ -321,16 +321,16 @@ def give(row: Row, worker: str) -> None:
 def take(row: Row, worker: str) -> None:
     """Make it the worker's; the fence grows when it passes from another hand, or from none (I6)."""
     if row.owner != worker:
+        row.fence += 1  # first: nobody ever holds it with a fence that another one had
         row.owner = worker
-        row.fence += 1
 
 
 def free(row: Row) -> None:
     """Make it nobody's. Steps that were in flight have nobody to end them: then it is due at once."""
-    row.owner = None
-    row.given = False
     if row.status is Status.RUNNING:
-        row.wake = 0.0
+        row.wake = 0.0  # first: nobody's and never due would be lost
+    row.given = False
+    row.owner = None
 
 
 def void(row: Row) -> None:

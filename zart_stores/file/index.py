@@ -47,6 +47,18 @@ class FrameIndex:
             records += records_of(body, row.id, run)
         return records[max(start, 0) - entries[first * 4] :] if places else []
 
+    def cut(self, row: Row) -> None:
+        """See Runs."""
+        runs = self._runs[row.key]
+        del runs[row.run + 1 :]
+        entries = runs[row.run]
+        while entries and entries[-4] >= row.position:
+            del entries[-4:]
+
+    def forget(self, rows: int) -> None:
+        """See Runs."""
+        del self._runs[rows:]
+
 
 def _frame_of(entries: array[int], position: int) -> int:
     """Find the last frame that begins at `position` or before; O(log n)."""
