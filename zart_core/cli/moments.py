@@ -61,8 +61,8 @@ class Names:
         facts = event_json(event)
         if self.hide:
             whole = bool({self.of(event), str(facts.get("of", ""))} & self.hide)
-            for place in (facts, facts.get("outcome")):
-                if isinstance(place, dict) and place.get("payload") is not None:
+            for place in (facts, facts.get("outcome") or {}):
+                if place.get("payload") is not None:
                     named = isinstance(place["payload"], dict) and not whole
                     place["payload"] = without(place["payload"], self.hide) if named else HIDDEN
         return facts
