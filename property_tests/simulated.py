@@ -21,16 +21,18 @@ ALONE = frozenset({"spawns", "park-on"})
 SLOW = frozenset({"timeout-per-attempt"})
 """Shapes that end otherwise when an attempt is slow."""
 
-KILLERS = Faults(step_death=0.5, kill=0.02, most=10)
-ZOMBIES = Faults(pause=0.25, lost_answer=0.03, most=5)
+KILLERS = Faults(step_death=0.5, kill=0.02, most=8)
+ZOMBIES = Faults(pause=0.25, lost_answer=0.03, most=4)
 HANDS = Faults(slow_step=0.4, hand_over=0.1, most=6)
-MESSAGES = Faults(duplicate=0.6, late=0.4, slow=0.1, death=0.03, most=10)
+MESSAGES = Faults(duplicate=0.6, late=0.4, slow=0.1, death=0.03, most=6)
 
 WEATHERS: tuple[Faults | None, ...] = (None, None, None, KILLERS, ZOMBIES, HANDS, MESSAGES)
 """None: rates of the seed's own. The others make it likely that what is rare comes together."""
 
 FOCUS: tuple[tuple[str, Faults | None], ...] = (
     ("at-most-once", KILLERS),
+    ("at-most-once", ZOMBIES),
+    ("at-most-once", None),
     ("max-crashes", KILLERS),
     ("retries", KILLERS),
     ("fan-out", KILLERS),
@@ -44,6 +46,7 @@ FOCUS: tuple[tuple[str, Faults | None], ...] = (
     ("event-timeout", None),
     ("timeout-global", None),
     ("keys", MESSAGES),
+    ("event-before", MESSAGES),
     ("cancel-swallowed", MESSAGES),
     ("terminated", MESSAGES),
 )

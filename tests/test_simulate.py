@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import zart_core as zart
-from zart_core.hosts.engine import AsyncEngine
-from zart_core.log import Appended, EventLog, Turn, Write
-from zart_core.testing import Faults, run, simulate
-from zart_core.testing.relay import Relay
-from zart_core.testing.world import memory_opener
+from zart_core.hosts.ports import open_log
+from zart_core.testing import Faults, Reopened, run, simulate
 
 
 @zart.step("fetch-{n}", retry=zart.Retry.fixed(3, 1.0))
@@ -165,6 +163,25 @@ def test_fakes_resources_and_children():
     report.check()
 
 
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_a_store_of_ones_own(kind: str, tmp_path: Path) -> None:
+    """store=: a log, or the place of one, that is told of every death; nothing is lost there either."""
+    count = itertools.count()
+
+    def store() -> Any:
+        if kind == "memory":
+            return open_log("memory:")
+        url = f"sqlite:{tmp_path}/{next(count)}.db"
+        return Reopened(lambda: open_log(url))
+
+    faults = Faults(death=0.05, kill=0.05, lost_answer=0.05, step_death=0.2)
+    for seed in range(6):
+        report = simulate(
+            order, seed=seed, workers=2, faults=faults, store=store, outcomes=['completed: "paid"']
+        )
+        report.check()
+
+
 def test_one_fault_can_be_asked_for_again():
     """`only=` with the places of a report repeats them."""
     seed = next(seed for seed in range(100) if len(world(seed).struck) >= 2)
@@ -194,40 +211,6 @@ def test_numbers_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
 # ---------------------------------------------------------------- what is caught
 
 
-class Unfenced(Relay):
-    """A store that takes the turns of anybody."""
-
-    def append(self, batch: Sequence[Write]) -> list[Appended]:
-        """See EventLog."""
-        import attrs
-
-        fair: list[Write] = []
-        for write in batch:
-            summary = self.log.summary(write.id) if isinstance(write, Turn) else None
-            if isinstance(write, Turn) and summary is not None and summary.run == write.run:
-                write = attrs.evolve(write, fence=summary.fence, position=summary.position)
-            fair.append(write)
-        return self.log.append(fair)
-
-
-class UnfencedPlace:
-    """Many logs on one shelf, none with a fence."""
-
-    def __init__(self) -> None:
-        opener: Any = memory_opener()
-        self.now = lambda: 0.0
-        self.log = opener("memory:", clock=lambda: self.now())
-
-    def open(self) -> EventLog:
-        return Unfenced(self.log.sibling())
-
-    def crash(self, log: Any) -> None:
-        log.log.close()
-
-    def close(self, log: Any) -> None:
-        log.log.close()
-
-
 def test_a_violation_is_shrunk_and_the_report_repeats_it():
     """An outcome that may not be is found; the smallest world is told, with the line that repeats it."""
     report = world(11, outcomes=["completed: 10"])
@@ -237,29 +220,3 @@ def test_a_violation_is_shrunk_and_the_report_repeats_it():
         AssertionError, match=r"simulate\(pipeline, 1, seed=11, events=.*only=\[\]\)\.check\(\)"
     ):
         report.check()
-
-
-def test_an_engine_that_acts_before_its_turn_is_durable_is_caught():
-    """The known-bad control of R1: effects are let out when the turn is handed to the writer."""
-
-    class Hasty(AsyncEngine):
-        def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(*args, **options)
-            submit = self.writer.submit
-
-            def hasty(writes: Any, written: Any) -> None:
-                submit(writes, lambda outcomes: None)
-                written([zart.Ok(write_receipt()) for _ in writes])
-
-            self.writer.submit = hasty  # type: ignore[method-assign]
-
-    found = [world(seed, engine=Hasty, shrink=False).violations for seed in range(12)]
-    assert any(
-        wrong.rule in ("I13", "I11", "I12", "R1", "I2") for violations in found for wrong in violations
-    )
-
-
-def write_receipt() -> Any:
-    from zart_core.log import Receipt
-
-    return Receipt(fence=1)

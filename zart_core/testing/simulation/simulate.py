@@ -193,6 +193,7 @@ class Player:
             codec=self.codec,
             workflows=self.workflows,
             bound_s=BOUND_S,
+            leases=isinstance(place, Shelf),
             make=self.engine,
         )
         if isinstance(place, Shelf):

@@ -110,8 +110,8 @@ class SimulatedStore(Relay):
             case "slow":
                 raise self.later(thread, SLOW_S * chance())
             case "pause":
-                process.pause(SLOW_S * chance())
-                if chance() < 0.5:
+                process.pause(SLOW_S * (1 - chance() ** 2))
+                if unknown is not None or chance() < 0.5:  # an append is made when the process goes on
                     raise self.later(thread, 0.0)
                 return call()
             case "jump":

@@ -37,6 +37,10 @@ IDLE_S = 35.0
 """When nothing has happened for so long, longer than a lease, clocks go ahead to where something is due."""
 ROUNDS_MAX = 400_000
 """Callbacks after which a world that does not end counts as spinning."""
+ASKS = 0.3
+"""How likely a client waits for the end of what it started."""
+KNOWN = 0.7
+"""How likely a store can tell that a process is gone; else its lease has to run out."""
 TICK_S = 1e-6
 """What sums of floating-point seconds may be off by."""
 OPEN = frozenset(Status) - CLOSED - {Status.PARKED, Status.PAUSED}
@@ -58,6 +62,7 @@ class Simulation:
         codec: Codec,
         workflows: Sequence[Workflow[Any, Any]],
         bound_s: float,
+        leases: bool = True,
         make: Callable[..., AsyncEngine] = AsyncEngine,
     ) -> None:
         self.seed = seed
@@ -82,6 +87,8 @@ class Simulation:
         self.resources: Mapping[str, Any] = dict((resources() if callable(resources) else resources) or {})
         self.registry = Registry(*workflows)
         self.full_until = 0.0
+        self.leases = leases
+        """Whether leases run out in virtual time."""
         self.outside = self.timeline.loop()
         """The loop of clients, and of whoever starts workers anew; it does not fail."""
         self.log: EventLog = place.open()
@@ -200,8 +207,10 @@ class Simulation:
     def died(self, process: Process) -> None:
         """A worker's process is gone; another is started."""
         self.counts["deaths"] += 1
-        if self.lots.random() < 0.5:
-            self.place.crash(process.log)  # the store can tell that it is gone; else its lease has to run out
+        if not self.leases or self.lots.random() < KNOWN:
+            self.place.crash(process.log)
+            if process.opened is not None:
+                self.log.release(process.opened.worker)
             self.wake()
         self.outside.call_later(RESTART_S * self.lots.random(), self.restart, process)
 
@@ -273,7 +282,8 @@ class Simulation:
             return
         self.starting.discard(id)
         self.dirty = True
-        self.await_end(id)
+        if self.lots.random() < ASKS:
+            self.await_end(id)
         posts = posts_of(self.codec, id, self.scenario.events, self.wall(), keyed=True)
         if posts:
             self.sending[id] = posts
