@@ -95,14 +95,19 @@ class Attempts:
         live.lapsed = True
 
     def lapse(self) -> None:
-        """The lease may run out: stop what runs. An attempt that may run once only is lost, others run again (F24)."""
+        """The lease may run out, or has: stop what runs, and read back whatever is under way (F24).
+
+        An attempt that may run once only is lost, others run again. What is idle is safe: its next turn is fenced.
+        """
         for live in list(self.engine.live.values()):
             for seq, attempt in list(live.calls.items()):
                 self.abandon(live, seq)
                 live.run.lose(attempt.call, self.engine.clock.now())
                 self.lapses += 1
                 live.lapsed = True
-            if live.lapsed:
+            if live.writing:
+                live.lapsed = True
+            elif live.lapsed:
                 self.engine.recovery.start(live, "the lease may have run out")
 
     async def run_async(self, live: Live, attempt: Attempt, part: Part) -> None:

@@ -67,6 +67,8 @@ class Claims:
         """Make a call of the log that renews the lease. Raises Weather."""
         asked = self.engine.loop.time()
         answer = await self.engine.off_loop(call)
+        if self.engine.loop.time() > self.leased_until:
+            self.engine.attempts.lapse()  # it may have run out before this, and others may have taken what is here
         self.leased_until = max(self.leased_until, asked + LEASE_S)
         return answer
 

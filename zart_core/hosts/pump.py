@@ -142,7 +142,7 @@ class Pump:
         for seq in effects.stops:
             self.engine.attempts.tell_to_end(live, seq)
         if effects.calls and not self.engine.closing:  # else they are handed over with the rest
-            if self.engine.claims.is_leased():
+            if self.engine.claims.is_leased() and not live.lapsed:
                 for call in effects.calls:
                     self.engine.attempts.start(live, call)
             else:
