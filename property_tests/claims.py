@@ -33,6 +33,9 @@ FILE = "tests/test_file_store.py"
 SQLITE = "tests/test_sqlite_store.py"
 POSTGRES = "tests/test_postgres_store.py"
 CONTRACT = "zart_core/testing/contract.py::StoreContract"
+CLAIMING = "zart_core/testing/contract_claims.py::ClaimChecks"
+EDGE = "zart_core/testing/contract_edge.py::EdgeChecks"
+TURNS = "zart_core/testing/contract_turns.py::TurnChecks"
 MACHINES = "property_tests/test_store_machines.py::test_store_beside_model"
 POWER = "property_tests/test_file_power_loss.py::test_power_loss"
 RECORDED = "property_tests/test_recorded_calls.py::test_power_loss"
@@ -159,7 +162,7 @@ FAULTS = (
         "F15",
         "a worker goes on after its lease was lost",
         "its appends are rejected by the fence, in the same transaction",
-        (f"{CONTRACT}::test_zombie", f"{POSTGRES}::test_no_zombie_writes_in_any_schedule", SIMULATION),
+        (f"{CLAIMING}::test_zombie", f"{POSTGRES}::test_no_zombie_writes_in_any_schedule", SIMULATION),
     ),
     Claim(
         "F16",
@@ -192,7 +195,7 @@ FAULTS = (
         (
             "tests/test_codec.py::test_payload_limit",
             f"{PARKING}::test_too_many_events_park_with_advice",
-            f"{CONTRACT}::test_too_large",
+            f"{EDGE}::test_too_large",
         ),
     ),
     Claim(
@@ -219,8 +222,8 @@ FAULTS = (
         "hostile ids, names and payloads",
         "refused at the edge, or kept as they are; never a path, never SQL, never an attribute",
         (
-            f"{CONTRACT}::test_hostile_id",
-            f"{CONTRACT}::test_hostile_name",
+            f"{EDGE}::test_hostile_id",
+            f"{EDGE}::test_hostile_name",
             "property_tests/test_codec_laws.py::test_hostile_bytes",
             "tests/test_codec.py::test_fields_that_a_log_makes_up",
         ),
@@ -292,18 +295,16 @@ INVARIANTS = (
         "I4",
         "what was readable never changes",
         "",
-        (f"{CONTRACT}::test_reading_does_not_alias", MACHINES, POWER),
+        (f"{TURNS}::test_reading_does_not_alias", MACHINES, POWER),
     ),
     Claim("I5", "recovery is idempotent, also when it crashes itself", "", (POWER,)),
     Claim(
         "I6",
         "fences never decrease; nothing of an older one after a newer",
         "",
-        (MACHINES, f"{CONTRACT}::test_fence_grows"),
+        (MACHINES, f"{CLAIMING}::test_fence_grows"),
     ),
-    Claim(
-        "I7", "nothing after a terminal event", "", (f"{CONTRACT}::test_closed_is_final", MACHINES, POINTS)
-    ),
+    Claim("I7", "nothing after a terminal event", "", (f"{TURNS}::test_closed_is_final", MACHINES, POINTS)),
     Claim(
         "I8",
         "a fault in one execution changes nothing in another",

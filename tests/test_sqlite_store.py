@@ -54,6 +54,19 @@ class TestSqliteContract(StoreContract):
     def advance(self, seconds):
         self.now += seconds
 
+    def damage(self, payload):
+        flip(Path(self.url.removeprefix("sqlite:")), payload)
+
+    def newer(self):
+        sql(self.url.removeprefix("sqlite:"), "PRAGMA user_version = 99")
+
+
+def flip(path, payload):
+    """Change a bit of a payload in a file."""
+    data = path.read_bytes()
+    assert payload in data
+    path.write_bytes(data.replace(payload, bytes([payload[0] ^ 1]) + payload[1:]))
+
 
 @pytest.fixture
 def path(tmp_path):
@@ -560,6 +573,8 @@ class Child:
     SCRIPT = """
         import sys
         from zart_stores.sql import sqlite
+        from zart_core.events import *
+        from zart_core.log import *
         from zart_core.testing.contract import *
         log = sqlite.open(sys.argv[1])
         print("ready", flush=True)
@@ -705,6 +720,8 @@ def test_open_at_once(tmp_path):
     script = textwrap.dedent("""
         import sys
         from zart_stores.sql import sqlite
+        from zart_core.events import *
+        from zart_core.log import *
         from zart_core.testing.contract import *
         log = sqlite.open(sys.argv[1])
         write(log, new(sys.argv[2]))

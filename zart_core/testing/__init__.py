@@ -1,6 +1,6 @@
 """For testers: run a workflow in virtual time, crash it at every point, break its store, check a store.
 
-Rule 1: nothing is imported before it is used: the pytest plugin lives here, and StoreContract needs pytest.
+Rule 1: nothing is imported before it is used: the pytest plugin lives here, and `strategies` needs Hypothesis.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from zart_core.deploys.upgrading import Cut, UpgradeReport, check_upgrade
     from zart_core.testing import strategies
     from zart_core.testing.clock import VirtualClock
-    from zart_core.testing.contract import StoreContract
+    from zart_core.testing.contract import ContractReport, StoreContract, check_store
     from zart_core.testing.crashes import ALL_POINTS, explore_crashes
     from zart_core.testing.faulty import FaultyStore, seeded
     from zart_core.testing.filesystem import SimulatedFileSystem
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL_POINTS",
     "Cancel",
+    "ContractReport",
     "CrashReport",
     "Cut",
     "DeployReport",
@@ -63,6 +64,7 @@ __all__ = [
     "VirtualClock",
     "check_deploy",
     "check_upgrade",
+    "check_store",
     "explore_crashes",
     "explore_orders",
     "export_history",
@@ -81,7 +83,9 @@ __all__ = [
 MODULES = {
     "ALL_POINTS": "crashes",
     "Cancel": "world",
+    "ContractReport": "contract",
     "CrashReport": "report",
+    "check_store": "contract",
     "Cut": ".deploys.upgrading",
     "DeployReport": ".deploys.checking",
     "Difference": "perturbation",

@@ -17,7 +17,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed, StoreLocked, StoreUnavailable, Weather
@@ -152,7 +152,7 @@ class SqliteLog:
         check(batch)
         if not batch:
             return []
-        with self._writing:
+        with self._writing, self._undisturbed():
             self._refuse_if_unusable()
             try:
                 for worker in owners_of(batch) - self._locks.keys():
@@ -531,9 +531,20 @@ class SqliteLog:
             self._disconnect()
             raise weather(error, self._path) from error
 
+    @contextlib.contextmanager
+    def _undisturbed(self) -> Generator[None]:
+        """Leave no transaction behind when the process is interrupted, wherever that strikes (F27)."""
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            self._disconnect()
+            raise
+
     def _in_lease_transaction(self, action: Callable[[sqlite3.Connection], T]) -> T:
         """Do something with claims and leases in one transaction (Rule 2)."""
-        with self._writing:
+        with self._writing, self._undisturbed():
             self._refuse_if_unusable()
             db = self._connection("leases")
             self._begin(db)

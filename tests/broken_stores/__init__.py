@@ -1,0 +1,1 @@
+"""Stores with one defect each, which the contract must reject, and for the right reason."""
