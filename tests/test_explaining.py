@@ -40,6 +40,12 @@ def listens(timeout: float | None) -> zart.Flow[str]:
     return (yield from zart.wait_for_event("word", str, timeout=timeout))
 
 
+@zart.workflow("listens-twice")
+def listens_twice() -> zart.Flow[str]:
+    yield from zart.wait_for_event("word", str)
+    return (yield from zart.wait_for_event("word", str))
+
+
 @zart.workflow("naps")
 def naps() -> zart.Flow[None]:
     yield from zart.sleep("nap", 3600)
@@ -138,6 +144,17 @@ def test_an_event_that_nobody_sent_and_no_deadline_ends_is_a_hopeless_wait(world
     sent = world.send("word").told()
     assert not sent.hopeless
     assert sent.waits[0].ends == "one is in its inbox, sent but not taken so far: a worker takes it"
+
+
+def test_an_event_that_was_sent_before_may_come_again(world: World) -> None:
+    """The second wait for the same event is not without hope."""
+    world.start(listens_twice).send("word")
+    while world.host.work():
+        pass
+    told = world.leave().told()
+
+    assert told.waits[0].name == "word[2]"
+    assert not told.hopeless
 
 
 def test_an_event_of_a_similar_name_is_pointed_out(world: World) -> None:

@@ -115,6 +115,14 @@ def test_crashes_and_hand_overs_end_an_attempt() -> None:
     assert (shown.end, shown.status) == (30.0, "going on")
 
 
+def test_a_retry_that_is_due_runs() -> None:
+    """It begins without a record; until then it is a gap that ends later than the picture."""
+    events = crashed()[:7]
+
+    assert spans(timeline(events, now=23.0), "s")[-2:] == [("gap", 10.0, 20.0), ("running", 20.0, 23.0)]
+    assert spans(timeline(events, now=15.0), "s")[-1] == ("gap", 10.0, 20.0)
+
+
 def test_with_code_commands_stand_below_their_flow() -> None:
     """Each branch has a head, in the order in which they were started; without code all is flat."""
     events = run(shop, "ok").history

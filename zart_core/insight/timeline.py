@@ -145,18 +145,11 @@ class Track:
                     self.add("queued", event.at, "waits for a free worker")
                 self.attempt, self.running, self.since = event.attempt, True, event.at
             case Retried():
-                self.begin_due(event.at)
                 self.add("failed", event.at, words_of(event.failure))
                 self.spans.append(Span("gap", event.at, event.retry_at, "waits for its next attempt"))
                 self.attempt, self.running, self.since = event.attempt + 1, False, event.retry_at
             case Resolved():
-                self.begin_due(event.at)
                 self.end(event)
-
-    def begin_due(self, at: float) -> None:
-        """A retry begins without a record, when it is due."""
-        if not self.running and self.attempt > 0 and at >= self.since:
-            self.running = True
 
     def hand_over(self, at: float) -> None:
         """Its worker gave it back."""
@@ -177,7 +170,8 @@ class Track:
     def close(self, end: float, *, ended: bool) -> list[Span]:
         """Its spans, with what goes on still."""
         if not self.through and end >= self.since:
-            kind: SpanKind = "lost" if ended else "running" if self.running else "pending"
+            runs = self.running or self.attempt > 0  # a retry begins without a record, when it is due
+            kind: SpanKind = "lost" if ended else "running" if runs else "pending"
             self.add(kind, end, "the run ended before it" if ended else self.line.state)
         return self.spans
 
