@@ -87,6 +87,15 @@ def test_the_file_log_after_a_failed_sync(tmp_path):
             failed_sync("file", tmp_path, first, 3 + first % 4)
 
 
+def test_sqlite_after_a_failed_sync(tmp_path):
+    """F5: the same; once found were a sync of the log that failed (10), and one of the directory (11)."""
+    failed_sync("sqlite", tmp_path, 663785313225, 10)
+    failed_sync("sqlite", tmp_path, 13, 11)
+    for first in [*kept("failed-sync-sqlite"), *fresh("failed-sync-sqlite", 1)]:
+        with keeping("failed-sync-sqlite", first):
+            failed_sync("sqlite", tmp_path, first, 4 + first % 9)
+
+
 def test_a_store_that_syncs_again_is_caught(tmp_path):
     """One that tries a failed sync again, and believes the second answer, loses what it acknowledged."""
     inject = ["fdatasync:error=EIO:when=6"]

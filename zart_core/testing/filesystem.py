@@ -117,7 +117,9 @@ def cut(file: _File, size: int) -> None:
 
 
 def flush(file: _File) -> None:
-    """Sync with success: everything dirty is on the disk."""
+    """Sync with success: everything dirty is on the disk, and the length that is needed to read it."""
+    reach = min(len(file.content), (max(file.dirty, default=-1) + 1) * SECTOR)
+    file.resized = file.resized or reach > len(file.disk)
     count = -(-max(len(file.content), len(file.disk)) // SECTOR)
     sectors = [file.sector(n) if n in file.dirty else file.on_disk(n) for n in range(count)]
     for number in file.dirty:

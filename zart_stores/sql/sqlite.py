@@ -57,6 +57,7 @@ from zart_stores.sql.sqlite_file import (
     open_connection,
     patiently,
     prepare,
+    rewrite_wal,
     settings_of,
     weather,
 )
@@ -199,6 +200,7 @@ class SqliteLog:
     def _give_up(self, error: sqlite3.Error, committing: bool) -> Rejected | Unknown:
         """Decide what an error means for what was to be written, and close the connections (Rules 3, 4)."""
         what = weather(error, self._path)
+        self._save_wal(error)
         self._disconnect()
         if code(error) == sqlite3.SQLITE_FULL:
             return Rejected(f"full: {what}")
@@ -524,6 +526,13 @@ class SqliteLog:
             )
         return self._connections[name]
 
+    def _save_wal(self, error: sqlite3.Error) -> None:
+        """After an I/O error: make the write-ahead log durable before a connection is closed, which may use it up."""
+        db = self._connections.get("writer") or self._connections.get("leases")
+        if code(error) == sqlite3.SQLITE_IOERR and db is not None:
+            with contextlib.suppress(sqlite3.Error, OSError):  # where it fails again nothing more can be done
+                rewrite_wal(db, self._path)
+
     def _begin(self, db: sqlite3.Connection) -> None:
         try:
             patiently(lambda: db.execute("BEGIN IMMEDIATE"), self._busy_s, self._path)
@@ -552,6 +561,7 @@ class SqliteLog:
                 result = action(db)
                 db.execute("COMMIT")
             except sqlite3.Error as error:
+                self._save_wal(error)
                 self._disconnect()
                 raise weather(error, self._path) from error
             except OSError as error:

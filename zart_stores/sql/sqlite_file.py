@@ -23,6 +23,7 @@ APPLICATION_ID = 0x5A617274  # "Zart"
 FORMAT = 1
 """The version of the tables below, kept in PRAGMA user_version."""
 
+WAL_READ_BYTES = 1 << 20
 FULL, NORMAL = 2, 1
 """PRAGMA synchronous: FULL waits for the disk at each commit, NORMAL at checkpoints only."""
 
@@ -155,9 +156,16 @@ def open_connection(path: str, synchronous: int, busy_s: float, *, reads: bool =
                 f"{path!r} cannot be had as durable as asked: journal_mode and synchronous "
                 f"should be ('wal', {synchronous}) and read {found}"
             )
+        if (
+            synchronous == FULL
+        ):  # the log is there now, and SQLite passes over an error when it syncs its name
+            _sync_directory(Path(path).parent)
     except sqlite3.Error as error:
         db.close()
         raise weather(error, path) from error
+    except OSError as error:
+        db.close()
+        raise StoreUnavailable(f"the directory of {path!r} cannot be synced: {error.strerror}") from error
     except BaseException:
         db.close()
         raise
@@ -174,6 +182,29 @@ def settings_of(db: sqlite3.Connection) -> dict[str, str | int]:
         "format": int(_one(db, "PRAGMA user_version")),
         "sqlite": sqlite3.sqlite_version,
     }
+
+
+def rewrite_wal(db: sqlite3.Connection, path: str) -> None:
+    """Write the bytes of the write-ahead log again, the same, and sync them (F5). Raises sqlite3.Error, OSError.
+
+    When a sync fails the system takes what it could not write for written, and a later sync succeeds without it. A
+    checkpoint, such as the closing of the last connection is, would then change the database on the strength of a
+    log that is on no disk. `db` holds the write lock meanwhile, so that nobody begins the log anew.
+    """
+    if db.in_transaction:
+        db.execute("ROLLBACK")
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        fd = os.open(f"{path}-wal", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            offset = 0
+            while data := os.pread(fd, WAL_READ_BYTES, offset):
+                offset += os.pwrite(fd, data, offset)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    finally:
+        db.execute("ROLLBACK")
 
 
 def patiently(action: Callable[[], T], busy_s: float, path: str) -> T:
