@@ -30,7 +30,7 @@ from zart_core.testing.simulation.faults import Faults
 from zart_core.testing.simulation.report import SimulationReport
 from zart_core.testing.simulation.situations import situations
 from zart_core.testing.simulation.world import Simulation
-from zart_core.testing.witness import Key, Played
+from zart_core.testing.witness import Played
 from zart_core.testing.world import Ending, Place, Scenario, Sending, memory_opener, place_of
 from zart_core.workflows import Workflow
 
@@ -415,6 +415,3 @@ def silence() -> Generator[None]:
         yield
     finally:
         logger.disabled = before
-
-
-__all__ = ["Key", "simulate"]

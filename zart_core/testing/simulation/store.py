@@ -17,7 +17,6 @@ from zart_core.log import (
     Mark,
     Message,
     New,
-    Page,
     Post,
     Record,
     Rejected,
@@ -235,7 +234,7 @@ class SimulatedStore(Relay):
         raise Blocked(until, wakes=True)
 
     def close(self) -> None:
-        """See EventLog: the worlds's end closes the store."""
+        """See EventLog: the world's end closes the store."""
 
 
 def described(write: Write) -> str:
@@ -261,6 +260,3 @@ def told(outcome: Appended) -> str:
             return f"ok {receipt.number or ''}".rstrip()
         case Rejected(reason) | Unknown(reason):
             return f"{type(outcome).__name__.lower()} {reason.split(':')[0]}"
-
-
-__all__ = ["Page", "SimulatedStore", "described", "told"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zart_core.context import Context
 from zart_core.events import Ok
+from zart_core.hosts.claims import LEASE_S
 from zart_core.hosts.ports import StepCall
 from zart_core.log import Appended, EventLog, Mark, New, Post, Record, Rejected, Summary, Turn, Write
 from zart_core.records import record
@@ -89,7 +90,7 @@ class Watch:
                 self.world.created(write)
                 if write.owner is not None:
                     self.fences[write.id] = 1
-                    process.leased_until = max(process.leased_until, self.world.timeline.now + 30.0)
+                    process.leased_until = max(process.leased_until, self.world.timeline.now + LEASE_S)
                 for new in write.creates:
                     self.world.created(new)
             case Post() if not created:

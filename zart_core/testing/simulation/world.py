@@ -13,11 +13,10 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
 from zart_core.codec import Codec
-from zart_core.errors import ExecutionClosed, UnknownExecution, Weather
+from zart_core.errors import ExecutionClosed, Weather
 from zart_core.events import CLOSED, Closed, Event, Status
 from zart_core.hosts.engine import AsyncEngine
 from zart_core.hosts.inline import closed_event
-from zart_core.hosts.relatives import OWN_KEY
 from zart_core.log import EventLog, New, Post, Summary
 from zart_core.testing.clock import VirtualClock
 from zart_core.testing.runner import ScriptedRunner
@@ -239,11 +238,11 @@ class Simulation:
         process = up[int(self.lots.random() * len(up))]
         assert process.engine is not None
         task = process.loop.create_task(what(process.engine))
-        open_ = [True]
+        unanswered = [True]
 
         def once(value: Any, error: BaseException | None) -> None:
-            if open_:
-                open_.clear()
+            if unanswered:
+                unanswered.clear()
                 answer(value, error)
 
         def done(task: Any) -> None:
@@ -384,6 +383,3 @@ async def posting(engine: AsyncEngine, post: Post) -> None:
 def names(id: str, copies: int) -> list[str]:
     """The ids of so many executions."""
     return [id] if copies == 1 else [f"{id}-{number}" for number in range(1, copies + 1)]
-
-
-__all__ = ["OWN_KEY", "Simulation", "UnknownExecution"]
