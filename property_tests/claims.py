@@ -423,7 +423,12 @@ HARNESSES = (
         "",
         ("tests/test_simulate.py",),
     ),
-    Claim("decoders", "hostile and mutated bytes", "", ("property_tests/test_codec_laws.py",)),
+    Claim(
+        "decoders",
+        "hostile and mutated bytes",
+        "",
+        ("property_tests/test_decoders.py", "property_tests/test_codec_laws.py"),
+    ),
     Claim(
         "fuzzing",
         "workflows whose steps answer anything that their types allow",

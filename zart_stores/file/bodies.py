@@ -112,7 +112,7 @@ def encode_closed(fences: Mapping[str, int]) -> bytes:
 
 def decode(body: bytes) -> Write | Closed:
     """Give the write that a frame holds. Raises ValueError for what is malformed or not known."""
-    found = _decoder.decode(body)
+    found = _read(body)
     match found:
         case Closed():
             return found
@@ -137,9 +137,19 @@ def decode(body: bytes) -> Write | Closed:
             assert_never(found)
 
 
+def _read(body: bytes) -> Body:
+    try:
+        return _decoder.decode(body)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
 def records_of(body: bytes, id: str, run: int) -> list[Record]:
-    """Give the records that a frame added to a run: the write's own, those it opened, those it created."""
-    found = _decoder.decode(body)
+    """Give the records that a frame added to a run: the write's own, those it opened, those it created.
+
+    Raises ValueError for what is malformed or not known.
+    """
+    found = _read(body)
     lines = _lines_of(found, id, run) if isinstance(found, (Birth, Step)) else None
     return [] if lines is None else _records(lines)
 
