@@ -22,7 +22,7 @@ SLOW = frozenset({"timeout-per-attempt"})
 """Shapes that end otherwise when an attempt is slow."""
 
 KILLERS = Faults(step_death=0.5, kill=0.02, most=8)
-ZOMBIES = Faults(pause=0.25, lost_answer=0.03, most=4)
+ZOMBIES = Faults(pause=0.2, lost_answer=0.03, most=7)
 HANDS = Faults(slow_step=0.4, hand_over=0.1, most=6)
 MESSAGES = Faults(duplicate=0.6, late=0.4, slow=0.1, death=0.03, most=6)
 
@@ -32,7 +32,7 @@ WEATHERS: tuple[Faults | None, ...] = (None, None, None, KILLERS, ZOMBIES, HANDS
 FOCUS: tuple[tuple[str, Faults | None], ...] = (
     ("at-most-once", KILLERS),
     ("at-most-once", ZOMBIES),
-    ("at-most-once", None),
+    ("at-most-once", KILLERS),
     ("max-crashes", KILLERS),
     ("retries", KILLERS),
     ("fan-out", KILLERS),
