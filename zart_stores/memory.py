@@ -323,7 +323,8 @@ class MemoryLog:
                 outcomes.append(do(shelf, item))
             shelf.image = None
             for worker in list(shelf.unleased):
-                self._lease(worker, LEASE_S)
+                if worker not in shelf.leases:  # else it has taken one of its own since
+                    self._lease(worker, LEASE_S)
                 shelf.unleased.discard(worker)
             if shelf.changes != before:
                 shelf.lock.notify_all()
