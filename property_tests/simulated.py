@@ -23,7 +23,7 @@ SLOW = frozenset({"timeout-per-attempt"})
 
 KILLERS = Faults(step_death=0.5, kill=0.02, most=8)
 ZOMBIES = Faults(pause=0.2, lost_answer=0.03, most=7)
-HANDS = Faults(slow_step=0.4, hand_over=0.1, most=6)
+HANDS = Faults(slow_step=0.4, hand_over=0.1, jump=0.06, most=7)
 MESSAGES = Faults(duplicate=0.6, late=0.4, slow=0.1, death=0.03, most=6)
 
 WEATHERS: tuple[Faults | None, ...] = (None, None, None, KILLERS, ZOMBIES, HANDS, MESSAGES)

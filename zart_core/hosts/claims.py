@@ -291,7 +291,9 @@ class Claims:
     def shrink(self, but: Live | None = None) -> None:
         """Let idle executions go, the least recently used first, while there are too many."""
         excess = len(self.engine.live) - self.engine.max_live
-        if excess > 0:
+        if (
+            excess > 0 and not self.engine.closing
+        ):  # else nothing is idle: turns are no longer built, all is handed over
             oldest = itertools.islice(self.engine.live.values(), excess + EVICTION_LOOKS)
             idle = [live for live in oldest if live is not but and self.is_idle(live)]
             for live in idle[:excess]:
