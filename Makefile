@@ -3,7 +3,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 CHECKED := zart_core zart_stores examples typing_tests tests property_tests benchmarks
 
-.PHONY: demo test lint types tests seeded-bugs deep stable bench clean
+# Tests under which every branch of interpreter, codec and stores has to be passed; they run once, measured.
+COVERED := $(patsubst %,tests/test_%.py,branches codec context divergence file_store inline_host interpreter \
+	memory_store mistakes salvage sqlite_store stores_in_trouble values waiting workflows)
+
+.PHONY: demo test lint types tests coverage seeded-bugs deep stable bench clean
 
 demo: .venv/cli
 	$(BIN)/python examples/corpus_demo.py
@@ -18,8 +22,14 @@ types: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-tests: .venv/dev .venv/strace.asked
-	$(BIN)/pytest -n 2 --dist worksteal tests property_tests
+tests: coverage .venv/strace.asked
+	$(BIN)/pytest -n 2 --dist worksteal tests property_tests $(addprefix --ignore=,$(COVERED))
+
+coverage: .venv/dev
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 2 --dist worksteal $(COVERED)
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
 
 seeded-bugs: .venv/dev
 	$(BIN)/python -m property_tests.seeded_bugs

@@ -4,14 +4,17 @@ import contextlib
 import errno
 import json
 
+import msgspec
 import pytest
 
 import zart_core as zart
 from zart_core.cli import app
 from zart_core.errors import InvalidUse, LogCorrupt, StoreLocked, StoreUnavailable
 from zart_core.events import Ok
+from zart_core.log import Post
 from zart_core.testing import SimulatedFileSystem, probe
-from zart_stores.file import store
+from zart_stores.file import bodies, frames, store
+from zart_stores.file import salvage as salvaging
 from zart_stores.file.salvage import salvage
 
 SESSIONS = probe.script(seed=7, sessions=3, appends=4)
@@ -206,3 +209,58 @@ def test_the_command_says_what_is_wrong(arguments, code, said, capsys, monkeypat
     monkeypatch.delenv("ZART_STORE", raising=False)
     assert app.main(["salvage", *arguments]) == code
     assert said in capsys.readouterr().err
+
+
+def test_without_a_lock_file():
+    """A copy of the segments alone, from a backup perhaps, is enough."""
+    fs = copy()
+    fs.unlink("/log/lock")
+    assert brought(fs)[1] == PICTURES[-1]
+
+
+def test_writes_are_brought_over_in_groups(monkeypatch):
+    """However many there are, a few are in memory at a time."""
+    monkeypatch.setattr(salvaging, "WRITES_AT_ONCE", 2)
+    assert brought(copy())[1] == PICTURES[-1]
+
+
+@pytest.mark.parametrize(
+    ("field", "by", "why"), [("segment", -1, "the head of segment 2"), ("base", 1, "to come first")]
+)
+def test_a_head_that_is_not_the_next_one(field, by, why):
+    """A head with a checksum that is right, of another segment or after other frames: nothing of it is brought over."""
+    fs = copy()
+    head, length, _ = frames.read_head(fs.read_file(SEGMENTS[1]), SEGMENTS[1])
+    forged = frames.head_line(msgspec.structs.replace(head, **{field: getattr(head, field) + by}))
+    fs.write_file(SEGMENTS[1], forged + fs.read_file(SEGMENTS[1])[length:])
+    told, shown = brought(fs)
+    assert shown == PICTURES[told.writes]
+    assert why in told.damage
+    assert told.lost_bytes > 0
+
+
+def test_a_frame_that_does_not_follow():
+    """Its checksum is right and its number is not: it and what comes after it are lost, and said to be."""
+    fs = copy()
+    data = fs.read_file(SEGMENTS[-1])
+    head, _, _ = frames.read_head(data, SEGMENTS[-1])
+    body = bodies.encode(Post("a", "event", "n", b"", 1.0))
+    fs.write_file(SEGMENTS[-1], data + frames.Sealer(head.salt).line(body, len(data), 7, 0))
+    told, shown = brought(fs)
+    assert shown == PICTURES[-1]
+    assert "frame 7" in told.damage and told.lost_writes == {"a": 1}
+
+
+def test_a_segment_that_cannot_be_opened(monkeypatch):
+    """The disk says no to a whole file: weather, with its path; it may be tried again."""
+    fs = copy()
+    really = fs.open
+
+    def refuse(path, **how):
+        if path == SEGMENTS[0]:
+            raise OSError(errno.EIO, "no")
+        return really(path, **how)
+
+    monkeypatch.setattr(fs, "open", refuse)
+    with pytest.raises(StoreUnavailable, match=r"segment-00000001.zart cannot be opened"):
+        salvage("file:/log", "file:/new", fs=fs)

@@ -279,7 +279,7 @@ class Journal:
             self._footers = tail
             for frame in tail:
                 replay(frame.body, True, Place(segment.number, frame.offset, frame.length))
-        elif tail or cut:
+        else:
             draft = self._draft(segment.number + 1, tail, segment)
             for frame, place in zip(tail, draft.places, strict=True):
                 replay(frame.body, frame.closing, place)

@@ -18,6 +18,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed, StoreLocked, StoreUnavailable, Weather
@@ -446,8 +447,10 @@ class SqliteLog:
                 if self._read(self._is_somebody_dead):
                     return True
             with self._stirred:
-                if self._stirs == stirs:
-                    self._stirred.wait(min(POLL_S, end - now))
+                self._stirred.wait_for(partial(self._has_stirred, stirs), min(POLL_S, end - now))
+
+    def _has_stirred(self, since: int) -> bool:
+        return self._stirs != since
 
     def _stir(self) -> None:
         with self._stirred:
