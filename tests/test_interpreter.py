@@ -1114,3 +1114,51 @@ def test_a_captured_value_has_the_type_that_is_asked_for(play):
         return [repr(given), repr(known), repr(free)]
 
     assert play(plain(w)).start().result == ["(1, 2)", "(1,)", "{1}"]
+
+
+def test_arguments_on_record_are_read_by_the_types_of_the_code_at_hand(play):
+    """R21: for who calls the step anew; where they no longer fit, it is said which."""
+
+    def w(step):
+        def w():
+            yield from step("text").named("x")
+
+        return plain(w)
+
+    @zart.step("do-{what}")
+    def takes_a_number(what: int) -> Any:
+        return what
+
+    run = play(w(do)).start()
+    assert run.execution.arguments(0) == ["text"]
+    other = run.replayed(w(takes_a_number))
+    with pytest.raises(zart.Diverged, match=r"the arguments of step 'x' no longer decodes to do-\{what\}'s"):
+        other.execution.arguments(0)
+
+
+def test_answers_of_markers_can_be_seen_and_supposed(play):
+    """R23: by name; a supposed answer is given whatever the log says."""
+
+    def w():
+        return (yield from zart.version("m", 2))
+
+    run = play(plain(w)).start()
+    assert (run.result, dict(run.execution.versions)) == (2, {"m": 2})
+    supposed = play(plain(w))
+    supposed.execution.suppose_version("m", 1)
+    assert supposed.start().result == 1
+
+
+def test_strict_leaves_out_what_the_code_does_not_say(play):
+    """R21: the number in a marker, and the id of a child that was made from its parent's."""
+
+    def w(current):
+        def w():
+            yield from zart.version("m", current)
+            yield from zart.child(kid, 5)
+
+        return plain(w)
+
+    run = play(w(1)).start()
+    log = [zart.Started("another-id", 0, "w", b"null", 0.0), *run.log[1:]]
+    assert play(w(2), strict=True).add(*log).history[-1] == "child kid[1]"

@@ -260,8 +260,8 @@ BUGS = (
     Bug(
         27,
         "zart_stores/rows.py",
-        "        row.owner = worker\n        row.fence += 1",
-        "        row.owner = worker",
+        "        row.fence += 1  # first",
+        "        row.fence += 0  # first",
         "I6",
         "a fence does not grow when an execution passes on",
         "machine memory",
