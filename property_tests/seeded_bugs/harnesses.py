@@ -19,6 +19,8 @@ from hypothesis import HealthCheck, Phase, settings
 RUNS_MAX = 11
 """Runs of a shape up to which pairs of crashes are tried."""
 HERE = Path(__file__).resolve().parent.parent
+if str(HERE) not in sys.path:
+    sys.path.insert(0, str(HERE))
 BUDGET = settings(
     deadline=None,
     derandomize=True,
@@ -33,8 +35,6 @@ def budget(examples: int) -> None:
     """What Hypothesis may spend on each test that is defined from here on."""
     settings.register_profile("seeded", BUDGET, max_examples=examples)
     settings.load_profile("seeded")
-    if str(HERE) not in sys.path:
-        sys.path.insert(0, str(HERE))
 
 
 def laws(seeds: int) -> None:
@@ -150,9 +150,9 @@ def power_loss(seeds: int) -> None:
 
 HARNESSES: Mapping[str, Callable[[], None]] = {
     "laws": partial(laws, 60),
-    "machine memory": partial(machine, "memory", 10),
-    "machine file": partial(machine, "file", 8),
-    "machine sqlite": partial(machine, "sqlite", 8),
+    "machine memory": partial(machine, "memory", 60),
+    "machine file": partial(machine, "file", 30),
+    "machine sqlite": partial(machine, "sqlite", 20),
     "power loss": partial(power_loss, 3),
     "crash points": crash_points,
     "weather": partial(weather, 2),

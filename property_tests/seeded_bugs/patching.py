@@ -132,6 +132,8 @@ def try_harness(harness: str, bug: Bug | None) -> dict[str, Any]:
     try:
         HARNESSES[harness]()
     except BaseException as error:
+        if isinstance(error, ImportError):
+            raise  # the harness itself cannot be had
         told = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
         return {"noticed": told, "seconds": time.process_time() - began}
     finally:
