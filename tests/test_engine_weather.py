@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import random
 import threading
@@ -667,22 +666,3 @@ def test_what_was_running_is_tried_again_although_the_log_cannot_be_asked_for_mo
         finally:
             blocked.set()
     assert (moody.given, moody.failed) == (1, 1)
-
-
-def test_an_execution_that_is_created_without_a_slot_begins_when_there_is_one() -> None:
-    """A slot that is free again before the creation is durable is not missed."""
-
-    @zart.step("work-{n}")
-    async def work(n: int) -> int:
-        return n
-
-    @zart.workflow("w")
-    def flow(n: int) -> zart.Flow[int]:
-        return (yield from work(n))
-
-    async def race() -> list[int]:
-        async with zart.serve("memory:", [flow], max_concurrent_steps=1) as engine:
-            runs = (engine.run(flow, n) for n in range(50))
-            return await asyncio.wait_for(asyncio.gather(*runs), 20)
-
-    assert asyncio.run(race()) == list(range(50))

@@ -1,0 +1,215 @@
+"""Races of the engine that simulated worlds have found, each made to happen at the moment where it was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from engines import Ledger, Sky, until
+
+import zart_core as zart
+from zart_core.hosts.engine import AsyncEngine
+from zart_core.hosts.ports import open_log
+from zart_core.hosts.relatives import new_execution
+from zart_core.interpreter import CODEC
+from zart_core.log import Appended, New, Post, Write
+
+
+class Held(Sky):
+    """A log that blocks, and whose reads and writes call `meanwhile` with their name before they are made."""
+
+    blocking = True  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__(open_log("memory:"))
+        self.meanwhile: Callable[[str], None] = lambda what: None
+
+    def append(self, batch: Sequence[Write]) -> list[Appended]:
+        """See EventLog."""
+        for write in batch:
+            self.meanwhile(f"{type(write).__name__} {write.id}")
+        return super().append(batch)
+
+    def reach(self, method: str) -> None:
+        """See Relay."""
+        self.meanwhile(method)
+
+
+async def state_of(engine: AsyncEngine) -> tuple[int, int]:
+    """How many attempts run and how many are known, between two callbacks of the loop."""
+    return engine.attempts.running, sum(len(live.calls) for live in engine.live.values())
+
+
+def test_a_start_whose_answer_was_lost_has_one_live_copy() -> None:
+    """R15: what the log gives of an execution that is just being created is no second one beside it."""
+    ledger, gate = Ledger(), threading.Event()
+
+    @zart.step("work")
+    def work() -> int:
+        ledger("work")
+        gate.wait(20)
+        return 1
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[int]:
+        done = yield from work()
+        return done + (yield from zart.wait_for_event("number", int))
+
+    class Deaf(Sky):
+        given = 0
+
+        def append(self, batch: Sequence[Write]) -> list[Appended]:
+            outcomes = super().append(batch)
+            if not self.forecast and not self.given and isinstance(batch[0], New):
+                self.log.append([Post("a", "event", "number", b"7", 0.0)])  # as somebody elsewhere
+                engine.engine.loop.call_soon_threadsafe(engine.engine.claims.claiming.set)
+            return outcomes
+
+        def claim(self, worker: str, **options: Any) -> Any:
+            found = super().claim(worker, **options)
+            self.given += len(found)
+            return found
+
+        def summary(self, id: str) -> Any:
+            if not self.given:
+                raise zart.StoreUnavailable("the store cannot be reached")
+            return super().summary(id)
+
+    log = Deaf(open_log("memory:"))
+    log.match = lambda write: isinstance(write, New)
+    log.forecast = ["written"]
+    with zart.open(log, [flow]) as engine:
+        handle = engine.start(flow, None, id="a")
+        until(lambda: engine.engine.live["a"].calls)
+        try:
+            assert engine.await_(state_of(engine.engine)) == (1, 1)
+        finally:
+            gate.set()
+        assert handle.result(10) == 8
+    assert ledger.entries == ["work"]
+    assert log.given == 1
+
+
+def test_a_slot_that_is_free_before_the_creation_is_durable_is_taken() -> None:
+    """An execution that was built without a slot gets in line only if there is none when it is there."""
+    gate = threading.Event()
+    log = Held()
+
+    @zart.step("work-{n}")
+    def work(n: int) -> int:
+        if n == 1:
+            gate.wait(20)
+        return n
+
+    @zart.workflow("w")
+    def flow(n: int) -> zart.Flow[int]:
+        return (yield from work(n))
+
+    with zart.open(log, [flow], max_concurrent_steps=1) as engine:
+
+        def meanwhile(what: str) -> None:
+            if what == "New b":
+                gate.set()
+                until(lambda: engine.engine.attempts.slots == 1 and engine.engine.live["a"].writing)
+
+        first = engine.start(flow, 1, id="a")
+        log.meanwhile = meanwhile
+        second = engine.start(flow, 2, id="b")
+        assert [first.result(10), second.result(10)] == [1, 2]
+
+
+def test_a_run_that_somebody_else_continued_is_not_told_as_the_end() -> None:
+    """R1: a worker that reads a run of which another has meanwhile opened the next tells nobody that it ended."""
+
+    @zart.workflow("w")
+    def flow(left: int) -> zart.Flow[str]:
+        yield from zart.wait_for_event("go")
+        if left:
+            yield from flow.continue_as_new(left - 1)
+        return "done"
+
+    entered, gate = threading.Event(), threading.Event()
+    log = Held()
+    with zart.open(log.log, [flow]) as engine:
+        engine.start(flow, 1, id="a")
+
+    def meanwhile(what: str) -> None:
+        if what == "records" and not entered.is_set():
+            entered.set()
+            gate.wait(20)
+
+    log.meanwhile = meanwhile
+    with zart.open(log, [flow]) as engine, ThreadPoolExecutor(1) as client:
+        engine.send("a", "go", None)
+        assert entered.wait(10)
+        result = client.submit(engine.get("a").result, 20)
+        until(lambda: engine.engine.results.waiters)
+        log.log.release(engine.engine.worker)  # as if its lease had run out
+        with zart.open(log.log, [flow]):
+            until(lambda: (item := log.log.summary("a")) and item.run == 1)
+        gate.set()
+        engine.send("a", "go", None)
+        assert result.result(20) == "done"
+
+
+def test_an_engine_that_closes_puts_nothing_away_before_its_first_turn() -> None:
+    """L8: however few may live, what was taken up while the engine closed is still due to the next one."""
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[int]:
+        yield from zart.now("began")
+        return 7
+
+    entered = threading.Event()
+    log = Held()
+    with zart.open(log, [flow], max_live=1) as engine:
+
+        def meanwhile(what: str) -> None:
+            if what == "records" and not entered.is_set():
+                entered.set()
+                until(lambda: engine.engine.closing)
+
+        log.meanwhile = meanwhile
+        log.log.append([new_execution(CODEC, flow, id, b"null", 0.0) for id in ("a", "b")])
+        engine.engine.loop.call_soon_threadsafe(engine.engine.claims.claiming.set)
+        assert entered.wait(10)
+    with zart.open(log.log, [flow]) as engine:
+        assert [engine.get(id).result(10) for id in ("a", "b")] == [7, 7]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_sync_step_that_ends_while_the_engine_closes_is_no_complaint(fails: bool) -> None:
+    """What it raised is on record as its outcome, and the event loop has nothing to say about it."""
+    complaints: list[str] = []
+    engines: list[AsyncEngine] = []
+    log = open_log("memory:")
+
+    @zart.step("work")
+    def work() -> int:
+        until(lambda: engines and engines[0].closing)
+        if fails:
+            raise RuntimeError("too late")
+        return 1
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[int]:
+        return (yield from zart.step_or(work(), -1))
+
+    async def close_meanwhile() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: complaints.append(context["message"]))
+        async with zart.serve(log, [flow]) as engine:
+            await engine.start(flow, None, id="a")
+            engines.append(engine)
+        gc.collect()
+        await asyncio.sleep(0)
+
+    asyncio.run(close_meanwhile())
+    assert complaints == []
+    with zart.open(log, [flow]) as engine:
+        assert engine.get("a").result(10) == (-1 if fails else 1)
