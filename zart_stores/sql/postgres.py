@@ -55,16 +55,10 @@ from zart_stores.sql.postgres_server import (
     version,
     weather,
 )
+from zart_stores.sql.queries import Select, find_row, read_inbox, read_page, read_records, read_stats
 from zart_stores.sql.reading import (
     COLUMNS,
     DUE,
-    MESSAGE_COLUMNS,
-    RECORD_COLUMNS,
-    conditions,
-    damage,
-    messages_of,
-    records_of,
-    row_of,
 )
 from zart_stores.sql.verifying import verify
 
@@ -230,56 +224,16 @@ class PostgresLog:
 
     def records(self, id: str, run: int | None = None, start: int = 0) -> list[Record]:
         """See EventLog. O(log n), and one pass over what is given."""
-        return self._read(lambda db: self._records(db, id, run, max(start, 0)))
-
-    def _records(self, db: Connection, id: str, run: int | None, start: int) -> list[Record]:
-        row = self._row(db, id)
-        if row is None:
-            return []
-        if run is None or run == row.run:
-            run, end = row.run, row.position
-        else:
-            end = self._length(db, row, run)
-        if start >= end:
-            return []
-        query = (
-            f"SELECT {RECORD_COLUMNS} FROM {{t}}records "  # noqa: S608  # no data in it
-            "WHERE execution = ? AND run = ? AND position >= ? ORDER BY position"
+        return self._read(
+            lambda db: read_records(self._asking(db), id, run, max(start, 0), self._address.where)
         )
-        found = self._select(db, query, (row.key, run, start), binary=True)
-        return records_of(found, id, run, start, end, self._address.where)
-
-    def _length(self, db: Connection, row: Row, run: int) -> int:
-        """Tell how many records an earlier run has; 0 when there is no such run."""
-        if not 0 <= run < row.run:
-            return 0
-        query = "SELECT records FROM {t}ended_runs WHERE execution = ? AND run = ?"
-        found = self._select(db, query, (row.key, run))
-        if not found:
-            where = f"{self._address.where}, execution {row.id!a}, run {run}"
-            raise damage(f"{where}: missing", where, "its length", "nothing")
-        return int(found[0][0])
 
     def inbox(self, id: str, after: int = 0) -> list[Message]:
         """See EventLog."""
-        return self._read(lambda db: self._inbox(db, id, max(after, 0)))
-
-    def _inbox(self, db: Connection, id: str, after: int) -> list[Message]:
-        row = self._row(db, id)
-        if row is None or after >= row.posted:
-            return []
-        query = (
-            f"SELECT {MESSAGE_COLUMNS} FROM {{t}}messages "  # noqa: S608
-            "WHERE execution = ? AND number > ? ORDER BY number"
-        )
-        found = self._select(db, query, (row.key, after), binary=True)
-        return messages_of(found, row, self._address.where, whole=after == 0)
+        return self._read(lambda db: read_inbox(self._asking(db), id, max(after, 0), self._address.where))
 
     def _row(self, db: Connection, id: str) -> Row | None:
-        if not is_id(id):
-            return None
-        found = self._select(db, f"{_ROW} WHERE id = ?", (id,))
-        return row_of(found[0], self._address.where) if found else None
+        return find_row(self._asking(db), id, self._address.where)
 
     def next_wake(self) -> float | None:
         """See EventLog. O(log n)."""
@@ -491,28 +445,19 @@ class PostgresLog:
         after: str | None = None,
     ) -> Page[Summary]:
         """See EventLog. O(log n) and the page, but with both status and workflow: what has the status."""
-        if limit < 1:
-            raise InvalidUse(f"a page has at least one item, not limit={limit}")
-        wanted = conditions(status, workflow, id_prefix, after)
-        if wanted is None:
-            return Page([], None)
-        where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
-        values = (*wanted.values(), min(limit, 1 << 30) + 1)
-        found = self._read(lambda db: self._select(db, f"{_ROW} {where} ORDER BY id LIMIT ?", values))
-        items = [summary(row_of(each, self._address.where)) for each in found[:limit]]
-        return Page(items, items[-1].id if len(found) > limit else None)
+        where = self._address.where
+        return self._read(
+            lambda db: read_page(self._asking(db), where, status, workflow, id_prefix, limit, after)
+        )
 
     def stats(self) -> Mapping[Status, int]:
         """See EventLog. O(n) over an index."""
-        query = "SELECT status, count(*) FROM {t}executions GROUP BY status"
-        return {Status(status): n for status, n in self._read(lambda db: self._select(db, query))}
+        return self._read(lambda db: read_stats(self._asking(db)))
 
     def verify(self) -> Mapping[str, int]:
         """See EventLog. O(n), in one snapshot; others go on meanwhile."""
 
         def select(db: Connection, query: str, values: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-            for table in ("executions", "records", "messages", "message_keys", "ended_runs"):
-                query = query.replace(f"FROM {table}", f"FROM {{t}}{table}")
             with db.cursor(f"zart_{secrets.token_hex(4)}", binary=True) as cursor:
                 yield from cursor.execute(self._address.sql(query), values)
 
@@ -526,6 +471,10 @@ class PostgresLog:
         self, db: Connection, query: str, values: tuple[Any, ...] = (), *, binary: bool = False
     ) -> Sequence[tuple[Any, ...]]:
         return db.execute(self._address.sql(query), values, binary=binary).fetchall()
+
+    def _asking(self, db: Connection) -> Select:
+        """Run queries on a connection."""
+        return lambda query, values: self._select(db, query, values, binary=True)
 
     def _transaction(self, action: Callable[[Connection], Callable[[], None] | None]) -> None:
         """Run an action, and what it gives, in one transaction; nothing is committed when it gives nothing (Rule 2).

@@ -5,7 +5,7 @@ Rule 1: what does not verify, is missing or is too much raises LogCorrupt with i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from zart_core.errors import LogCorrupt
@@ -81,37 +81,6 @@ def messages_of(found: Sequence[Sequence[Any]], row: Row, path: str, *, whole: b
             f"{where}: messages are missing or too many", where, f"{row.unread} messages", f"{len(messages)}"
         )
     return messages
-
-
-def conditions(
-    status: Status | None, workflow: str | None, id_prefix: str | None, after: str | None
-) -> Mapping[str, str] | None:
-    """Give the conditions of a list, each with its value in place of `?`; None when nothing can match them.
-
-    Ids are compared by their code points.
-    """
-    wanted: dict[str, str] = {}
-    if status is not None:
-        wanted["status = ?"] = status.value
-    if workflow is not None:
-        wanted["workflow = ?"] = workflow
-    if id_prefix:
-        wanted["id >= ?"] = id_prefix
-        if (above := _after_prefix(id_prefix)) is not None:
-            wanted["id < ?"] = above
-    if after is not None:
-        wanted["id > ?"] = after
-    return wanted if all(value.isprintable() for value in wanted.values()) else None
-
-
-def _after_prefix(prefix: str) -> str | None:
-    """Give the least text that is greater than every text with this prefix; None when there is none."""
-    while prefix:
-        last = ord(prefix[-1])
-        if last < 0x10FFFF:
-            return prefix[:-1] + chr(0xE000 if last == 0xD7FF else last + 1)
-        prefix = prefix[:-1]
-    return None
 
 
 def _sum(of: Callable[..., int], *values: Any) -> int | None:

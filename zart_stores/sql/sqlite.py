@@ -35,19 +35,14 @@ from zart_core.log import (
     Unknown,
     Write,
 )
-from zart_stores.checks import check, check_name, is_id
+from zart_stores.checks import check, check_name
 from zart_stores.rows import Row, free, give, summary, take, void
 from zart_stores.sql import lock
 from zart_stores.sql.batch import Batch, ids_of, owners_of
+from zart_stores.sql.queries import Select, find_row, read_inbox, read_page, read_records, read_stats
 from zart_stores.sql.reading import (
     COLUMNS,
-    MESSAGE_COLUMNS,
-    RECORD_COLUMNS,
-    conditions,
     damage,
-    messages_of,
-    records_of,
-    row_of,
 )
 from zart_stores.sql.sqlite_batch import SqliteSource, write_changes
 from zart_stores.sql.sqlite_file import (
@@ -218,56 +213,14 @@ class SqliteLog:
 
     def records(self, id: str, run: int | None = None, start: int = 0) -> list[Record]:
         """See EventLog. O(log n), and one pass over what is given."""
-        return self._read(lambda db: self._records(db, id, run, max(start, 0)))
-
-    def _records(self, db: sqlite3.Connection, id: str, run: int | None, start: int) -> list[Record]:
-        row = self._row(db, id)
-        if row is None:
-            return []
-        if run is None or run == row.run:
-            run, end = row.run, row.position
-        else:
-            end = self._length(db, row, run)
-        if start >= end:
-            return []
-        query = (
-            f"SELECT {RECORD_COLUMNS} FROM records "  # noqa: S608  # no data in it
-            "WHERE execution = ? AND run = ? AND position >= ? ORDER BY position"
-        )
-        found = db.execute(query, (row.key, run, start)).fetchall()
-        return records_of(found, id, run, start, end, self._path)
-
-    def _length(self, db: sqlite3.Connection, row: Row, run: int) -> int:
-        """Tell how many records an earlier run has; 0 when there is no such run."""
-        if not 0 <= run < row.run:
-            return 0
-        query = "SELECT records FROM ended_runs WHERE execution = ? AND run = ?"
-        found = db.execute(query, (row.key, run)).fetchone()
-        if found is None:
-            where = f"{self._path}, execution {row.id!a}, run {run}"
-            raise damage(f"{where}: missing", where, "its length", "nothing")
-        return int(found[0])
+        return self._read(lambda db: read_records(_select(db), id, run, max(start, 0), self._path))
 
     def inbox(self, id: str, after: int = 0) -> list[Message]:
         """See EventLog."""
-        return self._read(lambda db: self._inbox(db, id, max(after, 0)))
-
-    def _inbox(self, db: sqlite3.Connection, id: str, after: int) -> list[Message]:
-        row = self._row(db, id)
-        if row is None or after >= row.posted:
-            return []
-        query = (
-            f"SELECT {MESSAGE_COLUMNS} FROM messages "  # noqa: S608
-            "WHERE execution = ? AND number > ? ORDER BY number"
-        )
-        found = db.execute(query, (row.key, after)).fetchall()
-        return messages_of(found, row, self._path, whole=after == 0)
+        return self._read(lambda db: read_inbox(_select(db), id, max(after, 0), self._path))
 
     def _row(self, db: sqlite3.Connection, id: str) -> Row | None:
-        if not is_id(id):
-            return None
-        values = db.execute(_BY_ID, (id,)).fetchone()
-        return None if values is None else row_of(values, self._path)
+        return find_row(_select(db), id, self._path)
 
     def next_wake(self) -> float | None:
         """See EventLog. O(workers x workflows), each O(log n)."""
@@ -478,24 +431,13 @@ class SqliteLog:
         after: str | None = None,
     ) -> Page[Summary]:
         """See EventLog. O(log n) and the page, but with both status and workflow: what has the status."""
-        if limit < 1:
-            raise InvalidUse(f"a page has at least one item, not limit={limit}")
-        wanted = conditions(status, workflow, id_prefix, after)
-        if wanted is None:
-            return Page([], None)
-        where = f"WHERE {' AND '.join(wanted)}" if wanted else ""
-        query = f"SELECT {COLUMNS} FROM executions {where} ORDER BY id LIMIT ?"  # noqa: S608  # no data in it
-        values = (*wanted.values(), min(limit, 1 << 30) + 1)
-        rows = [
-            row_of(found, self._path) for found in self._read(lambda db: db.execute(query, values).fetchall())
-        ]
-        items = [summary(row) for row in rows[:limit]]
-        return Page(items, items[-1].id if len(rows) > limit else None)
+        return self._read(
+            lambda db: read_page(_select(db), self._path, status, workflow, id_prefix, limit, after)
+        )
 
     def stats(self) -> Mapping[Status, int]:
         """See EventLog. O(n) over an index, about 10 million executions a second."""
-        query = "SELECT status, count(*) FROM executions GROUP BY status"
-        return {Status(status): n for status, n in self._read(lambda db: db.execute(query).fetchall())}
+        return self._read(lambda db: read_stats(_select(db)))
 
     def verify(self) -> Mapping[str, int]:
         """See EventLog. O(n), in one snapshot, on a connection of its own; others go on meanwhile."""
@@ -506,7 +448,7 @@ class SqliteLog:
             (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
             if found != "ok":
                 raise damage(f"{self._path}: the database is damaged", self._path, "ok", found)
-            return verify(db.execute, self._path)
+            return verify(_select(db), self._path)
         except sqlite3.Error as error:
             raise weather(error, self._path) from error
         finally:
@@ -638,6 +580,11 @@ class SqliteLog:
             )
         if self._closed:
             raise StoreFailed(f"the log {self._path!r} is closed; open it again")
+
+
+def _select(db: sqlite3.Connection) -> Select:
+    """Run queries on a connection; tables have plain names here."""
+    return lambda query, values: db.execute(query.replace("{t}", ""), values)
 
 
 def _changes(db: sqlite3.Connection) -> int:

@@ -6,11 +6,11 @@ Rule 1: one snapshot, and one pass over each table in the order of its key.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
 
 from zart_core.log import Record
 from zart_stores.rows import Row, due
+from zart_stores.sql.queries import Select
 from zart_stores.sql.reading import (
     COLUMNS,
     DUE,
@@ -22,14 +22,11 @@ from zart_stores.sql.reading import (
     row_of,
 )
 
-Select: TypeAlias = Callable[[str, tuple[Any, ...]], Iterable[Any]]
-"""Runs a query with `?` for its values, in the snapshot; another may run while its rows are read."""
-
 
 def verify(select: Select, where: str) -> Mapping[str, int]:
     """Count what was read and found whole. Raises LogCorrupt at the first damage."""
     counts = {"executions": 0, "records": 0, "messages": 0}
-    for values in select(f"SELECT {COLUMNS} FROM executions ORDER BY key", ()):  # noqa: S608  # no data in it
+    for values in select(f"SELECT {COLUMNS} FROM {{t}}executions ORDER BY key", ()):  # noqa: S608  # no data in it
         row = row_of(values, where)
         _check_due(row, values[DUE], where)
         counts["executions"] += 1
@@ -46,14 +43,14 @@ def _check_due(row: Row, stored: float | None, path: str) -> None:
 
 
 def _check_runs(select: Select, row: Row, path: str) -> int:
-    query = "SELECT run, records FROM ended_runs WHERE execution = ? ORDER BY run"
+    query = "SELECT run, records FROM {t}ended_runs WHERE execution = ? ORDER BY run"
     ended: dict[int, int] = dict(select(query, (row.key,)))
     if list(ended) != list(range(row.run)):
         where = f"{path}, execution {row.id!a}"
         raise damage(f"{where}: its runs are not whole", where, f"{row.run} ended runs", f"{len(ended)}")
     count = 0
     for run, length in (*ended.items(), (row.run, row.position)):
-        query = f"SELECT {RECORD_COLUMNS} FROM records WHERE execution = ? AND run = ? ORDER BY position"  # noqa: S608
+        query = f"SELECT {RECORD_COLUMNS} FROM {{t}}records WHERE execution = ? AND run = ? ORDER BY position"  # noqa: S608
         found = list(select(query, (row.key, run)))
         records = records_of(found, row.id, run, 0, length, path)
         _check_times(records, f"{path}, execution {row.id!a}, run {run}")
@@ -75,13 +72,13 @@ def _check_times(records: Sequence[Record], where: str) -> None:
 
 
 def _check_inbox(select: Select, row: Row, path: str) -> int:
-    query = f"SELECT {MESSAGE_COLUMNS} FROM messages WHERE execution = ? ORDER BY number"  # noqa: S608
+    query = f"SELECT {MESSAGE_COLUMNS} FROM {{t}}messages WHERE execution = ? ORDER BY number"  # noqa: S608
     messages = messages_of(list(select(query, (row.key,))), row, path, whole=True)
     top = messages[-1].number if messages else 0
     where = f"{path}, inbox of execution {row.id!a}"
     if top != row.top:
         raise damage(f"{where}: it ends elsewhere", where, f"message {row.top}", f"message {top}")
-    query = "SELECT key, number FROM message_keys WHERE execution = ?"
+    query = "SELECT key, number FROM {t}message_keys WHERE execution = ?"
     keys: dict[str, int] = dict(select(query, (row.key,)))
     for message in messages:
         if message.key is not None and keys.get(message.key) != message.number:
@@ -91,6 +88,6 @@ def _check_inbox(select: Select, row: Row, path: str) -> int:
 
 def _check_orphans(select: Select, counts: Mapping[str, int], path: str) -> None:
     for table in ("records", "messages"):
-        ((n,),) = select(f"SELECT count(*) FROM {table}", ())  # noqa: S608
+        ((n,),) = select(f"SELECT count(*) FROM {{t}}{table}", ())  # noqa: S608
         if n != counts[table]:
             raise damage(f"{path}: {table} of no execution", path, f"{counts[table]} {table}", f"{n}")

@@ -1,0 +1,135 @@
+"""What an SQL log is asked, in one snapshot: the same questions for every database.
+
+Rule 1: a query has `?` for its values and `{t}` before the name of a table, where a store puts what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from zart_core.errors import InvalidUse
+from zart_core.events import Status
+from zart_core.log import Message, Page, Record, Summary
+from zart_stores.checks import is_id
+from zart_stores.rows import Row, summary
+from zart_stores.sql.reading import (
+    COLUMNS,
+    MESSAGE_COLUMNS,
+    RECORD_COLUMNS,
+    damage,
+    messages_of,
+    records_of,
+    row_of,
+)
+
+Select: TypeAlias = Callable[[str, tuple[Any, ...]], Iterable[Any]]
+"""Runs a query in the snapshot; another may run while its rows are read."""
+
+
+def find_row(select: Select, id: str, where: str) -> Row | None:
+    """Look an execution up; None when there is none. O(log n)."""
+    if not is_id(id):
+        return None
+    query = f"SELECT {COLUMNS} FROM {{t}}executions WHERE id = ?"  # noqa: S608  # no data in it
+    return next((row_of(values, where) for values in select(query, (id,))), None)
+
+
+def read_records(select: Select, id: str, run: int | None, start: int, where: str) -> list[Record]:
+    """Give the records of a run from a position on; see EventLog. O(log n), and one pass over what is given."""
+    row = find_row(select, id, where)
+    if row is None:
+        return []
+    if run is None or run == row.run:
+        run, end = row.run, row.position
+    else:
+        end = _length(select, row, run, where)
+    if start >= end:
+        return []
+    query = (
+        f"SELECT {RECORD_COLUMNS} FROM {{t}}records "  # noqa: S608
+        "WHERE execution = ? AND run = ? AND position >= ? ORDER BY position"
+    )
+    return records_of(list(select(query, (row.key, run, start))), id, run, start, end, where)
+
+
+def _length(select: Select, row: Row, run: int, where: str) -> int:
+    """Tell how many records an earlier run has; 0 when there is no such run."""
+    if not 0 <= run < row.run:
+        return 0
+    query = "SELECT records FROM {t}ended_runs WHERE execution = ? AND run = ?"
+    for (length,) in select(query, (row.key, run)):
+        return int(length)
+    place = f"{where}, execution {row.id!a}, run {run}"
+    raise damage(f"{place}: missing", place, "its length", "nothing")
+
+
+def read_inbox(select: Select, id: str, after: int, where: str) -> list[Message]:
+    """Give the unconsumed messages above a number; see EventLog."""
+    row = find_row(select, id, where)
+    if row is None or after >= row.posted:
+        return []
+    query = (
+        f"SELECT {MESSAGE_COLUMNS} FROM {{t}}messages "  # noqa: S608
+        "WHERE execution = ? AND number > ? ORDER BY number"
+    )
+    return messages_of(list(select(query, (row.key, after))), row, where, whole=after == 0)
+
+
+def read_page(
+    select: Select,
+    where: str,
+    status: Status | None,
+    workflow: str | None,
+    id_prefix: str | None,
+    limit: int,
+    after: str | None,
+) -> Page[Summary]:
+    """Give a page of executions in the order of their ids; see EventLog. Raises InvalidUse.
+
+    O(log n) and the page, but with both status and workflow: what has the status.
+    """
+    if limit < 1:
+        raise InvalidUse(f"a page has at least one item, not limit={limit}")
+    wanted = _conditions(status, workflow, id_prefix, after)
+    if not all(value.isprintable() for value in wanted.values()):
+        return Page([], None)  # nothing that is stored matches it
+    those = f"WHERE {' AND '.join(wanted)}" if wanted else ""
+    query = f"SELECT {COLUMNS} FROM {{t}}executions {those} ORDER BY id LIMIT ?"  # noqa: S608
+    found = list(select(query, (*wanted.values(), min(limit, 1 << 30) + 1)))
+    items = [summary(row_of(values, where)) for values in found[:limit]]
+    return Page(items, items[-1].id if len(found) > limit else None)
+
+
+def read_stats(select: Select) -> Mapping[Status, int]:
+    """Count executions by status. O(n) over an index."""
+    query = "SELECT status, count(*) FROM {t}executions GROUP BY status"
+    return {Status(status): n for status, n in select(query, ())}
+
+
+def _conditions(
+    status: Status | None, workflow: str | None, id_prefix: str | None, after: str | None
+) -> Mapping[str, str]:
+    """Give the conditions of a list, each with its value. Ids are compared by their code points."""
+    wanted: dict[str, str] = {}
+    if status is not None:
+        wanted["status = ?"] = status.value
+    if workflow is not None:
+        wanted["workflow = ?"] = workflow
+    if id_prefix:
+        wanted["id >= ?"] = id_prefix
+        if (above := _after_prefix(id_prefix)) is not None:
+            wanted["id < ?"] = above
+    if after is not None:
+        wanted["id > ?"] = after
+    return wanted
+
+
+def _after_prefix(prefix: str) -> str | None:
+    """Give the least text that is greater than every text with this prefix; None when there is none."""
+    while prefix:
+        last = ord(prefix[-1])
+        if last < 0x10FFFF:
+            return prefix[:-1] + chr(0xE000 if last == 0xD7FF else last + 1)
+        prefix = prefix[:-1]
+    return None
