@@ -18,7 +18,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import psycopg
@@ -152,20 +152,7 @@ class PostgresLog:
             self._begins.append("SET LOCAL synchronous_commit = off")
         elif asks:
             self._begins.append("SET LOCAL synchronous_commit = on")
-        self._pool: ConnectionPool[Connection] = ConnectionPool(
-            address.conninfo,
-            kwargs={
-                "autocommit": True,
-                "prepare_threshold": 0 if address.prepare else None,
-                "connect_timeout": 10,
-            },
-            min_size=1,
-            max_size=CONNECTIONS_MAX,
-            timeout=busy_s,
-            reconnect_timeout=busy_s,
-            name="zart",
-            open=True,
-        )
+        self._pool = self._new_pool()
         self._listening = threading.Lock()
         self._listener: Connection | None = None
         try:
@@ -467,6 +454,46 @@ class PostgresLog:
 
     # ------------------------------------------------ connections
 
+    def _new_pool(self) -> ConnectionPool[Connection]:
+        return ConnectionPool(
+            self._address.conninfo,
+            kwargs={
+                "autocommit": True,
+                "prepare_threshold": 0 if self._address.prepare else None,
+                "connect_timeout": 10,
+            },
+            min_size=1,
+            max_size=CONNECTIONS_MAX,
+            timeout=self._busy_s,
+            reconnect_timeout=self._busy_s,
+            name="zart",
+            open=True,
+        )
+
+    @contextlib.contextmanager
+    def _connection(self) -> Generator[Connection]:
+        """Lend a connection, and roll back what an error leaves open. Raises StoreUnavailable when there is none.
+
+        After an interrupt the pool may have lost count of what it lent: it is given up for a new one (F27).
+        """
+        try:
+            with self._pool.connection() as db:
+                yield db
+        except PoolTimeout:
+            self._replace_pool()
+            raise StoreUnavailable(
+                f"{self._address.where}: no connection within {self._busy_s:g} s"
+            ) from None
+        except Exception:
+            raise
+        except BaseException:
+            self._replace_pool()
+            raise
+
+    def _replace_pool(self) -> None:
+        old, self._pool = self._pool, self._new_pool()
+        old.close(timeout=0)
+
     def _select(
         self, db: Connection, query: str, values: tuple[Any, ...] = (), *, binary: bool = False
     ) -> Sequence[tuple[Any, ...]]:
@@ -486,7 +513,7 @@ class PostgresLog:
         while True:
             committing = False
             try:
-                with self._pool.connection() as db:  # rolls back what an error leaves open
+                with self._connection() as db:
                     with db.pipeline():
                         for statement in self._begins:
                             db.execute(statement.encode())
@@ -499,10 +526,6 @@ class PostgresLog:
                             rest()
                             db.execute(b"COMMIT")
                     return
-            except PoolTimeout:
-                raise StoreUnavailable(
-                    f"{self._address.where}: no connection within {self._busy_s:g} s"
-                ) from None
             except psycopg.Error as error:
                 what = weather(error, self._address.where)
                 if committing and is_lost(error):
@@ -537,15 +560,11 @@ class PostgresLog:
         end = time.monotonic() + self._busy_s
         while True:
             try:
-                with self._pool.connection() as db:  # rolls back what an error leaves open
+                with self._connection() as db:
                     db.execute(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                     result = action(db)
                     db.execute(b"COMMIT")
                     return result
-            except PoolTimeout:
-                raise StoreUnavailable(
-                    f"{self._address.where}: no connection within {self._busy_s:g} s"
-                ) from None
             except psycopg.Error as error:
                 if not (is_lost(error) or error.sqlstate in AGAIN) or time.monotonic() >= end:
                     raise weather(error, self._address.where) from None
