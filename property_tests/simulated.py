@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
 
 from property_tests.shapes import BY_NAME, SHAPES, Shape
-from zart_core.events import Ok
+from zart_core.events import Done, Event, Issued, Ok, Resolved
 from zart_core.hosts.engine import AsyncEngine
 from zart_core.log import Appended, EventLog, Receipt, Turn, Write
 from zart_core.testing import Faults, SimulationReport, simulate
@@ -54,6 +54,8 @@ FOCUS: tuple[tuple[str, Faults | None], ...] = (
     ("event-before", MESSAGES),
     ("cancel-swallowed", MESSAGES),
     ("terminated", MESSAGES),
+    ("continued", MESSAGES),
+    ("continued", ZOMBIES),
 )
 """Shapes and weathers that belong together, for every other seed."""
 
@@ -80,6 +82,26 @@ def play(seed: int, **options: Any) -> SimulationReport:
 def outcomes_of(shape: Shape) -> frozenset[str] | None:
     """How it may end, where that does not hang on what comes first."""
     return None if shape.timed or shape.name in SLOW else shape.outcomes
+
+
+def out_of_order(history: Sequence[Event]) -> Iterator[str]:
+    """I17: what `book` has done in a run is undone the newest first."""
+    issued: dict[int, str] = {}
+    booked: list[str] = []
+    undone: list[str] = []
+    for event in history:
+        match event:
+            case Issued(seq=seq, name=name):
+                issued[seq] = name
+                what = name.removeprefix("undo-")
+                if what != name and what in booked:
+                    undone.append(what)
+            case Resolved(seq=seq, outcome=Done()) if issued[seq].startswith("book-"):
+                booked.append(issued[seq].removeprefix("book-"))
+            case _:
+                pass
+    if undone != [what for what in reversed(booked) if what in undone]:
+        yield f"booked were {booked}, and undone {undone}"
 
 
 # ---------------------------------------------------------------- with a bug

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import pytest
 
+import zart_core as zart
 from property_tests.seeds import fresh, keeping, kept
-from property_tests.simulated import CONTROLS, play
+from property_tests.shapes import book, undo
+from property_tests.simulated import CONTROLS, out_of_order, play
 from property_tests.tally import ROOT, run_id, tally
+from zart_core.testing import Faults, simulate
 
 SEEDS = 250_000 if os.environ.get("ZART_DEEP") else 8_000
 CHUNKS = 40
@@ -77,6 +80,9 @@ SITUATIONS = (
     "interrupted by cancel",
     "hand over at claim",
     "several writes in one commit",
+    "continued with messages that nobody took yet",
+    "shielded from an interruption",
+    "loser goes on to unwind",
     "step after an interruption",
     "crash held against a step",
     "pause at claim",
@@ -102,6 +108,7 @@ def checked(seed: int, *, twice: bool = False) -> Counter[str]:
     with keeping("simulation", seed):
         report = play(seed)
         report.check()
+        assert [wrong for history in report.histories.values() for wrong in out_of_order(history)] == []
         if twice:
             again = play(seed)
             assert (again.digest, again.trace) == (report.digest, report.trace)
@@ -152,6 +159,23 @@ def test_sixty_situations_have_a_name() -> None:
     """Each once."""
     assert len(SITUATIONS) >= 60
     assert len(set(SITUATIONS)) == len(SITUATIONS)
+
+
+@pytest.mark.parametrize(
+    ("undone", "wrong"), [("ba", 0), ("b", 0), ("a", 0), ("ab", 1), ("xba", 0), ("axb", 1)]
+)
+def test_compensation_out_of_order_is_found(undone: str, wrong: int) -> None:
+    """I17: the newest first; what was not booked is nobody's concern."""
+
+    @zart.workflow("trip")
+    def trip() -> zart.Flow[None]:
+        for what in "ab":
+            yield from book(what)
+        for what in undone:
+            yield from undo(what)
+
+    (history,) = simulate(trip, seed=1, faults=Faults.none()).histories.values()
+    assert len(list(out_of_order(history))) == wrong
 
 
 @pytest.mark.parametrize("bug", CONTROLS)

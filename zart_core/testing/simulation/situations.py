@@ -12,7 +12,6 @@ from zart_core.events import (
     Began,
     Cancellation,
     Closed,
-    Delivered,
     Done,
     Event,
     Failed,
@@ -76,15 +75,20 @@ def of_history(history: Sequence[Event]) -> Iterator[str]:
     """Yield a name for each rare thing in a run."""
     issued: dict[int, Issued] = {}
     running: dict[int, int] = {}
+    waiting: set[int] = set()
+    kept: set[int] = set()
+    losers: set[str] = set()
     interrupted = handed_over = False
     for event in history:
         match event:
             case Started() if event.run > 0:
                 yield "another run"
-            case Delivered() if event.held:
-                yield "message taken along to the next run"
             case Issued():
                 issued[event.seq] = event
+                if event.kind in ("sleep", "event", "child"):
+                    waiting.add(event.seq)
+                if event.kind == "step" and whose(event) in losers:
+                    yield "loser goes on to unwind"
                 if interrupted and event.kind == "step":
                     yield "step after an interruption"
                 if event.kind in ("child", "spawn", "version", "capture"):
@@ -106,6 +110,7 @@ def of_history(history: Sequence[Event]) -> Iterator[str]:
                 running.pop(event.seq, None)
             case Interrupted():
                 interrupted = True
+                kept = set(waiting)
                 yield f"interrupted by {event.by}"
                 if running:
                     yield "interrupted while a step runs"
@@ -114,6 +119,12 @@ def of_history(history: Sequence[Event]) -> Iterator[str]:
                 yield f"noted: {event.what}"
             case Resolved():
                 running.pop(event.seq, None)
+                waiting.discard(event.seq)
+                if not isinstance(event.outcome, Cancellation):
+                    if event.seq in kept:
+                        yield "shielded from an interruption"
+                elif not interrupted and event.seq in issued:
+                    losers.add(whose(issued[event.seq]))
                 yield from of_outcome(event, issued.get(event.seq))
             case Closed():
                 yield f"ended as {event.status}"
@@ -121,6 +132,11 @@ def of_history(history: Sequence[Event]) -> Iterator[str]:
                     yield "interruption survived"
             case _:
                 pass
+
+
+def whose(issued: Issued) -> str:
+    """The function that a command stands in."""
+    return f"{issued.site.module}.{issued.site.qualname}" if issued.site is not None else ""
 
 
 def of_outcome(event: Resolved, issued: Issued | None) -> Iterator[str]:

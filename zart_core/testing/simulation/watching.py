@@ -83,6 +83,8 @@ class Watch:
                     self.changed_hands(f"{process.name} had let go", write.id, write.run, write.position)
                 self.keep(write.id, write.run, write.position, write.records)
                 self.keep(write.id, write.run + 1, 0, write.opens or ())
+                if write.opens is not None and (len(write.opens) > 1 or process.log.inbox(write.id)):
+                    self.world.counts["continued with messages that nobody took yet"] += 1
                 for new in write.creates:
                     self.world.created(new)
             case New() if created:
