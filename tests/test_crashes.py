@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import enum
 import importlib
 import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
 import attrs
@@ -980,6 +983,29 @@ def resources():
 """
 
 
+class Size(enum.Enum):
+    LARGE = "large"
+
+
+@attrs.frozen
+class Item:
+    sku: str
+    size: Size
+    price: Decimal
+
+
+@attrs.frozen
+class Cart:
+    items: list[Item]
+    at: datetime.datetime
+
+
+@zart.workflow("pack")
+def pack(cart: Cart) -> zart.Flow[Size]:
+    item = yield from zart.wait_for_event("go", Item)
+    return item.size
+
+
 def test_the_code_of_a_violation_repeats_it(tmp_path, monkeypatch):
     """What a violation prints is a test: it fails as it stands, and passes once the step is mended."""
     (tmp_path / "payouts.py").write_text(PAYING_TWICE)
@@ -1011,6 +1037,21 @@ resources=resources, start=7.0, id='p-1', points=[(Point('before', 0), Point('ef
         payouts.Bank, "paid", property(lambda self: [], lambda self, paid: None), raising=False
     )
     names["test_payout_before_0_then_effect_0"]()
+
+
+def test_the_code_of_a_violation_runs_with_values_of_any_kind():
+    """Enums, amounts, instants and records in records: the text makes them again, with all that it imports."""
+    cart = Cart(
+        [Item("sku", Size.LARGE, Decimal("9.90"))], datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
+    )
+    report = explore_crashes(
+        pack, cart, events=[("1h", "go", cart.items[0])], ensure=lambda run: False, points=[]
+    )
+    names: dict[str, Any] = {"ensure": lambda run: False}
+    exec(report.violations[0].code, names)
+
+    with pytest.raises(AssertionError, match='ensure: <lambda> does not hold: completed: "large"'):
+        names["test_pack_without_a_crash"]()
 
 
 def test_what_was_given_by_name_stays_in_the_printed_test():

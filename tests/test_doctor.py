@@ -243,6 +243,8 @@ def test_no_strace(doctor, tmp_path, monkeypatch):
     code, found = doctor(f"file:{tmp_path}/log", "--power-loss")
     assert code == 4 and found["power_loss"] is None
     assert "no-such-program (ZART_STRACE) is no program" in found["findings"][-1]["found"]
+    assert found["findings"][-1]["state"] == "unchecked" and not found["ok"]
+    assert found["verdict"] == "it is not known what the store keeps here; not checked: power loss"
     monkeypatch.delenv("ZART_STRACE")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
@@ -254,4 +256,5 @@ def test_no_strace(doctor, tmp_path, monkeypatch):
 def test_nothing_to_lose(doctor):
     """A store that promises nothing, or is in no directory, is not said to be checked."""
     code, found = doctor("memory:", "--power-loss")
-    assert code == 4 and "not checked" in found["findings"][-1]["found"]
+    assert code == 4 and found["findings"][-1]["state"] == "unchecked"
+    assert found["verdict"].endswith("not checked: power loss")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import itertools
 import os
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import zart_core as zart
+from zart_core.codec import Codec
 from zart_core.hosts.ports import open_log
 from zart_core.testing import Faults, Reopened, run, simulate
 
@@ -53,6 +56,12 @@ def charge() -> str:
 @zart.workflow("order")
 def order() -> zart.Flow[str]:
     return (yield from zart.step_or(charge(), "lost"))
+
+
+@zart.workflow("counted")
+def counted(amount: Decimal) -> zart.Flow[Decimal]:
+    yield from zart.sleep_until("march", datetime(2026, 3, 2, tzinfo=UTC))
+    return amount
 
 
 EVENTS = ((2.0, "answer", 5),)
@@ -209,6 +218,31 @@ def test_numbers_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
 
 
 # ---------------------------------------------------------------- what is caught
+
+
+def test_the_line_that_repeats_a_world_says_all_that_it_hangs_on():
+    """When it begins, its id and values of any kind; what only the tester has stands there by its name."""
+    name, child, when = "a-1", order, datetime(2026, 3, 1, 12, tzinfo=UTC)
+    report = simulate(
+        counted,
+        Decimal("2.5"),
+        seed=5,
+        start=when,
+        id=name,
+        children=[child],
+        codec=(codec := Codec()),
+        outcomes=[],
+        faults=Faults(pause=0.1),
+    )
+
+    assert report.code == (
+        "simulate(counted, Decimal('2.5'), seed=5, faults=Faults(pause=0.1), "
+        "start=datetime.datetime(2026, 3, 1, 12, 0, tzinfo=datetime.timezone.utc), id='a-1', "
+        "children=children, codec=codec, outcomes=[], only=[]).check()"
+    )
+    known = {"simulate": simulate, "counted": counted, "Faults": Faults, "Decimal": Decimal, "datetime": dt}
+    with pytest.raises(AssertionError, match=f"digest {report.digest}"):
+        eval(report.code, {**known, "children": [child], "codec": codec})
 
 
 def test_a_violation_is_shrunk_and_the_report_repeats_it():

@@ -45,8 +45,8 @@ class Examination:
 
     @property
     def holds(self) -> bool:
-        """True when nothing is bad."""
-        return all(finding.state != "bad" for finding in self.findings)
+        """True when nothing is bad, and all that was asked for has been looked at."""
+        return all(finding.state not in ("bad", "unchecked") for finding in self.findings)
 
 
 @record
@@ -137,9 +137,9 @@ def lose_power(found: Examination, site: Site, states: int, json: bool) -> Findi
     """Record the store's system calls in its directory, and lose power at each; then once more without syncs."""
     name = "power loss"
     if site.directory is None:
-        return Finding(name, "bad", "not checked: the store is in no directory", "name one with --directory")
+        return Finding(name, "unchecked", "the store is in no directory", "name one with --directory")
     if found.level == "none":
-        return Finding(name, "bad", "not checked: the store promises nothing")
+        return Finding(name, "unchecked", "the store promises nothing")
 
     def told(report: PowerLossReport) -> None:
         if not json:
@@ -150,7 +150,7 @@ def lose_power(found: Examination, site: Site, states: int, json: bool) -> Findi
         found.power_loss = report
         control = without_syncs(site.scheme, site.directory)
     except (TracingFailed, ProbeFailed, OSError) as failed:
-        return Finding(name, "bad", f"not checked: {failed}")
+        return Finding(name, "unchecked", str(failed))
     figures = f"{report.states:,} states tried, {report.lost:,} lost; {control}"
     if report.lost:
         return Finding(
@@ -176,6 +176,9 @@ def verdict_of(found: Examination) -> str:
     doubtful = [it.name for it in found.findings if it.state == "doubtful" and it.name != "level"]
     if bad:
         return f"the store cannot keep its promise here: {', '.join(bad)}"
+    unchecked = [finding.name for finding in found.findings if finding.state == "unchecked"]
+    if unchecked:
+        return f"it is not known what the store keeps here; not checked: {', '.join(unchecked)}"
     assert found.level is not None
     promise = SURVIVES[found.level]
     return f"{promise}, with a doubt: {', '.join(doubtful)}" if doubtful else promise

@@ -19,7 +19,7 @@ from typing import Literal, TypeAlias
 
 from zart_core.records import record
 
-State: TypeAlias = Literal["good", "doubtful", "bad"]
+State: TypeAlias = Literal["good", "doubtful", "unchecked", "bad"]
 MOUNTS = Path("/proc/self/mountinfo")
 IN_MEMORY = frozenset({"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"})
 ON_DISK = frozenset(

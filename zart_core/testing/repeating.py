@@ -6,13 +6,12 @@ Rule 1: it runs as it stands, once what only the tester knows (`steps=steps`) ha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import Any
+from collections.abc import Sequence
 
 from zart_core.testing.clock import START
+from zart_core.testing.source_text import Imports, named, written
 from zart_core.testing.witness import Schedule
-from zart_core.testing.world import Cancel, Scenario, Terminate
+from zart_core.testing.world import Scenario
 
 
 def text_of_test(scenario: Scenario, schedule: Schedule, own: Sequence[str] = ()) -> str:
@@ -39,50 +38,49 @@ def own_arguments(names: Sequence[str]) -> list[str]:
 
 def text_calling(scenario: Scenario, arguments: Sequence[str], kit: Sequence[str], what: str) -> str:
     """The whole test; the first name of the kit is the function that is called."""
-    workflow = scenario.workflow.fn.__name__
-    given = [workflow] if scenario.input is None else [workflow, repr(scenario.input)]
-    if scenario.steps is not None:
-        given.append("steps=steps")
-    if scenario.events:
-        given.append(f"events={list(scenario.events)!r}")
-    if scenario.resources is not None:
-        given.append("resources=resources")
-    if scenario.start != START:
-        given.append(f"start={scenario.start!r}")
-    if scenario.id is not None:
-        given.append(f"id={scenario.id!r}")
+    given, needed = given_by(scenario)
+    needed.update(("zart_core.testing", name) for name in kit)
+    named(scenario.workflow.fn, needed)
+    workflow = re.sub(r"[^0-9a-zA-Z]+", "_", scenario.workflow.fn.__name__)
     return "\n".join(
         [
-            *imports(scenario, kit),
+            *lines_importing(needed),
             "",
-            f"def test_{re.sub(r'[^0-9a-zA-Z]+', '_', workflow)}_{what}():",
+            f"def test_{workflow}_{what}():",
             f"    {kit[0]}({', '.join([*given, *arguments])}).check()",
         ]
     )
 
 
-def imports(scenario: Scenario, named: Sequence[str]) -> list[str]:
-    """The lines that bring in what the test names, as far as it can be imported."""
-    kit = set(named)
-    kit.update(type(event).__name__ for event in scenario.events if isinstance(event, Cancel | Terminate))
-    payloads = [event[2] for event in scenario.events if not isinstance(event, Cancel | Terminate)]
-    found = {("zart_core.testing", name) for name in kit}
-    found.update(importable([scenario.workflow.fn, *map(type, [scenario.input, *payloads])]))
-    lines = [
-        f"from {module} import {', '.join(sorted(name for where, name in found if where == module))}"
-        for module in sorted({module for module, _ in found})
-    ]
-    return (
-        ["import datetime", *lines]
-        if isinstance(scenario.start, datetime) and scenario.start != START
-        else lines
-    )
+def given_by(scenario: Scenario) -> tuple[list[str], Imports]:
+    """The arguments that make a scenario, the workflow first, and what their values need."""
+    needed: Imports = set()
+    given = [scenario.workflow.fn.__name__]
+    if scenario.input is not None:
+        given.append(written(scenario.input, needed))
+    if scenario.steps is not None:
+        given.append("steps=steps")
+    if scenario.events:
+        given.append(f"events={written(list(scenario.events), needed)}")
+    if scenario.resources is not None:
+        given.append("resources=resources")
+    if scenario.start != START:
+        given.append(f"start={written(scenario.start, needed)}")
+    if scenario.id is not None:
+        given.append(f"id={scenario.id!r}")
+    return given, needed
 
 
-def importable(things: Iterable[Any]) -> set[tuple[str, str]]:
-    """Module and name of what is at the top of a module of its own."""
-    return {
-        (thing.__module__, thing.__name__)
-        for thing in things
-        if thing.__module__ not in (None, "builtins", "__main__") and "<" not in thing.__qualname__
+def lines_importing(needed: Imports) -> list[str]:
+    """Import lines, modules first; names of the test kit from where they are public."""
+    public = {
+        ("zart_core.testing" if module.startswith("zart_core.testing.") else module, name)
+        for module, name in needed
     }
+    return [
+        *(f"import {module}" for module, name in sorted(public) if not name),
+        *(
+            f"from {module} import {', '.join(sorted(name for where, name in public if where == module and name))}"
+            for module in sorted({module for module, name in public if name})
+        ),
+    ]

@@ -24,6 +24,7 @@ from zart_core.log import EventLog
 from zart_core.testing.clock import START
 from zart_core.testing.crashes import outcome_text
 from zart_core.testing.invariants import CHECKS, Judge, is_lost
+from zart_core.testing.repeating import given_by, own_arguments
 from zart_core.testing.report import Violation
 from zart_core.testing.runner import Steps
 from zart_core.testing.simulation.faults import Faults
@@ -178,6 +179,9 @@ class Player:
         self.codec = codec
         self.workflows = workflows
         self.engine = engine
+        usual = (None, CODEC, AsyncEngine, ())
+        own = {"children": tuple(workflows[1:]), "store": store, "codec": codec, "engine": engine}
+        self.own = [name for name, value in own.items() if value not in usual]
 
     def play(self, plan: Plan) -> SimulationReport:
         """Let one world be, and judge it."""
@@ -208,7 +212,7 @@ class Player:
         """What came of a world."""
         played = played_in(world)
         endings = {id: outcome_of(played, id) for id in world.ids}
-        code = code_of(plan)
+        code = code_of(plan, self.own)
         found = list(violations(plan, world, played, endings, wrong))
         return SimulationReport(
             workflow=plan.scenario.workflow.name,
@@ -349,23 +353,18 @@ def outcome_of(played: Played, id: str) -> str:
     return f"not ended: {shown[0] if shown else 'never created'}"
 
 
-def code_of(plan: Plan) -> str:
-    """The line that repeats a world."""
-    scenario = plan.scenario
-    name = scenario.workflow.fn.__name__
-    arguments = [name] if scenario.input is None else [name, repr(scenario.input)]
-    arguments.append(f"seed={plan.seed}")
+def code_of(plan: Plan, own: Sequence[str] = ()) -> str:
+    """The line that repeats a world; `own` are parameters that the tester gave by name."""
+    given, _ = given_by(plan.scenario)
+    first = 1 if plan.scenario.input is None else 2
+    arguments = [*given[:first], f"seed={plan.seed}"]
     if plan.workers > 1:
         arguments.append(f"workers={plan.workers}")
     if not plan.drawn:
         arguments.append(f"faults={shown(plan.faults)}")
     if plan.copies > 1:
         arguments.append(f"copies={plan.copies}")
-    for what in "steps", "resources":
-        if getattr(scenario, what) is not None:
-            arguments.append(f"{what}={what}")
-    if scenario.events:
-        arguments.append(f"events={list(scenario.events)!r}")
+    arguments += [*given[first:], *own_arguments(own)]
     if plan.outcomes is not None:
         arguments.append(f"outcomes={sorted(plan.outcomes)!r}")
     if plan.only is not None:
