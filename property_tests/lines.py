@@ -10,7 +10,7 @@ from __future__ import annotations
 import dis
 import linecache
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FrameType
@@ -56,8 +56,14 @@ class Line:
         )
 
 
-def leaves_with(frame: FrameType) -> bool:
-    """Whether a `with` block is just about to be left: no interrupt strikes there before its lock is given back."""
+def is_no_place_to_die(frame: FrameType) -> bool:
+    """Whether the interpreter lets no interrupt strike here, so that an error raised here would break its promises.
+
+    The line of a `try:` does nothing and belongs to no block, not even to a `with` around it; to die there is to die at
+    the next line. And where a `with` block is just about to be left, its lock is given back first.
+    """
+    if dis.opname[frame.f_code.co_code[frame.f_lasti]] == "NOP":
+        return True
     if not linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with "):
         return False
     return dis.opname[frame.f_code.co_code[frame.f_lasti]] not in ENTERING
@@ -65,6 +71,11 @@ def leaves_with(frame: FrameType) -> bool:
 
 class MortalPlace(Protocol):
     """A place that can hold on to what is on its disk at this very moment."""
+
+    @property
+    def wrong(self) -> Sequence[str]:
+        """What deaths have left that they must not, in words."""
+        ...
 
     def open(self) -> EventLog: ...
 
@@ -78,10 +89,14 @@ class MortalPlace(Protocol):
 class Tracer:
     """Watches the lines of some files; kills at the next of `targets`, one for each life."""
 
-    def __init__(self, files: frozenset[str], targets: list[Line], freeze: Callable[[], None]) -> None:
+    def __init__(
+        self, files: frozenset[str], targets: list[Line], freeze: Callable[[], None], *, watch: bool = True
+    ) -> None:
         self.files = files
         self.targets = targets
         self.freeze = freeze
+        self.watch = watch
+        """Whether lives without a target are watched, which takes as long again."""
         self.counts: dict[tuple[CodeType, int], int] = {}
         """How often each line was executed in lives without a target."""
         self.died_at = ""
@@ -92,6 +107,9 @@ class Tracer:
     def life(self) -> Iterator[None]:
         """Watch from here on, up to a death."""
         target = self.targets[0] if self.targets else None
+        if target is None and not self.watch:
+            yield
+            return
         before = sys.gettrace()
         if target is not None:
             self.left = target.nth
@@ -107,7 +125,7 @@ class Tracer:
 
     def count_line(self, frame: FrameType, event: str, arg: Any) -> Any:
         """Note a line."""
-        if event == "line" and not leaves_with(frame):
+        if event == "line" and not is_no_place_to_die(frame):
             key = (frame.f_code, frame.f_lineno)
             self.counts[key] = self.counts.get(key, 0) + 1
         return self.count_line
@@ -116,7 +134,7 @@ class Tracer:
         """Trace one function only, and die at the line."""
 
         def line(frame: FrameType, event: str, arg: Any) -> Any:
-            if event == "line" and frame.f_lineno == target.number and not leaves_with(frame):
+            if event == "line" and frame.f_lineno == target.number and not is_no_place_to_die(frame):
                 self.left -= 1
                 if self.left == 0:
                     sys.settrace(None)
@@ -160,12 +178,13 @@ def played(
     *,
     loops: Loops,
     registry: Registry,
+    watch: bool = True,
     make_host: HostFactory = Inline,
     codec: Codec = CODEC,
 ) -> tuple[Played, Tracer]:
-    """Play a shape, and die at these lines, one after the other; the lives after the last one are watched."""
+    """Play a shape, and die at these lines, one after the other; if asked, the lives after the last one are watched."""
     fate, witness = Fate(()), Witness()
-    tracer = Tracer(files, targets, place.freeze)
+    tracer = Tracer(files, targets, place.freeze, watch=watch)
     scenario = Scenario(shape.workflow, shape.input, None, shape.events, None, START, None)
     clock = VirtualClock(START)
     world = World(
@@ -193,3 +212,27 @@ def played(
                 fate.reborn()
     finally:
         world.close()
+
+
+def interrupted(do: Callable[[], object], at: int) -> int:
+    """Call it, and interrupt it at the n-th line of a store that it executes; gives how many it has executed."""
+    count = 0
+
+    def line(frame: Any, event: str, arg: Any) -> Any:
+        nonlocal count
+        if event == "line" and not is_no_place_to_die(frame):
+            count += 1
+            if count == at:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return line
+
+    before = sys.gettrace()
+    sys.settrace(lambda frame, event, arg: line if frame.f_code.co_filename.startswith(str(STORES)) else None)
+    try:
+        do()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    return count

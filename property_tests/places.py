@@ -10,11 +10,12 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from zart_core.log import EventLog, Write
+from zart_core.errors import ZartError
+from zart_core.log import EventLog, Post, Rejected, Write
 from zart_core.testing import SimulatedCrash, SimulatedFileSystem
 from zart_core.testing.world import Kept
 from zart_stores import memory
@@ -28,6 +29,8 @@ STATES = 16
 class InMemory(Kept):
     """A log that outlives its host. Nothing tears: an append is one call."""
 
+    wrong: Sequence[str] = ()
+
     def __init__(self) -> None:
         super().__init__(memory.open("memory:"))
 
@@ -37,6 +40,8 @@ class InMemory(Kept):
 
 class FileLosingPower:
     """A file log on a disk that loses power at each death: one of the states is found that may be left (F1 to F4)."""
+
+    wrong: Sequence[str] = ()
 
     def __init__(self, lots: random.Random, durability: str = "power") -> None:
         self.fs = SimulatedFileSystem()
@@ -122,6 +127,36 @@ class SqliteAbandoned:
         same = len(os.path.commonprefix([old, new]))  # noqa: RUF071  # bytes, no path
         self.files = {**before, WAL: new[: self.lots.randrange(same, len(new) + 1)] + old[len(new) :]}
         self.frozen = True
+
+
+class SqliteInterrupted(SqliteAbandoned):
+    """Besides, the process that was interrupted goes on: its log must not be locked, nor in a transaction (F27)."""
+
+    def __init__(self, home: Path, lots: random.Random) -> None:
+        super().__init__(home, lots)
+        self.wrong: list[str] = []
+
+    def crash(self, log: EventLog | None) -> None:
+        if not self.frozen:
+            self.freeze()
+        found = self.open() if log is None else log
+        self.wrong += unserved(found)
+        super().crash(found)
+
+
+def unserved(log: Any) -> Iterator[str]:
+    """What an SQLite log cannot do any more, on each of its connections."""
+    if log._reading.locked() or log._writing._is_owned():
+        yield "F27: the interrupted log is locked for ever"
+        return
+    (answer,) = log.append([Post("nobody", "event", "probe", b"0", 0.0)])
+    if not (isinstance(answer, Rejected) and answer.reason.startswith("unknown")):
+        yield f"F27: the interrupted log cannot be written: {answer}"
+    for what in (log.stats, lambda: log.renew("probe", lease_s=1.0)):
+        try:
+            what()
+        except ZartError as error:
+            yield f"F27: the interrupted log cannot be used: {error}"
 
 
 WAL = "log.db-wal"

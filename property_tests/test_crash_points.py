@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -55,14 +54,6 @@ def explorations(shape: Shape, store: str) -> Iterator[tuple[int, frozenset[Mome
         yield depth_of(shape), ALL_POINTS - {"torn"}
     else:
         yield depth_of(shape), ALL_POINTS
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A directory in memory where there is one: what is asked here does not hang on the disk."""
-    shm = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=shm if os.access(shm, os.W_OK) else None) as path:
-        yield Path(path)
 
 
 @pytest.mark.parametrize(

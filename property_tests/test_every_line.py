@@ -1,4 +1,4 @@
-"""Death at every line that a run executes of interpreter, inline host, memory and file log, and at pairs (F1, F27)."""
+"""Death at every line that a run executes of interpreter, inline host and stores, and at pairs (F1, F27)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import CodeType
 import pytest
 
 from property_tests.lines import CORE, STORES, Line, MortalPlace, Tracer, played
-from property_tests.places import FileLosingPower, InMemory
+from property_tests.places import FileLosingPower, InMemory, SqliteInterrupted
 from property_tests.shapes import BY_NAME, Shape
 from zart_core.events import Ok
 from zart_core.interpreter import CODEC
@@ -65,14 +65,22 @@ class Stage:
         self.files = files
         self.loops = Loops()
         self.registry = Registry([shape.workflow, *shape.others])
+        self.place: MortalPlace
         self.play([])  # what is computed once per process is computed now
         self.baseline, watched = self.play([])
         self.counts = watched.counts
         self.judge = Judge(self.baseline, self.registry, CODEC)
 
-    def play(self, targets: Sequence[Line]) -> tuple[Played, Tracer]:
+    def play(self, targets: Sequence[Line], *, watch: bool = True) -> tuple[Played, Tracer]:
+        self.place = self.make()
         return played(
-            self.shape, self.make(), self.files, list(targets), loops=self.loops, registry=self.registry
+            self.shape,
+            self.place,
+            self.files,
+            list(targets),
+            loops=self.loops,
+            registry=self.registry,
+            watch=watch,
         )
 
     def wrong(self, played: Played) -> list[str]:
@@ -80,7 +88,7 @@ class Stage:
         found = [f"{rule}: {what}" for rule, what in self.judge.violations(played)]
         if played.outcome not in self.shape.outcomes:
             found.append(f"it ends otherwise: {played.outcome}")
-        return found
+        return found + list(self.place.wrong)
 
 
 class Toll:
@@ -93,7 +101,7 @@ class Toll:
 
     def die(self, stage: Stage, *targets: Line) -> int:
         """Play it with these deaths, and judge; gives how many of them came."""
-        found, tracer = stage.play(targets)
+        found, tracer = stage.play(targets, watch=False)
         where = ", then ".join(map(str, targets[: tracer.deaths]))
         self.wrong += [f"'{stage.shape.name}', dead at {where}: {what}" for what in stage.wrong(found)]
         return tracer.deaths
@@ -123,9 +131,9 @@ def some_line(stage: Stage, lots: random.Random) -> Line:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("store", "lines_min"),
-    [("memory", 1200), ("file", 600)],
+    [("memory", 1200), ("file", 600), ("sqlite", 600)],
 )
-def test_no_line_is_deadly(store: str, lines_min: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_line_is_deadly(store: str, lines_min: int, home: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Every line, and pairs drawn by the seed: what was acknowledged is there, and the run ends as it should."""
     print(f"seed {SEED}")
     caplog.set_level(logging.ERROR, "zart.store")  # it says of each torn tail that it was cut
@@ -133,6 +141,7 @@ def test_no_line_is_deadly(store: str, lines_min: int, caplog: pytest.LogCapture
     places: dict[str, Callable[[], MortalPlace]] = {
         "memory": InMemory,
         "file": lambda: FileLosingPower(lots),
+        "sqlite": lambda: SqliteInterrupted(home, lots),
     }
     names, files = (RICH, ALL) if store == "memory" else (PLAIN, OWN)
     stages = [Stage(BY_NAME[name], places[store], files) for name in names]
@@ -176,6 +185,8 @@ class Early(Relay):
 
 class Hasty:
     """Where such a store is kept: death takes what it holds back."""
+
+    wrong: Sequence[str] = ()
 
     def __init__(self) -> None:
         self.log = memory.open("memory:")

@@ -2,48 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-import zart_stores
-from property_tests.lines import leaves_with
+from property_tests.lines import interrupted
 from zart_core.events import Status
 from zart_core.log import EventLog, Mark, New, Post, Record, Turn, Write
 from zart_stores import memory
-
-STORES = str(Path(zart_stores.__file__).parent)
-
-
-class Interrupted(BaseException):
-    """Somebody pressed ctrl-c."""
-
-
-def interrupted(do: Callable[[], object], at: int) -> int:
-    """Call it, and interrupt it at the n-th line of a store that it executes; gives how many it has executed."""
-    count = 0
-
-    def line(frame: Any, event: str, arg: Any) -> Any:
-        nonlocal count
-        if event == "line" and not leaves_with(frame):
-            count += 1
-            if count == at:
-                sys.settrace(None)
-                raise Interrupted
-        return line
-
-    before = sys.gettrace()
-    sys.settrace(lambda frame, event, arg: line if frame.f_code.co_filename.startswith(STORES) else None)
-    try:
-        do()
-    except Interrupted:
-        pass
-    finally:
-        sys.settrace(before)
-    return count
 
 
 def records(*kinds: str) -> list[Record]:

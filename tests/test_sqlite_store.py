@@ -1,5 +1,6 @@
 """The SQLite log: the contract, and what is its own: durability, damage, several processes, full disks."""
 
+import gc
 import os
 import random
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from property_tests.lines import interrupted
 from zart_core.errors import (
     FormatTooNew,
     InvalidUse,
@@ -23,7 +25,7 @@ from zart_core.errors import (
     StoreUnavailable,
 )
 from zart_core.events import Ok, Status
-from zart_core.log import Mark, New, Post, Record, Rejected, Turn
+from zart_core.log import Mark, New, Post, Receipt, Record, Rejected, Turn
 from zart_core.testing.contract import (
     LEASE_S,
     StoreContract,
@@ -38,7 +40,7 @@ from zart_core.testing.contract import (
     turn,
     write,
 )
-from zart_stores.sql import sqlite
+from zart_stores.sql import lock, sqlite
 from zart_stores.sql.sqlite_file import APPLICATION_ID, FORMAT
 
 
@@ -572,7 +574,7 @@ class Child:
 
     SCRIPT = """
         import sys
-        from zart_stores.sql import sqlite
+        from zart_stores.sql import lock, sqlite
         from zart_core.events import *
         from zart_core.log import *
         from zart_core.testing.contract import *
@@ -719,7 +721,7 @@ def test_open_at_once(tmp_path):
     path = tmp_path / "log.db"
     script = textwrap.dedent("""
         import sys
-        from zart_stores.sql import sqlite
+        from zart_stores.sql import lock, sqlite
         from zart_core.events import *
         from zart_core.log import *
         from zart_core.testing.contract import *
@@ -733,3 +735,46 @@ def test_open_at_once(tmp_path):
     log = sqlite.open(f"sqlite:{path}")
     expect([each.id for each in log.list().items], ["e0", "e1", "e2", "e3"])
     log.close()
+
+
+def test_a_read_that_is_interrupted_leaves_no_snapshot_open(tmp_path):
+    """F27: wherever ctrl-c strikes in a read, the next one is answered; it was said to be damage."""
+    log = sqlite.open(f"sqlite:{tmp_path}/log.db")
+    log.append([new("a")])
+    whole = log.records("a")
+    lines = interrupted(lambda: log.records("a"), -1)
+    assert len(whole) == 1 and lines > 20
+
+    for at in range(1, lines + 1):
+        interrupted(lambda: log.records("a"), at)
+
+        assert log.records("a") == whole, f"interrupted at line {at} of {lines}"
+
+
+def test_a_lock_that_cannot_be_made_says_so_and_nothing_else(tmp_path):
+    """What is left of a lock that was never had is put away in silence."""
+    with pytest.raises(FileNotFoundError):
+        lock.Lock(f"{tmp_path}/nowhere/log.db-worker-")
+    gc.collect()
+
+
+def test_an_interrupted_append_leaves_no_transaction_open_while_its_error_is_kept(tmp_path):
+    """F27: the traceback of an interrupt keeps cursors alive, and a connection with a cursor does not close."""
+    log = sqlite.open(f"sqlite:{tmp_path}/log.db", busy_s=0.0)
+    write(log, new())
+    errors, outcomes = [], []
+
+    def append():
+        try:
+            outcomes.extend(log.append([turn("a", position, "X", consumes=[number], seen=number)]))
+        except KeyboardInterrupt as error:
+            errors.append(error)
+
+    while not outcomes:
+        number = write(log, post()).number
+        position = standing(log).position
+        interrupted(append, len(errors) + 1)
+
+    assert len(errors) > 100
+    assert outcomes == [Ok(Receipt())]
+    assert [record.kind for record in log.records("a", start=position)] == ["X"]

@@ -27,13 +27,14 @@ class Lock:
     def __init__(self, prefix: str) -> None:
         """Take a new one beside `prefix`, a path to which its name is appended. Raises OSError."""
         self.path = ""
+        self._fd = -1
         while not self.path:
             self.token = secrets.token_hex(8)
             self._fd = os.open(place(prefix, self.token), FLAGS | os.O_CREAT | os.O_EXCL, 0o600)
             if _locked(self._fd, fcntl.LOCK_EX) and _is_there(place(prefix, self.token), self._fd):
                 self.path = place(prefix, self.token)
             else:  # somebody who tidied up was faster than the lock
-                os.close(self._fd)
+                self.leave()
         _held.add(self)
 
     def drop(self) -> None:

@@ -539,14 +539,18 @@ class SqliteLog:
                 raise weather(error, self._path) from error
             except OSError as error:
                 raise self._lock_trouble(error) from error
+            except Exception:
+                raise
+            except BaseException:
+                _put_away(self._connections.pop("reader"))  # it may be in its snapshot still (F27)
+                raise
 
     def _disconnect(self) -> None:
-        """Close all connections, which rolls back what was not committed."""
+        """Close all connections, and roll back what was not committed."""
         with self._writing, self._reading:
             connections, self._connections = self._connections, {}
             for db in connections.values():
-                with contextlib.suppress(sqlite3.Error):
-                    db.close()
+                _put_away(db)
 
     def close(self) -> None:
         """See EventLog."""
@@ -585,6 +589,15 @@ class SqliteLog:
 def _select(db: sqlite3.Connection) -> Select:
     """Run queries on a connection; tables have plain names here."""
     return lambda query, values: db.execute(query.replace("{t}", ""), values)
+
+
+def _put_away(db: sqlite3.Connection) -> None:
+    """Roll back and close a connection; closing alone would wait for cursors, which tracebacks keep alive (F27)."""
+    with contextlib.suppress(sqlite3.Error):
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+    with contextlib.suppress(sqlite3.Error):
+        db.close()
 
 
 def _changes(db: sqlite3.Connection) -> int:
