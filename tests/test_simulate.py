@@ -220,6 +220,24 @@ def test_numbers_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
 # ---------------------------------------------------------------- what is caught
 
 
+def test_what_goes_wrong_only_once_is_told():
+    """A cache in the process hides the wrong from every later world: the one that showed it is what is told."""
+    cache: dict[str, int] = {}
+
+    @zart.workflow("cached")
+    def cached() -> zart.Flow[int]:
+        if not cache:
+            cache["first"] = yield from keep(1)
+        return cache["first"] + (yield from keep(2))
+
+    report = simulate(cached, seed=0, faults=Faults.none())
+
+    assert [wrong.rule for wrong in report.violations] == ["I16"]
+    assert list(report.calls) == ["store-1", "store-2"]
+    with pytest.raises(AssertionError, match="does not replay"):
+        report.check()
+
+
 def test_the_line_that_repeats_a_world_says_all_that_it_hangs_on():
     """When it begins, its id and values of any kind; what only the tester has stands there by its name."""
     name, child, when = "a-1", order, datetime(2026, 3, 1, 12, tzinfo=UTC)
