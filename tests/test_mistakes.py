@@ -139,6 +139,38 @@ def test_a_call_that_is_dropped():
     assert notes == ["step 'count-a' was built and never yielded; write `yield from` before it"]
 
 
+def test_a_dropped_call_that_the_collector_finds_later():
+    """R12: it belongs to the run that has built it: no other run is told, and nobody is warned."""
+
+    @zart.workflow("keeps")
+    def keeps() -> zart.Flow[int]:
+        undo: list[object] = [count("kept")]
+        undo.append(undo)  # a cycle, as a frame and the error that came through it are one
+        raise ValueError("in vain")
+        yield from count("b")
+
+    @zart.workflow("collects")
+    def collects() -> zart.Flow[int]:
+        gc.collect()
+        return (yield from count("b"))
+
+    gc.collect()
+    gc.disable()
+    try:
+        with warnings.catch_warnings(), zart.open("memory:", [keeps, collects]) as engine:
+            warnings.simplefilter("error")
+            with pytest.raises(zart.ExecutionFailed):
+                engine.run(keeps)
+            handle = engine.start(collects)
+            handle.result(10)
+            assert [event for event in handle.history() if isinstance(event, zart.Noted)] == []
+            with pytest.raises(zart.ExecutionFailed):
+                engine.run(keeps)
+            gc.collect()
+    finally:
+        gc.enable()
+
+
 def yields(thing):
     """A workflow that yields something."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Never, TypeAl
 import attrs
 from typing_extensions import TypeForm, TypeIs, TypeVar
 
-from zart_core.context import SCENE
+from zart_core.context import SCENE, Scene
 from zart_core.errors import InvalidUse, ZartError
 from zart_core.events import Err, Ok
 from zart_core.policies import Duration, seconds
@@ -48,7 +48,7 @@ class Command(Generic[T_co]):
     """Something to yield from a workflow. It does nothing by itself."""
 
     if TYPE_CHECKING:
-        yielded: bool
+        yielded: Scene | bool | None
     else:
         __slots__ = ()
 
@@ -70,8 +70,8 @@ class Command(Generic[T_co]):
 
     def __del__(self) -> None:
         """Report a command that was built and never yielded (R12)."""
-        if not self.yielded:
-            report_unused(self)
+        if self.yielded is not True:
+            report_unused(self, self.yielded)
 
 
 if not TYPE_CHECKING:  # the checkers find these by themselves
@@ -108,8 +108,11 @@ if not TYPE_CHECKING:  # the checkers find these by themselves
 
 
 def used() -> Any:
-    """The field that remembers whether a command was yielded; no part of its value."""
-    return attrs.field(default=False, init=False, eq=False, repr=False)
+    """The field that remembers whether a command was yielded, until then where it was built; no part of its value.
+
+    The garbage collector may find a command while another workflow runs, or none, so it is not asked for then.
+    """
+    return attrs.field(factory=SCENE.get, init=False, eq=False, repr=False)
 
 
 def mark_used(command: Command[Any]) -> None:
@@ -117,10 +120,9 @@ def mark_used(command: Command[Any]) -> None:
     command.yielded = True
 
 
-def report_unused(command: Command[Any]) -> None:
-    """Note it on the run, or warn where no workflow is running."""
-    scene = SCENE.get()
-    if scene is not None and scene.unused is not None:
+def report_unused(command: Command[Any], scene: Scene | bool | None) -> None:
+    """Note it on the run whose workflow has built it; warn where no workflow has."""
+    if isinstance(scene, Scene) and scene.unused is not None:
         scene.unused.append(f"{describe(command)} was built and never yielded; write `yield from` before it")
     else:
         warnings.warn(
@@ -154,7 +156,7 @@ class Step(Command[T_co], Branch[T_co]):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     name: str
-    yielded: bool = used()
+    yielded: Scene | bool | None = used()
     kind: ClassVar[Literal["step"]] = "step"
 
     def named(self, name: str) -> Step[T_co]:
@@ -170,7 +172,7 @@ class Sleep(Command[None], Branch[None]):
     name: str
     duration_s: float | None
     until: float | None = None
-    yielded: bool = used()
+    yielded: Scene | bool | None = used()
     kind: ClassVar[Literal["sleep"]] = "sleep"
 
 
@@ -183,7 +185,7 @@ class WaitForEvent(Command[T_co], Branch[T_co]):
     timeout_s: float | None
     name: str | None
     """None numbers it per event: shipment-ready[1]."""
-    yielded: bool = used()
+    yielded: Scene | bool | None = used()
     kind: ClassVar[Literal["event"]] = "event"
 
 
@@ -194,7 +196,7 @@ class Capture(Command[T_co]):
     name: str
     fn: Callable[[], T_co]
     type: Any
-    yielded: bool = used()
+    yielded: Scene | bool | None = used()
     kind: ClassVar[Literal["capture"]] = "capture"
 
 
@@ -203,7 +205,7 @@ class Now(Command[datetime]):
     """The current time, fixed at the first run."""
 
     name: str
-    yielded: bool = used()
+    yielded: Scene | bool | None = used()
     kind: ClassVar[Literal["now"]] = "now"
 
 
@@ -215,7 +217,7 @@ class Child(Command[T_co], Branch[T_co]):
     input: Any
     id: str | None
     name: str | None = None
-    yielded: bool = used()
+    yielded: Scene | bool | None = used()
     kind: ClassVar[Literal["child"]] = "child"
 
     def named(self, name: str) -> Child[T_co]:
@@ -232,7 +234,7 @@ class Spawn(Command[str]):
     input: Any
     id: str | None
     name: str | None = None
-    yielded: bool = used()
+    yielded: Scene | bool | None = used()
     kind: ClassVar[Literal["spawn"]] = "spawn"
 
     def named(self, name: str) -> Spawn:
@@ -247,7 +249,7 @@ class Version(Command[T_co]):
 
     name: str
     current: int
-    yielded: bool = used()
+    yielded: Scene | bool | None = used()
     kind: ClassVar[Literal["version"]] = "version"
 
 
@@ -275,7 +277,7 @@ class CancelTask(Command[bool]):
     """Cancel a task and wait until it has unwound."""
 
     task: Task[Any]
-    yielded: bool = used()
+    yielded: Scene | bool | None = used()
 
 
 @record
@@ -283,7 +285,7 @@ class Schedule(Command[Task[T_co]], Branch[T_co]):
     """Start something without waiting for it."""
 
     target: Waitable[T_co]
-    yielded: bool = used()
+    yielded: Scene | bool | None = used()
 
 
 @record
@@ -292,7 +294,7 @@ class Wait(Command[T_co]):
 
     mode: Literal["all", "fail_fast", "settle", "gather", "any", "race"]
     targets: tuple[Waitable[Any], ...]
-    yielded: bool = used()
+    yielded: Scene | bool | None = used()
 
 
 @record
@@ -302,7 +304,7 @@ class SubFlow(Command[T_co], Branch[T_co]):
     flow: Flow[T_co]
     shielded: bool
     prefix: str
-    yielded: bool = used()
+    yielded: Scene | bool | None = used()
 
 
 @record
@@ -311,7 +313,7 @@ class ContinueAsNew(Command[Never]):
 
     workflow: Workflow[Any, Any]
     input: Any
-    yielded: bool = used()
+    yielded: Scene | bool | None = used()
 
 
 def describe(thing: object) -> str:
