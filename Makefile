@@ -5,7 +5,7 @@ CHECKED := zart_core zart_stores examples typing_tests tests property_tests benc
 
 # Tests under which every branch of interpreter, codec and stores has to be passed.
 COVERED := $(patsubst %,tests/test_%.py,branches codec context divergence file_store inline_host interpreter \
-	memory_store mistakes salvage sqlite_store stores_in_trouble values waiting workflows)
+	interrupted_memory memory_store mistakes salvage sqlite_store stores_in_trouble values waiting workflows)
 
 .PHONY: demo test lint types tests coverage seeded-bugs deep stable bench clean
 
@@ -22,14 +22,11 @@ types: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-tests: .venv/dev .venv/strace.asked
-	$(BIN)/pytest -n 2 --dist worksteal tests property_tests
+tests: coverage .venv/strace.asked
+	$(BIN)/pytest -n 2 --dist worksteal tests property_tests $(addprefix --ignore=,$(COVERED))
 
 coverage: .venv/dev
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 2 --dist worksteal $(COVERED)
-	$(BIN)/coverage combine -q
-	$(BIN)/coverage report
+	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered $(COVERED)
 
 seeded-bugs: .venv/dev
 	$(BIN)/python -m property_tests.seeded_bugs

@@ -1164,3 +1164,9 @@ def test_checksum_covers():
         other = bytearray(line)
         other[bit // 8] ^= 1 << bit % 8
         assert isinstance(frames.Sealer("salt").read(bytes(other), 0, 300), frames.Damage)
+
+
+def test_a_body_that_is_nested_too_deep_is_damage():
+    """The decoder's recursion does not escape (F22)."""
+    with pytest.raises(ValueError, match="nested too deep"):
+        bodies.records_of(b'{"x":' + b"[" * 100_000, "a", 0)

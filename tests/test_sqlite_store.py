@@ -40,7 +40,7 @@ from zart_core.testing.contract import (
     turn,
     write,
 )
-from zart_stores.sql import lock, sqlite
+from zart_stores.sql import lock, sqlite, sqlite_file
 from zart_stores.sql.sqlite_file import APPLICATION_ID, FORMAT
 
 
@@ -778,3 +778,15 @@ def test_an_interrupted_append_leaves_no_transaction_open_while_its_error_is_kep
     assert len(errors) > 100
     assert outcomes == [Ok(Receipt())]
     assert [record.kind for record in log.records("a", start=position)] == ["X"]
+
+
+def test_a_directory_that_cannot_be_synced_later_is_weather(path, monkeypatch):
+    """The name of the write-ahead log is made durable with the first connection that appends (F4)."""
+    sqlite.open(f"sqlite:{path}").close()
+
+    def fail(directory):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(sqlite_file, "_sync_directory", fail)
+    with pytest.raises(StoreUnavailable, match=r"the directory of .* cannot be synced: Input/output error"):
+        sqlite_file.open_connection(path, sqlite_file.FULL, 1.0)
