@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -210,3 +211,15 @@ def test_a_store_that_acknowledges_before_it_writes_is_caught() -> None:
         toll.die(stage, Line(*key))
 
     assert any(": I1: acknowledged records" in wrong for wrong in toll.wrong)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_memory_log_that_does_not_mend_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known-bad: what an interrupted append has left half done stays so (F27)."""
+    monkeypatch.setattr(memory.Shelf, "mend", lambda shelf: None)
+    stage, toll = Stage(BY_NAME["saga"], InMemory, frozenset({memory.__file__})), Toll()
+    for key in stage.counts:
+        with contextlib.suppress(LookupError):  # a row without its place in lists and indexes
+            toll.die(stage, Line(*key))
+
+    assert any(": F27: " in wrong or ": I" in wrong for wrong in toll.wrong)
