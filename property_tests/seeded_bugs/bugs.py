@@ -421,7 +421,7 @@ BUGS = (
     ),
     Bug(
         45,
-        "zart_stores/sql/sqlite.py",
+        "zart_stores/sql/queries.py",
         '"WHERE execution = ? AND number > ? ORDER BY number"',
         '"WHERE execution = ? AND number > ? ORDER BY number DESC"',
         "I21",
