@@ -219,7 +219,7 @@ def test_a_memory_log_that_does_not_mend_is_caught(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(memory.Shelf, "mend", lambda shelf: None)
     stage, toll = Stage(BY_NAME["saga"], InMemory, frozenset({memory.__file__})), Toll()
     for key in stage.counts:
-        with contextlib.suppress(LookupError):  # a row without its place in lists and indexes
+        with contextlib.suppress(LookupError, ValueError):  # half a row, in some lists only
             toll.die(stage, Line(*key))
 
     assert any(": F27: " in wrong or ": I" in wrong for wrong in toll.wrong)
