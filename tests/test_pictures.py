@@ -307,6 +307,19 @@ def test_long_idle_times_are_cut_short_and_named() -> None:
     assert any("in which nothing ran, cut short" in (one.text or "") for one in root.iter(f"{NS}title"))
 
 
+def test_no_time_stands_twice_on_the_axis() -> None:
+    """Steps of milliseconds after a long wait: where a label would say the same again there is none."""
+    events: list[zart.Event] = [zart.Started("q", 0, "shop", b"null", 0.0)]
+    for seq in range(4):
+        at = 21 + seq / 100
+        events += [zart.Issued(seq, "step", f"s-{seq}", at, "s", b"[]"), zart.Began(seq, 0, at)]
+        events.append(zart.Resolved(seq, zart.Done(b"1"), at + 0.01))
+
+    svg = timeline_svg(timeline(events, now=22.0))
+    labels = re.findall(r">(\+[^<]*)</text>", svg)
+    assert labels and len(set(labels)) == len(labels)
+
+
 def test_durations_are_short() -> None:
     """In the largest units that say something."""
     given_ = {

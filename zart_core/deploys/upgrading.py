@@ -349,5 +349,5 @@ def lines_of_misfits(report: UpgradeReport) -> Iterator[str]:
 def line_of(marker: Marker) -> str:
     """What a marker did, in words."""
     answers = ", ".join(f"{number} at {marker.answers[number]} cuts" for number in sorted(marker.answers))
-    needed = {True: "; it is needed", False: "; everything fits without it", None: ""}[marker.needed]
+    needed = {True: "; it is needed", False: "; as much fits without it", None: ""}[marker.needed]
     return f"marker '{marker.name}' answers {answers}{needed}"

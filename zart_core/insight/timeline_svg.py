@@ -160,7 +160,7 @@ def described(shown: Timeline) -> str:
 
 def draw_axis(root: ET.Element, scale: Scale, bottom: float) -> None:
     """Times below the head, and where idle time is cut short."""
-    last = -100.0
+    last, before = -100.0, ""
     for n in range(TICKS + 1):
         x = LABELS + PLOT * n / TICKS
         if any(scale.x(a) - 4 < x < scale.x(b) + 4 for a, b in scale.cuts):
@@ -168,9 +168,10 @@ def draw_axis(root: ET.Element, scale: Scale, bottom: float) -> None:
         time = instant(scale, x)
         add(root, "line", x1=x, x2=x, y1=TOP - 6, y2=bottom, class_="grid")
         beside_cut = any(abs(x - (scale.x(a) + scale.x(b)) / 2) < 50 for a, b in scale.cuts)
-        if x - last > 70 and not beside_cut:
-            write(root, x, TOP - 10, f"+{duration(time - scale.start, 3)}", 110, "dim", "middle")
-            last = x
+        said = f"+{duration(time - scale.start, 3)}"
+        if x - last > 70 and not beside_cut and said != before:  # one time, one place
+            write(root, x, TOP - 10, said, 110, "dim", "middle")
+            last, before = x, said
     for a, b in scale.cuts:
         x, right = scale.x(a), scale.x(b)
         group = add(root, "g", says=f"{duration(b - a)} in which nothing ran, cut short")
