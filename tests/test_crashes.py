@@ -1006,6 +1006,11 @@ def pack(cart: Cart) -> zart.Flow[Size]:
     return item.size
 
 
+@zart.workflow("pack-all")
+def pack_all() -> zart.Flow[list[Item]]:
+    return (yield from zart.wait_for_event("go", list[Item]))
+
+
 def test_the_code_of_a_violation_repeats_it(tmp_path, monkeypatch):
     """What a violation prints is a test: it fails as it stands, and passes once the step is mended."""
     (tmp_path / "payouts.py").write_text(PAYING_TWICE)
@@ -1052,6 +1057,21 @@ def test_the_code_of_a_violation_runs_with_values_of_any_kind():
 
     with pytest.raises(AssertionError, match='ensure: <lambda> does not hold: completed: "large"'):
         names["test_pack_without_a_crash"]()
+
+
+def test_a_list_of_records_comes_as_an_event_as_an_engine_would_send_it():
+    """What `send` takes, `events=` takes."""
+    items = [Item("sku", Size.LARGE, Decimal("9.90"))]
+
+    report = explore_crashes(pack_all, events=[("1h", "go", items)])
+    report.check()
+    assert report.outcomes == {'completed: [{"sku":"sku","size":"large","price":"9.90"}]'}
+
+
+def test_a_depth_below_zero_is_refused():
+    """It would check nothing."""
+    with pytest.raises(zart.InvalidUse, match="depth= is the number of crashes"):
+        explore_crashes(one_step, depth=-1)
 
 
 def test_what_was_given_by_name_stays_in_the_printed_test():

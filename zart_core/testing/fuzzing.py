@@ -29,7 +29,6 @@ from zart_core.log import Post, Summary
 from zart_core.records import record
 from zart_core.steps import StepFunction
 from zart_core.testing.drawing import errors_of, is_strategy, values_of
-from zart_core.testing.world import encoded
 
 T = TypeVar("T")
 Draw: TypeAlias = Callable[[st.SearchStrategy[Any]], Any]
@@ -398,7 +397,9 @@ class DrawnHost(Inline):
         self.story.append(f"event {name} <- {value!r}")
         what = f"the payload of event '{name}'"
         payload = (
-            encoded(self.codec, value, name) if wanted is None else self.codec.encode(value, wanted, what)
+            self.codec.encode_message(value, what)
+            if wanted is None
+            else self.codec.encode(value, wanted, what)
         )
         self.log.append([Post(id, "event", name, payload, self.clock.now())])
 

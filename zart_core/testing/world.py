@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from zart_core.codec import Codec
 from zart_core.commands import checked_name
-from zart_core.errors import Defect, EncodeError, ExecutionError, InvalidUse
+from zart_core.errors import Defect, ExecutionError, InvalidUse
 from zart_core.events import Closed, Event, Issued, Ok, Started, Status
 from zart_core.hosts.inline import Inline, Stuck, result_of
 from zart_core.hosts.ports import Clock, StepRunner
@@ -435,17 +435,9 @@ def post_of(codec: Codec, id: str, event: Sending, began: float, key: str | None
                 "events= holds (delay, name, payload), (delay, name, payload, key), Cancel or Terminate, "
                 f"not {event!r}"
             )
-    data = payload if isinstance(payload, bytes) else encoded(codec, payload, name)
-    return Post(id, "event", checked_name(name, "event"), data, began + seconds(delay, "delay"), own or key)
-
-
-def encoded(codec: Codec, payload: Any, name: str) -> bytes:
-    """A payload by what it is: plain data, or by its own class."""
     what = f"the payload of event '{name}'"
-    try:
-        return codec.encode(payload, Any, what)
-    except EncodeError:
-        return codec.encode(payload, type(payload), what)
+    data = payload if isinstance(payload, bytes) else codec.encode_message(payload, what)
+    return Post(id, "event", checked_name(name, "event"), data, began + seconds(delay, "delay"), own or key)
 
 
 def started_workflow(registry: Registry, events: Sequence[Event]) -> Workflow[Any, Any]:
