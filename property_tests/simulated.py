@@ -21,17 +21,19 @@ ALONE = frozenset({"spawns", "park-on"})
 SLOW = frozenset({"timeout-per-attempt"})
 """Shapes that end otherwise when an attempt is slow."""
 
-KILLERS = Faults(step_death=0.5, kill=0.02, most=8)
+KILLERS = Faults(step_death=0.5, kill=0.02, death=0.03, most=8)
 ZOMBIES = Faults(pause=0.2, lost_answer=0.03, most=7)
-HANDS = Faults(slow_step=0.4, hand_over=0.1, jump=0.06, most=7)
+HANDS = Faults(slow_step=0.4, hand_over=0.1, jump=0.06, redeploy=0.03, most=7)
 MESSAGES = Faults(duplicate=0.6, late=0.4, slow=0.1, death=0.03, most=6)
+CANARIES = Faults(bad_deploy=0.4, kill=0.05, hand_over=0.05, lost_answer=0.03, most=6)
 
-WEATHERS: tuple[Faults | None, ...] = (None, None, None, KILLERS, ZOMBIES, HANDS, MESSAGES)
+WEATHERS: tuple[Faults | None, ...] = (None, None, None, KILLERS, ZOMBIES, HANDS, MESSAGES, CANARIES)
 """None: rates of the seed's own. The others make it likely that what is rare comes together."""
 
 FOCUS: tuple[tuple[str, Faults | None], ...] = (
     ("at-most-once", KILLERS),
     ("at-most-once", ZOMBIES),
+    ("at-most-once", KILLERS),
     ("at-most-once", KILLERS),
     ("max-crashes", KILLERS),
     ("retries", KILLERS),
@@ -48,23 +50,29 @@ FOCUS: tuple[tuple[str, Faults | None], ...] = (
     ("retries", HANDS),
     ("cancelled", HANDS),
     ("shielded", HANDS),
+    ("shield-kept", HANDS),
     ("event-timeout", None),
+    ("event-timeout", None),
+    ("timeout-global", None),
     ("timeout-global", None),
     ("keys", MESSAGES),
     ("event-before", MESSAGES),
     ("cancel-swallowed", MESSAGES),
     ("terminated", MESSAGES),
+    ("race-flows", ZOMBIES),
     ("continued", MESSAGES),
     ("continued", ZOMBIES),
+    ("children", CANARIES),
+    ("cancelled", CANARIES),
 )
-"""Shapes and weathers that belong together, for every other seed."""
+"""Shapes and weathers that belong together, for three in five seeds."""
 
 
 def play(seed: int, **options: Any) -> SimulationReport:
     """The world of a seed: a shape, one to five workers, one or two executions, and weather."""
     lots = random.Random(f"plan {seed}")
     shape, weather = lots.choice(SHAPES), lots.choice(WEATHERS)
-    if lots.random() < 0.5:
+    if lots.random() < 0.6:
         name, weather = lots.choice(FOCUS)
         shape = BY_NAME[name]
     workers, copies = lots.choice((1, 2, 2, 3, 3, 4, 5)), lots.choice((1, 1, 1, 2))
@@ -151,6 +159,17 @@ class Deaf(AsyncEngine):
         self.claims.take_given = nothing  # type: ignore[method-assign]
 
 
+class Stubborn(AsyncEngine):
+    """Does not try again what was parked, whatever code is registered."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+
+        async def nothing() -> None: ...
+
+        self.claims.retry_parked = nothing  # type: ignore[method-assign]
+
+
 class Careless(AsyncEngine):
     """Starts attempts although its lease may have run out."""
 
@@ -216,6 +235,10 @@ CONTROLS: dict[str, tuple[dict[str, Any], frozenset[str]]] = {
     "loses a wake-up: it does not look for what it was given": (
         {"engine": Deaf, "faults": Faults(lost_answer=0.2)},
         frozenset({"I18"}),
+    ),
+    "leaves parked what the code fits again": (
+        {"engine": Stubborn, "faults": Faults(bad_deploy=0.4)},
+        frozenset({"R20"}),
     ),
     "works on without a lease": (
         {"engine": Careless, "faults": Faults(pause=0.1, slow=0.05)},

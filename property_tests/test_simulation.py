@@ -15,7 +15,7 @@ import pytest
 
 import zart_core as zart
 from property_tests.seeds import fresh, keeping, kept
-from property_tests.shapes import book, undo
+from property_tests.shapes import book, retries, undo
 from property_tests.simulated import CONTROLS, out_of_order, play
 from property_tests.tally import ROOT, run_id, tally
 from zart_core.testing import Faults, simulate
@@ -79,6 +79,8 @@ SITUATIONS = (
     "message a second time",
     "interrupted by cancel",
     "hand over at claim",
+    "parked and resumed",
+    "bad deploy",
     "several writes in one commit",
     "continued with messages that nobody took yet",
     "shielded from an interruption",
@@ -119,6 +121,14 @@ def test_worlds_in_which_something_was_wrong_once() -> None:
     """Seeds that were found before come first; what they found is mended."""
     for seed in kept("simulation"):
         checked(seed, twice=True)
+
+
+def test_a_retry_that_was_due_is_not_early_by_a_clock_that_goes_back() -> None:
+    """I14, F13: found as a world; the clock of the worker that took it over jumps back between claim and attempt."""
+    faults = Faults(jump=0.06, hand_over=0.1, redeploy=0.03, slow_step=0.4, most=7)
+    report = simulate(retries, seed=8000061, workers=3, faults=faults, only=[4, 8, 17, 20, 28], shrink=False)
+    report.check()
+    assert len(report.struck) == 5
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))

@@ -8,6 +8,7 @@ import itertools
 import os
 import subprocess
 import sys
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -128,6 +129,17 @@ def test_a_step_that_may_run_once_runs_at_most_once_whatever_happens():
         assert report.calls.get("charge", 0) <= 1
         ends |= set(report.outcomes.values())
     assert ends == {'completed: "paid"', 'completed: "lost"'}
+
+
+def test_code_that_fits_no_history_parks_and_the_right_code_goes_on():
+    """R20: nothing is lost or done twice by a bad deploy, wherever it strikes; without one nothing is parked."""
+    found: Counter[str] = Counter()
+    for seed in range(60):
+        report = world(seed, faults=Faults(bad_deploy=0.4, kill=0.05), outcomes=["completed: 9"])
+        report.check()
+        found.update(report.situations)
+    assert found["parked and resumed"] >= 5
+    assert "parked and resumed" not in world(1, faults=Faults(redeploy=0.4)).situations
 
 
 def test_long_waits_take_no_time():

@@ -592,7 +592,8 @@ class Run:
                     break
                 taken += 1
                 if seq in execution.pending and seq not in execution.cancelling and seq not in self.running:
-                    self._begin(execution, seq, max(now, self._floor, execution.now))
+                    due = execution.progress(seq).retry_at or 0.0  # clocks may go back since (F13)
+                    self._begin(execution, seq, max(now, due, self._floor, execution.now))
                     count += 1
             del self.ready[:taken]
         except MISBEHAVIOUR as error:

@@ -26,6 +26,7 @@ OfCall: TypeAlias = Literal[
     "jump",
     "hand_over",
     "redeploy",
+    "bad_deploy",
 ]
 OfStep: TypeAlias = Literal["step_death", "slow_step"]
 OfSend: TypeAlias = Literal["duplicate", "late"]
@@ -63,6 +64,8 @@ class Faults:
     """The worker closes in order, and is started anew."""
     redeploy: float = 0.0
     """The workflows are registered anew while everything runs."""
+    bad_deploy: float = 0.0
+    """Code that fits no history is registered, and a while later the right code anew: executions are parked (R20)."""
     step_death: float = 0.0
     """The worker's process dies in an attempt, before or after its effect."""
     slow_step: float = 0.0
@@ -106,6 +109,7 @@ OF_CALL: tuple[Fault, ...] = (
     "jump",
     "hand_over",
     "redeploy",
+    "bad_deploy",
 )
 OF_STEP: tuple[Fault, ...] = ("step_death", "slow_step")
 OF_SEND: tuple[Fault, ...] = ("duplicate", "late")

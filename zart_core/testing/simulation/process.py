@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Sequence
+from copy import copy
+from typing import TYPE_CHECKING, Any
 
 from zart_core.errors import LogCorrupt, Weather
 from zart_core.hosts.engine import AsyncEngine
@@ -14,7 +15,7 @@ from zart_core.hosts.ports import StepCall
 from zart_core.testing.simulation.cast import Acted
 from zart_core.testing.simulation.store import SimulatedStore
 from zart_core.testing.simulation.threads import SimulatedThreads
-from zart_core.workflows import Registry
+from zart_core.workflows import Registry, Workflow
 
 if TYPE_CHECKING:
     from zart_core.testing.simulation.world import Simulation
@@ -118,13 +119,23 @@ class Process:
 
     def redeploy(self) -> None:
         """Register the workflows anew."""
-        if self.engine is not None and not self.ending:
-            self.loop.create_task(self.register(self.engine))
+        self.deploy(self.world.workflows)
 
-    async def register(self, engine: AsyncEngine) -> None:
-        """Register the workflows anew, whatever the weather is."""
+    def deploy_badly(self, duration_s: float) -> None:
+        """Register workflows that fit no history, and the right ones after a while."""
+        self.world.misfits = True
+        self.deploy([misfit(workflow) for workflow in self.world.workflows])
+        self.loop.call_later(duration_s, self.redeploy)
+
+    def deploy(self, workflows: Sequence[Workflow[Any, Any]]) -> None:
+        """Register workflows, unless the engine is not open yet or not any more."""
+        if self.engine is not None and not self.ending:
+            self.loop.create_task(self.register(self.engine, workflows))
+
+    async def register(self, engine: AsyncEngine, workflows: Sequence[Workflow[Any, Any]]) -> None:
+        """Register workflows, whatever the weather is."""
         try:
-            await engine.register(*self.world.workflows)
+            await engine.register(*workflows)
         except Weather as weather:
             self.world.trace(self.name, f"cannot register: {type(weather).__name__}")
 
@@ -168,3 +179,15 @@ class Process:
         for live in self.lives():
             live.run.drop()
         self.loop.wind_up()
+
+
+def misfit(workflow: Workflow[Any, Any]) -> Workflow[Any, Any]:
+    """A workflow of the same name, version and input whose code fits no history: it yields what is no command."""
+
+    def broken(*input: Any) -> Generator[Any, Any, Any]:
+        yield "no command"
+
+    other = copy(workflow)
+    other.fn = broken
+    other.input_type = workflow.input_type
+    return other

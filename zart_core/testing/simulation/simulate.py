@@ -30,7 +30,7 @@ from zart_core.testing.runner import Steps
 from zart_core.testing.simulation.faults import Faults
 from zart_core.testing.simulation.report import SimulationReport
 from zart_core.testing.simulation.situations import situations
-from zart_core.testing.simulation.world import Simulation
+from zart_core.testing.simulation.world import Simulation, is_misfitted
 from zart_core.testing.witness import Played
 from zart_core.testing.world import Ending, Place, Scenario, Sending, memory_opener, place_of
 from zart_core.workflows import Workflow
@@ -326,7 +326,7 @@ def violations(
             attrs.evolve(played, histories=own, sent=sent, offered=sent, unread=unread)
         ):
             yield "I15", f"'{summary.id}': {what}"
-        if summary.status is Status.PARKED and not summary.reason.startswith("Parked"):
+        if is_misfitted(summary):
             yield "R20", f"'{summary.id}' is parked: {summary.reason}"
     judge = Judge(played, world.registry, world.codec)
     for key, history in played.histories.items():

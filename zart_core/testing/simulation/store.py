@@ -39,6 +39,8 @@ FULL_S = 5.0
 """The longest that the disk is full, in seconds."""
 JUMP_S = 20.0
 """The farthest that a clock jumps, in seconds."""
+MISFIT_S = 20.0
+"""The longest that code is registered that fits no history, in seconds."""
 CALLBACKS_MAX = 40
 """The greatest number of callbacks that a process still runs that is to be killed."""
 
@@ -120,6 +122,9 @@ class SimulatedStore(Relay):
                 return call()
             case "hand_over":
                 process.hand_over()
+                return call()
+            case "bad_deploy":
+                process.deploy_badly(MISFIT_S * chance())
                 return call()
             case _:
                 process.redeploy()

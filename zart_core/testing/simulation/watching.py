@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zart_core.context import Context
-from zart_core.events import Ok
+from zart_core.events import Ok, Status
 from zart_core.hosts.claims import LEASE_S
 from zart_core.hosts.ports import StepCall
 from zart_core.log import Appended, EventLog, Mark, New, Post, Record, Rejected, Summary, Turn, Write
@@ -47,6 +47,7 @@ class Watch:
         self.acknowledged: dict[Key, dict[int, Record]] = {}
         """Records that somebody was told are durable."""
         self.fences: dict[str, int] = {}
+        self.parked: set[str] = set()
         self.lives: dict[tuple[str, str, int, int], int] = {}
 
     # ------------------------------------------------------------ the log
@@ -70,6 +71,8 @@ class Watch:
 
     def committed(self, process: Process, write: Write, created: bool) -> None:
         """A write is in the log."""
+        if isinstance(write, Mark | Turn):
+            self.stands(write.id, write.status)
         match write:
             case Turn():
                 if write.fence < self.fences.get(write.id, 0):
@@ -103,6 +106,16 @@ class Watch:
                 self.posted.append(write)
             case _:
                 pass
+
+    def stands(self, id: str, status: Status) -> None:
+        """Where an execution stands now."""
+        if status is Status.PARKED:
+            self.parked.add(id)
+        elif id in self.parked:
+            self.parked.discard(id)
+            self.world.counts[
+                "ended while parked" if status is Status.TERMINATED else "parked and resumed"
+            ] += 1
 
     def keep(self, id: str, run: int, start: int, records: Sequence[Record]) -> None:
         """Remember records that must be found from now on (I1)."""

@@ -86,6 +86,8 @@ class Simulation:
         self.resources: Mapping[str, Any] = dict((resources() if callable(resources) else resources) or {})
         self.registry = Registry(*workflows)
         self.full_until = 0.0
+        self.misfits = False
+        """Whether code was registered that fits no history: what is parked by it goes on with the right code."""
         self.leases = leases
         """Whether leases run out in virtual time."""
         self.outside = self.timeline.loop()
@@ -180,6 +182,8 @@ class Simulation:
     def is_open(self) -> bool:
         """Whether some execution has not ended."""
         counted = self.log.stats()
+        if self.misfits and counted.get(Status.PARKED) and any(map(is_misfitted, self.executions())):
+            return True
         return any(counted.get(status, 0) for status in OPEN)
 
     def wake(self) -> None:
@@ -273,7 +277,14 @@ class Simulation:
                 self.dirty = True
 
         scenario = self.scenario
-        self.ask(lambda engine: engine.start_with(scenario.workflow, scenario.input, id=id), answer)
+        name, version = (
+            scenario.workflow.name,
+            scenario.workflow.version,
+        )  # the code that the worker has, bad or not
+        self.ask(
+            lambda engine: engine.start_with(engine.registry.version(name, version), scenario.input, id=id),
+            answer,
+        )
 
     def began(self, id: str) -> None:
         """An execution is there: wait for its end, and send it what is to be sent."""
@@ -378,6 +389,11 @@ async def posting(engine: AsyncEngine, post: Post) -> None:
         await engine.terminate(post.id, post.payload.decode())
     else:
         await engine.requests.post(post)
+
+
+def is_misfitted(summary: Summary) -> bool:
+    """Whether it is parked, and not because its own code asked for that (R19)."""
+    return summary.status is Status.PARKED and not summary.reason.startswith("Parked")
 
 
 def names(id: str, copies: int) -> list[str]:
