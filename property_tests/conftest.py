@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 import time
@@ -26,3 +27,10 @@ def home() -> Iterator[Path]:
     shm = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=shm if os.access(shm, os.W_OK) else None) as path:
         yield Path(path)
+
+
+@pytest.fixture
+def buried() -> Iterator[None]:
+    """What dead processes have left is collected here, and not when another test runs that knows nothing of it."""
+    yield
+    gc.collect()

@@ -25,6 +25,12 @@ from zart_core.testing.witness import Played
 from zart_core.workflows import Registry
 from zart_stores import memory
 
+# Nobody closes the generators of a dead process; here the garbage collector does, and they may yield again.
+pytestmark = [
+    pytest.mark.usefixtures("buried"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 SEED = int(os.environ.get("ZART_SEED", random.randrange(1 << 32)))
 DEEP = bool(os.environ.get("ZART_DEEP"))
 PAIRS = 3000 if DEEP else 60
@@ -128,8 +134,6 @@ def some_line(stage: Stage, lots: random.Random) -> Line:
     return Line(code, number, lots.randint(1, stage.counts[code, number]))
 
 
-# Nobody closes the generators of a dead process; here the garbage collector does, and they may yield again.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("store", "lines_min"),
     [("memory", 1200), ("file", 600), ("sqlite", 600)],
@@ -203,7 +207,6 @@ class Hasty:
         self.log.close()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_store_that_acknowledges_before_it_writes_is_caught() -> None:
     """Known-bad: between the acknowledgement and the write lie lines, and dying there loses a turn (I1)."""
     stage, toll = Stage(BY_NAME["saga"], Hasty, sources(CORE / "hosts")), Toll()
@@ -213,7 +216,6 @@ def test_a_store_that_acknowledges_before_it_writes_is_caught() -> None:
     assert any(": I1: acknowledged records" in wrong for wrong in toll.wrong)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_memory_log_that_does_not_mend_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """Known-bad: what an interrupted append has left half done stays so (F27)."""
     monkeypatch.setattr(memory.Shelf, "mend", lambda shelf: None)

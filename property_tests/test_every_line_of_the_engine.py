@@ -25,6 +25,12 @@ from zart_core.log import Appended, Receipt, Turn, Write
 from zart_core.testing import Faults, SimulationReport, simulate
 from zart_core.testing.simulation.process import Process
 
+# Nobody closes the generators of a dead process; here the garbage collector does, and they may yield again.
+pytestmark = [
+    pytest.mark.usefixtures("buried"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
 SEED = int(os.environ.get("ZART_SEED", random.randrange(1 << 32)))
 DEEP = bool(os.environ.get("ZART_DEEP"))
 PAIRS = 5000 if DEEP else 150
@@ -188,8 +194,6 @@ def wrong(stage: Stage, *targets: Line) -> tuple[int, list[str]]:
     ]
 
 
-# Nobody closes the coroutines of a dead worker; here the garbage collector does.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_no_line_of_the_engine_is_deadly() -> None:
     """Every line, and pairs drawn by the seed: no rule is broken, and everything ends as it should."""
     print(f"seed {SEED}")
@@ -232,7 +236,6 @@ class Rash(AsyncEngine):
         self.writer.submit = rash  # type: ignore[method-assign]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_engine_that_acknowledges_before_its_turn_is_durable_is_caught() -> None:
     """Known-bad: nothing is wrong as long as it lives; dead at a line in between, it has promised what is nowhere."""
     stage = Stage(BY_NAME["race-event"], QUIET, 1, Rash)
