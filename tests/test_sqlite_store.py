@@ -790,3 +790,17 @@ def test_a_directory_that_cannot_be_synced_later_is_weather(path, monkeypatch):
     monkeypatch.setattr(sqlite_file, "_sync_directory", fail)
     with pytest.raises(StoreUnavailable, match=r"the directory of .* cannot be synced: Input/output error"):
         sqlite_file.open_connection(path, sqlite_file.FULL, 1.0)
+
+
+def test_a_read_that_is_interrupted_leaves_no_snapshot(log):
+    """The next one sees what was written since (F27)."""
+    write(log, new("a"))
+
+    def interrupted(db):
+        db.execute("SELECT 1 FROM executions").fetchone()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        log._read(interrupted)
+    write(log, turn("a", 1, "x"))
+    assert len(log.records("a")) == 2

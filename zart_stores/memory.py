@@ -236,11 +236,11 @@ class Shelf:
             row = touched.row
             self.inboxes[row.key] = restored(touched, self.inboxes[row.key])
             self.runs.cut(row)
-            late = [key for key, number in self.keys.items() if key[0] == row.key and number > row.posted]
-            for key in late:
-                del self.keys[key]
-        for key in [key for key in self.keys if key[0] >= image.rows]:
-            del self.keys[key]
+        self.keys = {
+            key: number
+            for key, number in self.keys.items()
+            if key[0] < image.rows and number <= self.rows[key[0]].posted
+        }
         for row in self.rows[image.rows :]:
             self.by_id.pop(row.id, None)
         self.runs.forget(image.rows)
