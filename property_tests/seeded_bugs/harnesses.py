@@ -86,6 +86,7 @@ def weather(seeds: int) -> None:
 def simulation(seeds: int) -> None:
     """Every shape on real engines in simulated processes, on a store and clocks that go wrong."""
     from property_tests.shapes import SHAPES
+    from property_tests.simulated import outcomes_of
     from zart_core.testing import simulate
 
     calm = [shape for shape in SHAPES if not shape.timed]
@@ -99,7 +100,7 @@ def simulation(seeds: int) -> None:
             copies=1 + seed % 2,
             events=shape.events,
             children=shape.others,
-            outcomes=shape.outcomes,
+            outcomes=outcomes_of(shape),
             shrink=False,
         ).check()
 
@@ -156,7 +157,7 @@ HARNESSES: Mapping[str, Callable[[], None]] = {
     "power loss": partial(power_loss, 3),
     "crash points": crash_points,
     "weather": partial(weather, 2),
-    "simulation": partial(simulation, 120),
+    "simulation": partial(simulation, 400),
     "contract memory": partial(contract, "memory"),
     "contract file": partial(contract, "file"),
     "contract sqlite": partial(contract, "sqlite"),
