@@ -220,7 +220,8 @@ class Player:
                 if item.id == id and isinstance(outcome, Receipt)
             ]
             fence = max([before[0], *(item.fence for item in turns if isinstance(item, Turn))])
-            self.recorded[id] = fence, found.wake if turns else before[1]
+            sets_wake = any(not isinstance(item, Post) for item in turns)
+            self.recorded[id] = fence, found.wake if sets_wake else before[1]
 
     def owned(self, item: Write, log: EventLog) -> Write:
         """A new execution may belong to a worker of this log object."""
