@@ -217,7 +217,7 @@ class Player:
             turns = [
                 item
                 for item, outcome in zip(batch, outcomes, strict=True)
-                if item.id == id and isinstance(outcome, Receipt)
+                if item.id == id and isinstance(outcome, Receipt) and outcome.created
             ]
             fence = max([before[0], *(item.fence for item in turns if isinstance(item, Turn))])
             sets_wake = any(not isinstance(item, Post) for item in turns)

@@ -72,10 +72,11 @@ def given_by(scenario: Scenario) -> tuple[list[str], Imports]:
 
 
 def lines_importing(needed: Imports) -> list[str]:
-    """Import lines, modules first; names of the test kit from where they are public."""
+    """Import lines, modules first; names of the test kit from where they are public; none for what has no module."""
     public = {
         ("zart_core.testing" if module.startswith("zart_core.testing.") else module, name)
         for module, name in needed
+        if module
     }
     return [
         *(f"import {module}" for module, name in sorted(public) if not name),
