@@ -22,8 +22,8 @@ types: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-tests: coverage .venv/strace.asked
-	$(BIN)/pytest -n 2 --dist worksteal tests property_tests $(addprefix --ignore=,$(COVERED))
+tests: .venv/dev .venv/strace.asked
+	$(BIN)/pytest -n 2 --dist worksteal tests property_tests
 
 coverage: .venv/dev
 	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered $(COVERED)
