@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zart_core.context import SCENE, Context, Scene
 from zart_core.hosts.live import Attempt, Live
 from zart_core.hosts.ports import Part, StepCall
+from zart_core.hosts.turns import Run
 
 if TYPE_CHECKING:
     from zart_core.hosts.engine import AsyncEngine
@@ -63,12 +64,13 @@ class Attempts:
             live.hungry = False
             self.engine.pump.kick(live)
 
-    def slots_for(self, id: str) -> int:
-        """How many attempts an execution may begin now."""
-        on_trial = self.engine.suspects.on_trial
-        if self.engine.opening or (self.engine.suspects.alone and on_trial is not None and on_trial[0] != id):
-            return 0
-        return self.slots
+    def begin(self, run: Run, now: float) -> None:
+        """Begin in the turn of a run what may begin now; while a suspect is watched, that is it and nothing else."""
+        watched = self.engine.suspects.watched
+        if self.engine.opening or (watched is not None and watched[0] != run.id):
+            run.begin(0, now)
+        else:
+            self.slots -= run.begin(self.slots, now, only=None if watched is None else watched[1])
 
     def give_slots(self, count: int) -> None:
         """Attempts that were to begin do not."""
@@ -214,6 +216,17 @@ class Attempts:
             live.hungry = True
             live.hungry_since = self.engine.loop.time()
             self.hungry.append(live)
+
+    def call_in_all(self) -> None:
+        """Whoever is in line may build a turn, as far as there are slots; while a suspect is watched, it alone may."""
+        if self.engine.opening or not self.hungry or self.slots <= 0:
+            return
+        watched = self.engine.suspects.watched
+        if watched is None:
+            for _ in range(min(self.slots, len(self.hungry))):
+                self.call_in()
+        elif (live := self.engine.live.get(watched[0])) is not None and watched[1] in live.run.ready:
+            self.engine.pump.kick(live)
 
     def call_in(self) -> None:
         """The next in line that still wants a slot may build a turn."""

@@ -64,9 +64,7 @@ class Pump:
                 live.again = True
             elif self.engine.live.get(live.run.id) is live and not self.engine.closing:
                 self.turn(live)
-        if self.engine.attempts.hungry and not (self.engine.opening or self.engine.suspects.alone):
-            for _ in range(min(self.engine.attempts.slots, len(self.engine.attempts.hungry))):
-                self.engine.attempts.call_in()
+        self.engine.attempts.call_in_all()
         self.engine.writer.hurry()
 
     def turn(self, live: Live) -> None:
@@ -89,7 +87,7 @@ class Pump:
         """The writes of its next turn; empty when there is nothing to write."""
         run, now = live.run, self.engine.clock.now()
         run.build(now)
-        self.engine.attempts.slots -= run.begin(self.engine.attempts.slots_for(run.id), now)
+        self.engine.attempts.begin(run, now)
         if run.ready:
             self.engine.attempts.line_up(live)
         live.released = run.defect is not None and not live.calls

@@ -123,7 +123,7 @@ class Requests:
         run.revive(new.records, self.engine.registry)
         now = self.engine.clock.now()
         run.build(now)
-        self.engine.attempts.slots -= run.begin(self.engine.attempts.slots_for(new.id), now)
+        self.engine.attempts.begin(run, now)
         live = Live(run)
         live.code = self.engine.code
         return live

@@ -22,6 +22,11 @@ class Suspects:
         self.alone = False
         """Whether the suspect on trial has been on trial before: then nothing else begins."""
 
+    @property
+    def watched(self) -> tuple[str, int] | None:
+        """The step of an execution beside which nothing may begin, while there is one."""
+        return self.on_trial if self.alone else None
+
     def take(self, taken: list[Live]) -> None:
         """Put what was running when its worker died on trial, one at a time.
 

@@ -579,16 +579,21 @@ class Run:
 
     # ------------------------------------------------------------ beginning attempts
 
-    def begin(self, slots: int, now: float) -> int:
-        """Begin up to `slots` attempts that are ready, on record where a rule asks for it; gives how many."""
+    def begin(self, slots: int, now: float, only: int | None = None) -> int:
+        """Begin up to `slots` attempts that are ready, on record where a rule asks for it; gives how many.
+
+        `only` is the seq of the one that may begin, when no other may (R5).
+        """
         execution = self.execution
         if execution is None or self.closed is not None:
             return 0
+        if only is not None:
+            self.ready.sort(key=lambda seq: seq != only)
         count = 0
         try:
             taken = 0
             for seq in self.ready:
-                if count == slots:
+                if count == slots or only not in (None, seq):
                     break
                 taken += 1
                 if seq in execution.pending and seq not in execution.cancelling and seq not in self.running:
