@@ -121,3 +121,14 @@ def test_tables_are_looked_at_and_migrated_by_command(server, tmp_path):
     code, said = db("status", store=f"sqlite:{tmp_path}/log.db")
     assert code == 2
     assert "has no tables to migrate" in said
+
+
+def test_a_lease_that_no_worker_can_keep_is_refused(tmp_path):
+    """Code 2, and what to write instead."""
+    (tmp_path / "flows.py").write_text(FLOWS)
+    done = subprocess.run(
+        [sys.executable, "-m", "zart_core.cli", "worker", "flows", "--store", "sqlite:log.db", "--lease", "20ms"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "lease is '20ms'; it must be 1 s or longer" in done.stderr

@@ -106,13 +106,17 @@ def worker(
     ],
     store: Store = "",
     concurrency: Annotated[int, typer.Option(min=1, help="Steps that run at once.")] = 64,
+    lease: Annotated[
+        str,
+        typer.Option(metavar="DURATION", help="How long what it holds stays its own when it falls silent."),
+    ] = "30s",
 ) -> int:
     """Take up executions of these modules' workflows, for ever, beside any number of other workers.
 
     SIGTERM and Ctrl-C hand over what runs and end within a second, with code 0; nothing is lost. What a worker that
-    was killed had taken is taken up by others: at once on one machine, after its lease of 30 s on several.
+    was killed had taken is taken up by others: at once on one machine, after its lease on several.
     """
-    return running.work(modules, store, concurrency)
+    return running.work(modules, store, concurrency, lease)
 
 
 @app.command()

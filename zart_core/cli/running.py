@@ -57,7 +57,7 @@ def run(target: str, text: str | None, url: str, id: str | None, concurrency: in
         return report(log, name, closed, json)
 
 
-def work(modules: Sequence[str], url: str, concurrency: int) -> int:
+def work(modules: Sequence[str], url: str, concurrency: int, lease: str) -> int:
     """Serve a store's executions of these modules' workflows until a signal comes."""
     registry = Registry(*(load(module) for module in modules))
     if not list(registry):
@@ -67,7 +67,7 @@ def work(modules: Sequence[str], url: str, concurrency: int) -> int:
     with (
         opened(url, new=True) as log,
         signals() as received,
-        face.open(log, registry, max_concurrent_steps=concurrency) as engine,
+        face.open(log, registry, max_concurrent_steps=concurrency, lease=lease) as engine,
     ):
         say(f"worker {plain(engine.engine.worker)} serves {listed(registry)}")
         while not received:

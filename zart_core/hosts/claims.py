@@ -20,13 +20,17 @@ if TYPE_CHECKING:
     from zart_core.hosts.engine import AsyncEngine
 
 LEASE_S = 30.0
-"""How long what a worker holds stays its own after it was last heard of."""
-MARGIN_S = 2.0
-"""So long before the end of its lease the engine stops by itself (F24)."""
-RENEW_S = 5.0
-"""How often the lease is renewed when nothing else does it, and how long an answer is waited for."""
+"""How long what a worker holds stays its own after it was last heard of, unless another lease was asked for."""
+LEASE_MIN_S = 1.0
+"""The shortest lease: a busy machine or server may be silent for almost as long."""
+MARGIN = 1 / 15
+"""So much of its lease before the end the engine stops by itself (F24)."""
+RENEWAL = 1 / 6
+"""After so much of it the lease is renewed when nothing else does it, and so long an answer is waited for."""
 SAFETY_S = 2.0
 """How often the log is asked for work although nobody said that there is any."""
+PARKED_S = 10.0
+"""How often parked executions are looked at, which others may have parked for want of code that is here."""
 CLAIM_GAP_S = 0.05
 """The shortest time between two such questions when other processes write."""
 DEATH_GAP_S = 0.4
@@ -43,6 +47,9 @@ class Claims:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
+        self.lease_s = engine.lease_s
+        self.margin_s = engine.lease_s * MARGIN
+        self.renew_s = engine.lease_s * RENEWAL
         self.claimed_at = 0.0
         self.claiming: asyncio.Event = asyncio.Event()
         self.leased_until = 0.0
@@ -56,12 +63,12 @@ class Claims:
 
     def is_leased(self) -> bool:
         """Whether what the engine holds is surely its own, and for a while yet (F24)."""
-        return self.engine.loop.time() < self.leased_until - MARGIN_S
+        return self.engine.loop.time() < self.leased_until - self.margin_s
 
     async def until_leased(self) -> None:
         """Wait until it is, or the engine closes."""
         while not self.is_leased() and not self.engine.closing:
-            await self.engine.pause(RENEW_S / 10)
+            await self.engine.pause(self.renew_s / 10)
 
     async def leased(self, call: Callable[[], T]) -> T:
         """Make a call of the log that renews the lease. Raises Weather."""
@@ -69,16 +76,16 @@ class Claims:
         answer = await self.engine.off_loop(call)
         if self.engine.loop.time() > self.leased_until:
             self.engine.attempts.lapse()  # it may have run out before this, and others may have taken what is here
-        self.leased_until = max(self.leased_until, asked + LEASE_S)
+        self.leased_until = max(self.leased_until, asked + self.lease_s)
         return answer
 
     async def keep_lease(self) -> None:
         """Renew the lease, whatever other calls of the log hang; when that fails, stop what runs in good time (F24)."""
         while not self.engine.closing:
             left = self.leased_until - self.engine.loop.time()
-            if left < LEASE_S - RENEW_S:
+            if left < self.lease_s - self.renew_s:
                 try:
-                    await asyncio.wait_for(self.renew(), RENEW_S)
+                    await asyncio.wait_for(self.renew(), self.renew_s)
                 except TimeoutError:
                     LOGGER.warning("the log takes too long to renew the lease")
                 except StoreFailed:
@@ -87,12 +94,12 @@ class Claims:
                     LOGGER.warning("the lease cannot be renewed: %s", weather)
             if not self.is_leased() and not self.engine.closing:
                 self.engine.attempts.lapse()
-            left = self.leased_until - MARGIN_S - self.engine.loop.time()
-            await self.engine.pause(min(RENEW_S, left) if left > 0 else RENEW_S / 10)
+            left = self.leased_until - self.margin_s - self.engine.loop.time()
+            await self.engine.pause(min(self.renew_s, left) if left > 0 else self.renew_s / 10)
 
     async def renew(self) -> None:
         """Extend the lease on all that the engine holds. Raises Weather."""
-        if not await self.leased(lambda: self.engine.log.renew(self.engine.worker, lease_s=LEASE_S)):
+        if not await self.leased(lambda: self.engine.log.renew(self.engine.worker, lease_s=self.lease_s)):
             LOGGER.warning("the lease had run out; what others took is dropped at its next turn")
 
     # ------------------------------------------------------------ finding work
@@ -108,7 +115,7 @@ class Claims:
                 return
             try:
                 await self.claim()
-                if self.engine.loop.time() - looked > LEASE_S / 3:
+                if self.engine.loop.time() - looked > PARKED_S:
                     looked = self.engine.loop.time()
                     await self.take_all(parked=True)
             except StoreFailed as failed:
@@ -176,7 +183,7 @@ class Claims:
             try:
                 given = await self.leased(
                     lambda names=names, now=now: self.engine.log.claim(  # type: ignore[misc]  # bound at once
-                        self.engine.worker, now=now, lease_s=LEASE_S, limit=CLAIMS_MAX, workflows=names
+                        self.engine.worker, now=now, lease_s=self.lease_s, limit=CLAIMS_MAX, workflows=names
                     )
                 )
             except Weather:
@@ -228,7 +235,7 @@ class Claims:
         """Take up one execution that is not here, due or not, if nobody else has it. Raises Weather."""
         if self.is_elsewhere(id):
             held = await self.leased(
-                partial(self.engine.log.acquire, self.engine.worker, id, lease_s=LEASE_S)
+                partial(self.engine.log.acquire, self.engine.worker, id, lease_s=self.lease_s)
             )
             if held is not None and self.is_elsewhere(id):
                 await self.take_up(held)
@@ -319,7 +326,7 @@ class Claims:
             for summary in pages(self.engine.log, status):
                 if summary.workflow in self.engine.registry:
                     continue
-                held = self.engine.log.acquire(self.engine.worker, summary.id, lease_s=LEASE_S)
+                held = self.engine.log.acquire(self.engine.worker, summary.id, lease_s=self.lease_s)
                 if held is not None:
                     reason = f"UnknownWorkflow: workflow '{summary.workflow}' is not registered"
                     # what ran is due to whoever has registered the workflow

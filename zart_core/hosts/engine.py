@@ -35,7 +35,7 @@ from zart_core.errors import (
 from zart_core.events import Event, Ok, Started, Status
 from zart_core.hosts.alarms import Alarms
 from zart_core.hosts.attempts import Attempts
-from zart_core.hosts.claims import Claims
+from zart_core.hosts.claims import LEASE_MIN_S, LEASE_S, Claims
 from zart_core.hosts.handles import AsyncHandle
 from zart_core.hosts.inline import emit, encoded_input
 from zart_core.hosts.live import Live
@@ -96,6 +96,7 @@ class AsyncEngine:
         build: str = "",
         max_live: int = 10_000,
         max_concurrent_steps: int = 64,
+        lease_s: float = LEASE_S,
         threads: Threads | None = None,
         lots: Lots = LOTS,
         cast: Callable[[StepCall], Part] = the_step_itself,
@@ -114,6 +115,7 @@ class AsyncEngine:
         self.codec = codec or CODEC
         self.build = build
         self.max_live = max_live
+        self.lease_s = lease_s
         self.worker = new_id(self.clock.now(), lots)
         self.loop = asyncio.get_running_loop()
         self.live: OrderedDict[str, Live] = OrderedDict()
@@ -448,6 +450,7 @@ async def serve(
     build: str = "",
     max_live: int = 10_000,
     max_concurrent_steps: int = 64,
+    lease: Duration = LEASE_S,
     owns_loop: bool = False,
 ) -> AsyncGenerator[AsyncEngine]:
     """An engine on the running event loop: `async with zart.serve("sqlite:orders.db", [order]) as engine`.
@@ -458,6 +461,9 @@ async def serve(
     registry = Registry(workflows)
     if max_live < 1 or max_concurrent_steps < 1:
         raise InvalidUse("max_live and max_concurrent_steps must be 1 or more")
+    lease_s = seconds(lease, "lease")
+    if lease_s < LEASE_MIN_S:
+        raise InvalidUse(f"lease is {lease!r}; it must be {LEASE_MIN_S:g} s or longer")
     log = open_log(url, durability) if isinstance(url, str) else url
     engine = AsyncEngine(
         log,
@@ -471,6 +477,7 @@ async def serve(
         build=build,
         max_live=max_live,
         max_concurrent_steps=max_concurrent_steps,
+        lease_s=lease_s,
     )
     try:
         await engine.begin()

@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar, overload
 from zart_core.codec import Codec
 from zart_core.errors import InvalidUse
 from zart_core.events import Event, Status
+from zart_core.hosts.claims import LEASE_S
 from zart_core.hosts.engine import AsyncEngine, serve
 from zart_core.hosts.handles import AsyncHandle
 from zart_core.hosts.ports import Clock
@@ -248,6 +249,7 @@ def open(
     build: str = "",
     max_live: int = 10_000,
     max_concurrent_steps: int = 64,
+    lease: Duration = LEASE_S,
 ) -> Engine:
     """Open a log and run workflows on it: `with zart.open("sqlite:orders.db", [order_fulfilment]) as engine`.
 
@@ -264,6 +266,8 @@ def open(
         build: what code this is, such as a commit; kept beside executions that it could not go on with.
         max_live: executions kept in memory at once; the rest is taken up again when it is due.
         max_concurrent_steps: attempts that run at once.
+        lease: how long what this engine holds stays its own after it was last heard of, 1 s at the least. Others take
+            over what a worker that was killed held after so long; one that is silent for longer stops by itself.
 
     Raises UnknownStore, StoreLocked, LogCorrupt, FormatTooNew, StoreUnavailable and InvalidUse.
     """
@@ -282,6 +286,7 @@ def open(
         build=build,
         max_live=max_live,
         max_concurrent_steps=max_concurrent_steps,
+        lease=lease,
         owns_loop=True,
     )
     try:
