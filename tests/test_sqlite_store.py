@@ -310,6 +310,65 @@ def test_damage_that_verify_finds(path, log, statement):
         log.verify()
 
 
+@pytest.mark.parametrize(
+    ("statement", "ask"),
+    [
+        ("DELETE FROM counters", lambda log: log.wait(0)),
+        ("UPDATE counters SET value = 'many'", lambda log: log.claim("w2", now=9.0, lease_s=30.0, limit=5)),
+        ("UPDATE executions SET due = 'soon'", lambda log: log.next_wake()),
+        ("UPDATE executions SET owner = X'FF'", lambda log: log.next_wake()),
+        ("UPDATE executions SET status = 'odd'", lambda log: log.stats()),
+        ("UPDATE ended_runs SET records = 'all'", lambda log: log.records("a", 0)),
+        ("DELETE FROM ended_runs", lambda log: log.records("a", 0)),
+        (
+            "UPDATE workers SET lock = '../../etc'",
+            lambda log: log.claim("w2", now=9.0, lease_s=30.0, limit=5),
+        ),
+        ("UPDATE workers SET lock = X'FF'", lambda log: log.claim("w1", now=9.0, lease_s=30.0, limit=5)),
+        ("UPDATE workers SET lease = 'long'", lambda log: log.acquire("w2", "a", lease_s=30.0)),
+        ("UPDATE workers SET robbed = 'yes'", lambda log: log.renew("w1", lease_s=30.0)),
+    ],
+)
+def test_damage_where_there_is_no_checksum(path, log, statement, ask):
+    """L12: what cannot be there is reported as damage, whoever comes across it."""
+    write(log, new(), turn("a", 1, "X", wake=5.0, opens=records("Started", at=2.0)))
+    expect(claimed(log, "w1"), ["a"])
+    ask(log)
+    sql(path, statement)
+    with pytest.raises(LogCorrupt) as caught:
+        ask(log)
+    assert path in caught.value.where
+
+
+def test_a_damaged_key_of_a_message(path, log):
+    """L12: the key of an earlier message that leads to no number refuses what comes with it, and nothing else."""
+    write(log, new(), post(key="k"))
+    sql(path, "UPDATE message_keys SET number = 'first'")
+    refused(log, post(key="k"), "damaged")
+    write(log, post(key="other"))
+
+
+def test_names_out_of_order(path, log):
+    """Steps along an index that is not in order would go round and round: damage."""
+    write(log, new(wake=0.0), new("b", workflow="Flow"))
+    log.close()
+    sql(
+        path,
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_master SET sql = replace(sql, 'workflow TEXT', 'workflow TEXT COLLATE NOCASE')",
+    )
+    sql(
+        path,
+        "UPDATE executions SET workflow = 'b' WHERE id = 'a'",
+        "UPDATE executions SET workflow = 'C' WHERE id = 'b'",
+        "REINDEX",
+    )
+    again = sqlite.open(f"sqlite:{path}")
+    with pytest.raises(LogCorrupt, match="not in order"):
+        again.next_wake()
+    again.close()
+
+
 def test_times_that_go_back(log):
     """I2: verify reports a time that goes back within a run."""
     write(log, new(), turn("a", 1, records=records("X", at=0.5)))

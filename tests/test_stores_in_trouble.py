@@ -485,7 +485,7 @@ def test_an_inbox_that_ends_elsewhere(path):
     row = log._read(lambda db: log._row(db, "a"))
     log.close()
     log = sqlite.open(f"sqlite:{path}")
-    unit = sqlite.Batch(sqlite.SqliteSource(db := log._connection("writer")), path)
+    unit = sqlite.Batch(sqlite.SqliteSource(db := log._connection("writer"), path), path)
     db.execute("BEGIN IMMEDIATE")
     found = unit.find("a")
     assert found is not None and found.top == row.top == 3

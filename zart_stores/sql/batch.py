@@ -87,11 +87,14 @@ class Batch:
     def prepare(self, ids: Collection[str]) -> None:
         """Read these rows together, before the writes ask for them."""
         self._rows |= dict.fromkeys(ids)
+        damaged = False
         for values in self._source.rows(sorted(ids)):
             try:
                 self.load(values)
             except LogCorrupt:
-                del self._rows[values[1]]  # the write that needs it meets the damage again
+                damaged = True
+        if damaged:  # each is looked for alone, so that the write that needs it meets the damage again
+            self._rows = {id: row for id, row in self._rows.items() if row is not None}
 
     def write(self, item: Write) -> Appended:
         """Carry out or refuse one write. A damaged row refuses it; who reads the row will see the damage."""

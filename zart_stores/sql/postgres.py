@@ -439,7 +439,7 @@ class PostgresLog:
 
     def stats(self) -> Mapping[Status, int]:
         """See EventLog. O(n) over an index."""
-        return self._read(lambda db: read_stats(self._asking(db)))
+        return self._read(lambda db: read_stats(self._asking(db), self._address.where))
 
     def verify(self) -> Mapping[str, int]:
         """See EventLog. O(n), in one snapshot; others go on meanwhile."""

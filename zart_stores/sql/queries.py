@@ -17,10 +17,11 @@ from zart_stores.sql.reading import (
     COLUMNS,
     MESSAGE_COLUMNS,
     RECORD_COLUMNS,
-    damage,
     messages_of,
     records_of,
     row_of,
+    status_of,
+    whole_number,
 )
 
 Select: TypeAlias = Callable[[str, tuple[Any, ...]], Iterable[Any]]
@@ -58,10 +59,8 @@ def _length(select: Select, row: Row, run: int, where: str) -> int:
     if not 0 <= run < row.run:
         return 0
     query = "SELECT records FROM {t}ended_runs WHERE execution = ? AND run = ?"
-    for (length,) in select(query, (row.key, run)):
-        return int(length)
-    place = f"{where}, execution {row.id!a}, run {run}"
-    raise damage(f"{place}: missing", place, "its length", "nothing")
+    length = next((length for (length,) in select(query, (row.key, run))), None)
+    return whole_number(length, f"{where}, execution {row.id!a}, length of run {run}")
 
 
 def read_inbox(select: Select, id: str, after: int, where: str) -> list[Message]:
@@ -101,10 +100,10 @@ def read_page(
     return Page(items, items[-1].id if len(found) > limit else None)
 
 
-def read_stats(select: Select) -> Mapping[Status, int]:
+def read_stats(select: Select, where: str) -> Mapping[Status, int]:
     """Count executions by status. O(n) over an index."""
     query = "SELECT status, count(*) FROM {t}executions GROUP BY status"
-    return {Status(status): n for status, n in select(query, ())}
+    return {status_of(status, f"{where}, index of statuses"): n for status, n in select(query, ())}
 
 
 def _conditions(

@@ -32,15 +32,27 @@ def row_of(values: Sequence[Any], path: str) -> Row:
     """Make a row of COLUMNS."""
     *fields, _, crc = values
     where = f"{path}, execution {fields[1]!a}"
-    status = _STATUSES.get(fields[5])
-    if status is None:
-        raise damage(f"{where}: its row is damaged", where, "a status", repr(fields[5]))
-    fields[5] = status
+    fields[5] = status_of(fields[5], where)
     fields[12] = bool(fields[12])
     row = Row(*fields)
     if (found := _sum(checksums.of_row, row)) != crc:
         raise damage(f"{where}: its row is damaged", where, f"checksum {crc}", f"checksum {found}")
     return row
+
+
+def status_of(value: Any, where: str) -> Status:
+    """Make a status of what a column holds."""
+    status = _STATUSES.get(value)
+    if status is None:
+        raise damage(f"{where}: its row is damaged", where, "a status", f"{value!a:.100}")
+    return status
+
+
+def whole_number(value: Any, where: str) -> int:
+    """Give a number that no checksum covers; what is none is damage."""
+    if type(value) is not int:
+        raise damage(f"{where}: missing or damaged", where, "a whole number", f"{value!a:.100}")
+    return value
 
 
 def records_of(

@@ -17,7 +17,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -40,14 +40,14 @@ from zart_stores.rows import Row, free, give, summary, take, void
 from zart_stores.sql import lock
 from zart_stores.sql.batch import Batch, ids_of, owners_of
 from zart_stores.sql.queries import Select, find_row, read_inbox, read_page, read_records, read_stats
-from zart_stores.sql.reading import (
-    COLUMNS,
-    damage,
-)
+from zart_stores.sql.reading import COLUMNS, damage
 from zart_stores.sql.sqlite_batch import SqliteSource, write_changes
+from zart_stores.sql.sqlite_due import changes, due_keys, next_wake, was_robbed, workers
 from zart_stores.sql.sqlite_file import (
     FULL,
     NORMAL,
+    TROUBLE,
+    Trouble,
     code,
     is_busy,
     open_connection,
@@ -73,8 +73,6 @@ PROBE_S = 0.5
 
 _BY_ID = f"SELECT {COLUMNS} FROM executions WHERE id = ?"  # noqa: S608  # no data in it
 _BY_KEY = f"SELECT {COLUMNS} FROM executions WHERE key = ?"  # noqa: S608
-_FREE, _HELD = "owner IS NULL AND due IS NOT NULL", "owner = ?"
-"""The conditions under which the partial indexes of free and of held executions are used."""
 
 _logger = logging.getLogger("zart")
 
@@ -172,7 +170,7 @@ class SqliteLog:
         outcomes: list[Appended] = []
         committing = False
         try:
-            unit = Batch(SqliteSource(db), self._path)
+            unit = Batch(SqliteSource(db, self._path), self._path)
             if len(batch) >= TOGETHER_MIN:
                 unit.prepare(ids_of(batch))
             for item in batch:
@@ -185,7 +183,7 @@ class SqliteLog:
             committing = True
             db.execute("COMMIT")
             return outcomes, changes.stirred
-        except sqlite3.Error as error:
+        except TROUBLE as error:
             failed = self._give_up(error, committing)
             outcomes += [failed] * (len(batch) - len(outcomes))
             return [failed if isinstance(each, Ok) else each for each in outcomes], False
@@ -193,7 +191,7 @@ class SqliteLog:
             self._disconnect()
             raise
 
-    def _give_up(self, error: sqlite3.Error, committing: bool) -> Rejected | Unknown:
+    def _give_up(self, error: Trouble, committing: bool) -> Rejected | Unknown:
         """Decide what an error means for what was to be written, and close the connections (Rules 3, 4)."""
         what = weather(error, self._path)
         self._save_wal(error)
@@ -224,7 +222,7 @@ class SqliteLog:
 
     def next_wake(self) -> float | None:
         """See EventLog. O(workers x workflows), each O(log n)."""
-        return self._read(_next_wake)
+        return self._read(lambda db: next_wake(db, self._path))
 
     # ------------------------------------------------ claims
 
@@ -237,13 +235,13 @@ class SqliteLog:
         def give_due(db: sqlite3.Connection) -> tuple[list[Summary], int]:
             self._sweep(db, but=worker)
             self._lease(db, worker, lease_s)
-            unit = Batch(SqliteSource(db), self._path)
-            rows = self._load(db, unit, _due_keys(db, worker, now, limit, workflows))
+            unit = Batch(SqliteSource(db, self._path), self._path)
+            rows = self._load(db, unit, due_keys(db, self._path, worker, now, limit, workflows))
             for row in rows:
                 give(row, worker)
                 unit.changed(row)
             write_changes(db, unit.changes())
-            return [summary(row) for row in rows], _changes(db)
+            return [summary(row) for row in rows], changes(db, self._path)
 
         given, self._heard = self._in_lease_transaction(give_due)
         return given
@@ -260,7 +258,7 @@ class SqliteLog:
             if row is None or row.status in CLOSED or row.owner not in (None, worker):
                 return None
             self._lease(db, worker, lease_s)
-            unit = Batch(SqliteSource(db), self._path)
+            unit = Batch(SqliteSource(db, self._path), self._path)
             row = unit.find(id)
             assert row is not None
             take(row, worker)
@@ -276,9 +274,7 @@ class SqliteLog:
 
         def extend(db: sqlite3.Connection) -> bool:
             self._lease(db, worker, lease_s)
-            found = db.execute("SELECT robbed FROM workers WHERE worker = ?", (worker,)).fetchone()
-            db.execute("UPDATE workers SET robbed = 0 WHERE worker = ? AND robbed", (worker,))
-            return not found[0]
+            return not was_robbed(db, self._path, worker)
 
         return self._in_lease_transaction(extend)
 
@@ -295,7 +291,7 @@ class SqliteLog:
         ids: Collection[str] | None = None,
     ) -> int:
         """Free or void what a worker holds; gives how many there were."""
-        unit = Batch(SqliteSource(db), self._path)
+        unit = Batch(SqliteSource(db, self._path), self._path)
         held = db.execute("SELECT key, id FROM executions WHERE owner = ?", (worker,)).fetchall()
         wanted = None if ids is None else set(ids)
         rows = self._load(db, unit, [key for key, id in held if wanted is None or id in wanted])
@@ -310,6 +306,9 @@ class SqliteLog:
         rows: list[Row] = []
         for key in keys:
             values = db.execute(_BY_KEY, (key,)).fetchone()
+            if values is None:
+                where = f"{self._path}, index of executions"
+                raise damage(f"{where}: it names one that is not there", where, f"execution {key}", "nothing")
             try:
                 rows.append(unit.load(values))
             except LogCorrupt as error:
@@ -332,20 +331,21 @@ class SqliteLog:
 
     def _take_over(self, db: sqlite3.Connection, worker: str) -> None:
         """Bury an earlier worker of the same name; refuse when it lives."""
-        found = db.execute("SELECT lock FROM workers WHERE worker = ?", (worker,)).fetchone()
-        if found is None:
-            return
-        if not lock.is_dead(self._prefix, found[0]):
-            raise StoreLocked(
-                f"the worker name {worker!a} is in use by another; give each worker a name of its own"
-            )
-        self._bury(db, worker, found[0])
+        for name, token, _ in workers(db, self._path):
+            if name != worker:
+                continue
+            if not lock.is_dead(self._prefix, token):
+                raise StoreLocked(
+                    f"the worker name {worker!a} is in use by another; give each worker a name of its own"
+                )
+            self._bury(db, worker, token)
 
     def _sweep(self, db: sqlite3.Connection, but: str) -> None:
         """Void what is held by workers who are dead or whose lease has run out; O(workers)."""
         now = self._clock()
-        others = db.execute("SELECT worker, lock, lease FROM workers WHERE worker != ?", (but,)).fetchall()
-        for worker, token, lease in others:
+        for worker, token, lease in workers(db, self._path):
+            if worker == but:
+                continue
             if worker not in self._locks and lock.is_dead(self._prefix, token):
                 self._bury(db, worker, token)
             elif lease <= now and self._let_go(db, worker, void):
@@ -366,7 +366,7 @@ class SqliteLog:
             raise self._lock_trouble(error) from error
 
         def remove_unknown(db: sqlite3.Connection) -> None:
-            known = {token for (token,) in db.execute("SELECT lock FROM workers")}
+            known = {token for _, token, _ in workers(db, self._path)}
             for token in lock.leftovers(self._prefix):
                 if token not in known:
                     lock.remove(self._prefix, token)
@@ -411,12 +411,12 @@ class SqliteLog:
             self._stirred.notify_all()
 
     def _changes(self) -> int:
-        return self._read(_changes)
+        return self._read(lambda db: changes(db, self._path))
 
     def _is_somebody_dead(self, db: sqlite3.Connection) -> bool:
         return any(
             worker not in self._locks and lock.is_dead(self._prefix, token)
-            for worker, token in db.execute("SELECT worker, lock FROM workers")
+            for worker, token, _ in workers(db, self._path)
         )
 
     # ------------------------------------------------ the whole
@@ -437,7 +437,7 @@ class SqliteLog:
 
     def stats(self) -> Mapping[Status, int]:
         """See EventLog. O(n) over an index, about 10 million executions a second."""
-        return self._read(lambda db: read_stats(_select(db)))
+        return self._read(lambda db: read_stats(_select(db), self._path))
 
     def verify(self) -> Mapping[str, int]:
         """See EventLog. O(n), in one snapshot, on a connection of its own; others go on meanwhile."""
@@ -449,7 +449,7 @@ class SqliteLog:
             if found != "ok":
                 raise damage(f"{self._path}: the database is damaged", self._path, "ok", found)
             return verify(_select(db), self._path)
-        except sqlite3.Error as error:
+        except TROUBLE as error:
             raise weather(error, self._path) from error
         finally:
             db.close()
@@ -471,17 +471,17 @@ class SqliteLog:
             )
         return self._connections[name]
 
-    def _save_wal(self, error: sqlite3.Error) -> None:
+    def _save_wal(self, error: Trouble) -> None:
         """After an I/O error: make the write-ahead log durable before a connection is closed, which may use it up."""
         db = self._connections.get("writer") or self._connections.get("leases")
         if code(error) == sqlite3.SQLITE_IOERR and db is not None:
-            with contextlib.suppress(sqlite3.Error, OSError):  # where it fails again nothing more can be done
+            with contextlib.suppress(*TROUBLE, OSError):  # where it fails again nothing more can be done
                 rewrite_wal(db, self._path)
 
     def _begin(self, db: sqlite3.Connection) -> None:
         try:
             patiently(lambda: db.execute("BEGIN IMMEDIATE"), self._busy_s, self._path)
-        except sqlite3.Error as error:
+        except TROUBLE as error:
             self._disconnect()
             raise weather(error, self._path) from error
 
@@ -505,7 +505,7 @@ class SqliteLog:
             try:
                 result = action(db)
                 db.execute("COMMIT")
-            except sqlite3.Error as error:
+            except TROUBLE as error:
                 self._save_wal(error)
                 self._disconnect()
                 raise weather(error, self._path) from error
@@ -534,8 +534,8 @@ class SqliteLog:
             db = self._connection("reader")
             try:
                 return patiently(snapshot, self._busy_s, self._path)
-            except sqlite3.Error as error:
-                self._connections.pop("reader").close()
+            except TROUBLE as error:
+                _put_away(self._connections.pop("reader"))
                 raise weather(error, self._path) from error
             except OSError as error:
                 raise self._lock_trouble(error) from error
@@ -593,71 +593,8 @@ def _select(db: sqlite3.Connection) -> Select:
 
 def _put_away(db: sqlite3.Connection) -> None:
     """Roll back and close a connection; closing alone would wait for cursors, which tracebacks keep alive (F27)."""
-    with contextlib.suppress(sqlite3.Error):
+    with contextlib.suppress(*TROUBLE):
         if db.in_transaction:
             db.execute("ROLLBACK")
-    with contextlib.suppress(sqlite3.Error):
+    with contextlib.suppress(*TROUBLE):
         db.close()
-
-
-def _changes(db: sqlite3.Connection) -> int:
-    """Tell how often something may have become due."""
-    return int(db.execute("SELECT value FROM counters WHERE name = 'changes'").fetchone()[0])
-
-
-def _due_keys(
-    db: sqlite3.Connection, worker: str, now: float, limit: int, workflows: Collection[str] | None
-) -> list[int]:
-    """Find what is due and free or the worker's own, the longest due first."""
-    if limit < 1:
-        return []
-    found: list[tuple[float, int]] = []
-    for owner in (None, worker):
-        condition, values = _of_owner(owner)
-        query = (
-            f"SELECT due, key FROM executions WHERE {condition} AND workflow = ? AND due <= ? "  # noqa: S608
-            "ORDER BY due, key LIMIT ?"
-        )
-        for name in _workflows(db, owner) if workflows is None else workflows:
-            if name.isprintable():
-                found += db.execute(query, (*values, name, now, min(limit, 1 << 30))).fetchall()
-    return [key for _, key in sorted(found)[:limit]]
-
-
-def _of_owner(owner: str | None) -> tuple[str, tuple[str, ...]]:
-    return (_FREE, ()) if owner is None else (_HELD, (owner,))
-
-
-def _workflows(db: sqlite3.Connection, owner: str | None) -> Iterator[str]:
-    """Name the workflows of what is due and free, or held by the owner; a step along an index for each."""
-    condition, values = _of_owner(owner)
-    query = (
-        f"SELECT workflow FROM executions WHERE {condition} AND workflow > ? "  # noqa: S608
-        "ORDER BY workflow LIMIT 1"
-    )
-    name = ""
-    while found := db.execute(query, (*values, name)).fetchone():
-        (name,) = found
-        yield name
-
-
-def _holders(db: sqlite3.Connection) -> Iterator[str]:
-    """Name the workers who hold something; a step along an index for each."""
-    query = "SELECT owner FROM executions WHERE owner IS NOT NULL AND owner > ? ORDER BY owner LIMIT 1"
-    name = ""
-    while found := db.execute(query, (name,)).fetchone():
-        (name,) = found
-        yield name
-
-
-def _next_wake(db: sqlite3.Connection) -> float | None:
-    first: list[float] = []
-    for owner in (None, *_holders(db)):
-        condition, values = _of_owner(owner)
-        query = (
-            f"SELECT due FROM executions WHERE {condition} AND workflow = ? AND due >= ? "  # noqa: S608
-            "ORDER BY due LIMIT 1"
-        )
-        for name in _workflows(db, owner):
-            first += [due for (due,) in db.execute(query, (*values, name, float("-inf")))]
-    return min(first, default=None)

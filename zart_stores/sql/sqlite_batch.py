@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from zart_stores.sql.batch import Changes
-from zart_stores.sql.reading import COLUMNS
+from zart_stores.sql.reading import COLUMNS, whole_number
 
 AT_ONCE = 64
 """How many rows one statement reads."""
@@ -28,8 +28,9 @@ _MOVE = "UPDATE executions SET status = ?, owner = ?, due = ? WHERE key = ?"
 class SqliteSource:
     """The `Source` of a batch over a connection."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, where: str) -> None:
         self.db = db
+        self._where = where
         self._next_key = 0
 
     def rows(self, ids: Sequence[str]) -> Iterator[Sequence[Any]]:
@@ -53,7 +54,7 @@ class SqliteSource:
         """See Source. O(log n)."""
         query = "SELECT number FROM message_keys WHERE execution = ? AND key = ?"
         found = self.db.execute(query, (key, message_key)).fetchone()
-        return None if found is None else int(found[0])
+        return None if found is None else whole_number(found[0], f"{self._where}, key {message_key!a}")
 
     def kept(self, key: int, numbers: Collection[int]) -> Collection[int]:
         """See Source. O(log n) for each."""
@@ -64,7 +65,8 @@ class SqliteSource:
         """See Source. O(log n) for each that is left out."""
         query = "SELECT number FROM messages WHERE execution = ? ORDER BY number DESC"
         gone = set(but)
-        return next((int(number) for (number,) in self.db.execute(query, (key,)) if number not in gone), 0)
+        numbers = (number for (number,) in self.db.execute(query, (key,)) if number not in gone)
+        return next((number for number in numbers if type(number) is int), 0)  # who reads another sees damage
 
 
 def write_changes(db: sqlite3.Connection, changes: Changes) -> None:

@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from zart_core.errors import FormatTooNew, InvalidUse, LogCorrupt, StoreUnavailable, ZartError
 
@@ -22,6 +22,10 @@ T = TypeVar("T")
 APPLICATION_ID = 0x5A617274  # "Zart"
 FORMAT = 1
 """The version of the tables below, kept in PRAGMA user_version."""
+
+Trouble: TypeAlias = sqlite3.Error | UnicodeDecodeError
+TROUBLE = (sqlite3.Error, UnicodeDecodeError)
+"""What sqlite3 raises: its own errors, and one about the text of its error when SQLite quotes damaged bytes in it."""
 
 WAL_READ_BYTES = 1 << 20
 FULL, NORMAL = 2, 1
@@ -121,7 +125,7 @@ def prepare(path: str, busy_s: float) -> None:
         patiently(lambda: _check_format(db, path), busy_s, path)
         _set_wal(db, path, busy_s)
         patiently(lambda: _create_tables(db), busy_s, path)
-    except sqlite3.Error as error:
+    except TROUBLE as error:
         raise weather(error, path) from error
     finally:
         db.close()
@@ -134,7 +138,7 @@ def connect(path: str) -> sqlite3.Connection:
     """
     try:
         return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-    except sqlite3.Error as error:
+    except TROUBLE as error:
         raise weather(error, path) from error
 
 
@@ -160,7 +164,7 @@ def open_connection(path: str, synchronous: int, busy_s: float, *, reads: bool =
             synchronous == FULL
         ):  # the log is there now, and SQLite passes over an error when it syncs its name
             _sync_directory(Path(path).parent)
-    except sqlite3.Error as error:
+    except TROUBLE as error:
         db.close()
         raise weather(error, path) from error
     except OSError as error:
@@ -226,17 +230,17 @@ def patiently(action: Callable[[], T], busy_s: float, path: str) -> T:
         pause_s = min(pause_s * 2, 0.05)
 
 
-def code(error: sqlite3.Error) -> int:
+def code(error: Trouble) -> int:
     """Give SQLite's primary result code, 0 when there is none."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def is_busy(error: sqlite3.Error) -> bool:
+def is_busy(error: Trouble) -> bool:
     """Tell whether another connection was in the way."""
     return code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def weather(error: sqlite3.Error, path: str) -> ZartError:
+def weather(error: Trouble, path: str) -> ZartError:
     """Say in our words what SQLite reports: LogCorrupt for damage, StoreUnavailable for the rest."""
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     what = f"{name}: {error}"
@@ -254,8 +258,10 @@ def weather(error: sqlite3.Error, path: str) -> ZartError:
     return StoreUnavailable(f"{path!r}: {what}")
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: Trouble) -> bool:
     """Tell whether the database is not what was written: bad pages, missing tables, rows that cannot be."""
+    if isinstance(error, UnicodeDecodeError):
+        return True
     return str(error).startswith("Could not decode") or code(error) in (
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
