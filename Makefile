@@ -37,8 +37,9 @@ deep: .venv/dev .venv/strace.asked
 stable: .venv/dev .venv/strace.asked
 	$(BIN)/python -m property_tests.stable 20
 
+# ROWS="replay sequential" measures those alone, TO=FOLDER writes table and drawing.
 bench: .venv/dev
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(ROWS) $(if $(TO),--to $(TO))
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
