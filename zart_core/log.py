@@ -24,7 +24,7 @@ L13 status, reason and build of an execution can be set without an append (`Mark
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from zart_core.events import Ok, Status
 from zart_core.records import record
@@ -336,4 +336,18 @@ class Examinable(Protocol):
 
     def settings(self) -> Mapping[str, str | int]:
         """Name each setting that matters for what the log promises, with its value as found."""
+        ...
+
+
+@runtime_checkable
+class Transactional(Protocol):
+    """What a log in a database may offer beside the protocol: its writes in one commit with those of a user."""
+
+    def create_within(self, connection: Any, new: New) -> Appended:
+        """Create an execution in the transaction that is open on the user's own connection; nobody owns it.
+
+        It is there when they commit, and never if they roll back (L1); who looks for work finds it then (L10). When it
+        is not Ok their transaction goes on as if nothing had been asked. Raises InvalidUse for a connection that has no
+        transaction to write in, or is one to another database.
+        """
         ...

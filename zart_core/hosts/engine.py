@@ -58,6 +58,7 @@ from zart_core.hosts.requests import Requests, own_key
 from zart_core.hosts.results import Results
 from zart_core.hosts.suspects import Suspects
 from zart_core.hosts.threads import DaemonThreads
+from zart_core.hosts.transactions import create_within
 from zart_core.hosts.writer import Writer
 from zart_core.insight.explaining import circumstances, explanation, lines_of
 from zart_core.interpreter import CODEC
@@ -274,18 +275,56 @@ class AsyncEngine:
         *,
         id: str | None = None,
         at: datetime | None = None,
+        connection: Any = None,
     ) -> AsyncHandle[R]: ...
 
     @overload
     async def start(
-        self, workflow: Workflow[I, R], input: I, *, id: str | None = None, at: datetime | None = None
+        self,
+        workflow: Workflow[I, R],
+        input: I,
+        *,
+        id: str | None = None,
+        at: datetime | None = None,
+        connection: Any = None,
     ) -> AsyncHandle[R]: ...
 
     async def start(
-        self, workflow: Any, input: Any = None, *, id: str | None = None, at: datetime | None = None
+        self,
+        workflow: Any,
+        input: Any = None,
+        *,
+        id: str | None = None,
+        at: datetime | None = None,
+        connection: Any = None,
     ) -> Any:
-        """Start an execution, or attach to the same one; durable when this returns (R15). See `Engine.start`."""
+        """Start an execution, or attach to the same one; durable when this returns (R15). See `Engine.start`.
+
+        With `connection` it is durable when the caller commits; its statements are executed here, on the loop.
+        """
+        if connection is not None:
+            return self.start_within(connection, workflow, input, id=id, at=at)
         return await self.start_with(workflow, input, id=id, at=at)
+
+    def start_within(
+        self,
+        connection: Any,
+        workflow: Workflow[Any, Any],
+        input: Any,
+        *,
+        id: str | None,
+        at: datetime | None,
+    ) -> AsyncHandle[Any]:
+        """Start it in the transaction of the caller's own connection, in the caller's thread.
+
+        Nothing of it may need the loop: the caller may hold the lock that a commit on the loop waits for.
+        """
+        new = self.new(workflow, input, id=id, at=at)
+        created = create_within(self.log, connection, new)
+        if new.wake:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the next engine finds it
+                self.loop.call_soon_threadsafe(self.alarms.set, new.wake, "")
+        return AsyncHandle(self, new.id, workflow, created)
 
     async def start_with(
         self,
@@ -297,6 +336,20 @@ class AsyncEngine:
         timeout: Duration | None = None,
     ) -> AsyncHandle[Any]:
         """As `start`, also with a timeout of the run instead of the workflow's own."""
+        new = self.new(workflow, input, id=id, at=at, timeout=timeout)
+        created = await asyncio.shield(self.spawn(self.requests.create(new)))
+        return AsyncHandle(self, new.id, workflow, created)
+
+    def new(
+        self,
+        workflow: Workflow[Any, Any],
+        input: Any,
+        *,
+        id: str | None = None,
+        at: datetime | None = None,
+        timeout: Duration | None = None,
+    ) -> stored.New:
+        """The execution to create. Raises InvalidUse, UnknownWorkflow, EncodeError."""
         self.check_usable()
         if not isinstance(workflow, Workflow):
             raise InvalidUse(f"{workflow!r} is no workflow; decorate the function with @zart.workflow")
@@ -308,7 +361,7 @@ class AsyncEngine:
         name = new_id(self.clock.now(), self.lots) if id is None else checked_name(id, "id")
         payload, _ = encoded_input(self.codec, workflow, input)
         now = self.clock.now()
-        new = new_execution(
+        return new_execution(
             self.codec,
             workflow,
             name,
@@ -317,8 +370,6 @@ class AsyncEngine:
             timeout_s=None if timeout is None else seconds(timeout, "timeout"),
             wake=None if at is None else instant(at, "at="),
         )
-        created = await asyncio.shield(self.spawn(self.requests.create(new)))
-        return AsyncHandle(self, name, workflow, created)
 
     async def run(
         self,

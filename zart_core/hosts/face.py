@@ -76,11 +76,11 @@ class Engine:
 
     def await_(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the engine's loop and wait for it here."""
-        if self.pid != os.getpid():
+        try:
+            self.refuse_if_forked()
+        except InvalidUse:
             coroutine.close()
-            raise InvalidUse(
-                "the engine was opened in another process; after a fork open one of its own (F12)"
-            )
+            raise
         if not self.thread.is_alive():
             coroutine.close()
             raise InvalidUse("the engine was closed; use it inside its `with` block")
@@ -95,6 +95,13 @@ class Engine:
         except BaseException:
             future.cancel()
             raise
+
+    def refuse_if_forked(self) -> None:
+        """Raise InvalidUse in a child of the process that opened it (F12)."""
+        if self.pid != os.getpid():
+            raise InvalidUse(
+                "the engine was opened in another process; after a fork open one of its own (F12)"
+            )
 
     @overload
     def run(
@@ -134,18 +141,38 @@ class Engine:
         *,
         id: str | None = None,
         at: datetime | None = None,
+        connection: Any = None,
     ) -> Handle[R]: ...
     @overload
     def start(
-        self, workflow: Workflow[I, R], input: I, *, id: str | None = None, at: datetime | None = None
+        self,
+        workflow: Workflow[I, R],
+        input: I,
+        *,
+        id: str | None = None,
+        at: datetime | None = None,
+        connection: Any = None,
     ) -> Handle[R]: ...
     def start(
-        self, workflow: Any, input: Any = None, *, id: str | None = None, at: datetime | None = None
+        self,
+        workflow: Any,
+        input: Any = None,
+        *,
+        id: str | None = None,
+        at: datetime | None = None,
+        connection: Any = None,
     ) -> Any:
         """Start an execution, or attach to the same one; durable when this returns (R15).
 
-        `at` postpones the start; it needs a time zone. Raises as `run` does for id and input.
+        `at` postpones the start; it needs a time zone. `connection` is one of the caller's own to the log's database
+        (`psycopg.Connection` or `sqlite3.Connection`), with an open transaction: the execution is there once that
+        commits, and never if it rolls back, and the handle is good from then on. Raises as `run` does for id and input;
+        InvalidUse for a connection that cannot be used.
         """
+        if connection is not None:
+            self.refuse_if_forked()
+            handle = self.engine.start_within(connection, workflow, input, id=id, at=at)
+            return Handle(self, handle)
         return Handle(self, self.await_(self.engine.start_with(workflow, input, id=id, at=at)))
 
     def get(self, id: str) -> Handle[Any]:

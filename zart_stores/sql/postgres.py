@@ -31,6 +31,7 @@ from zart_core.log import (
     EventLog,
     Level,
     Message,
+    New,
     Page,
     Record,
     Rejected,
@@ -42,6 +43,7 @@ from zart_stores.checks import check, check_name, is_id
 from zart_stores.rows import Row, free, give, summary, take, void
 from zart_stores.sql.batch import Batch, ids_of, owners_of
 from zart_stores.sql.postgres_batch import PostgresSource, write_changes
+from zart_stores.sql.postgres_joining import Plain, checked, create_within, identity
 from zart_stores.sql.postgres_server import (
     AGAIN,
     FORMAT,
@@ -152,6 +154,8 @@ class PostgresLog:
             self._begins.append("SET LOCAL synchronous_commit = off")
         elif asks:
             self._begins.append("SET LOCAL synchronous_commit = on")
+        self._identity: tuple[Any, ...] = ()
+        """What tells this log from others, once it was asked for."""
         self._pool = self._new_pool()
         self._listening = threading.Lock()
         self._listener: Connection | None = None
@@ -198,6 +202,21 @@ class PostgresLog:
             return outcomes
         outcomes += [failed] * (len(batch) - len(outcomes))
         return [failed if isinstance(each, Ok) else each for each in outcomes]
+
+    def create_within(self, connection: Any, new: New) -> Appended:
+        """See Transactional. `connection` is a psycopg.Connection to this database, of any row type."""
+        check((new,))
+        self._refuse_if_unusable()
+        db = checked(connection, self._address)
+        return create_within(
+            db, self._address, new, power=self.level == "power", is_ours=self._is_its_identity
+        )
+
+    def _is_its_identity(self, found: tuple[Any, ...]) -> bool:
+        """Whether a connection that found this is to this very log; the server may have been restarted since."""
+        if found != self._identity:
+            self._identity = self._read(lambda db: identity(Plain(db), self._address))
+        return found == self._identity
 
     def _batch(self, db: Connection) -> Batch:
         return Batch(PostgresSource(db, self._address), self._address.where)

@@ -8,10 +8,12 @@ Rule 2: one statement for each table, however many rows: columns travel as array
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Protocol
+
+import psycopg
 
 from zart_stores.sql.batch import Changes
-from zart_stores.sql.postgres_server import Address, Connection
+from zart_stores.sql.postgres_server import Address
 from zart_stores.sql.reading import COLUMNS
 
 KEYS_MAX = 64
@@ -83,10 +85,18 @@ STATEMENTS = {
 """By the field of Changes, in the order in which they are carried out."""
 
 
+class Database(Protocol):
+    """What executes statements: a connection, or what stands in front of one."""
+
+    def execute(self, query: Any, values: Any = ..., /) -> psycopg.Cursor[tuple[Any, ...]]:
+        """As psycopg.Connection.execute."""
+        ...
+
+
 class PostgresSource:
     """The `Source` of a batch over a connection."""
 
-    def __init__(self, db: Connection, address: Address) -> None:
+    def __init__(self, db: Database, address: Address) -> None:
         self._db = db
         self._address = address
         self._keys: list[int] = []
@@ -127,7 +137,7 @@ class PostgresSource:
         return self._db.execute(self._address.sql(query), values).fetchall()
 
 
-def write_changes(db: Connection, address: Address, changes: Changes) -> None:
+def write_changes(db: Database, address: Address, changes: Changes) -> None:
     """Write everything, table by table, and tell who waits for it."""
     for field, statement in STATEMENTS.items():
         rows: Sequence[Sequence[Any]] = getattr(changes, field)

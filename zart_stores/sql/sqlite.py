@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed, StoreLocked, StoreUnavailable, Weather
 from zart_core.events import CLOSED, Ok, Status
@@ -28,6 +28,7 @@ from zart_core.log import (
     EventLog,
     Level,
     Message,
+    New,
     Page,
     Record,
     Rejected,
@@ -57,6 +58,7 @@ from zart_stores.sql.sqlite_file import (
     settings_of,
     weather,
 )
+from zart_stores.sql.sqlite_joining import create_within
 from zart_stores.sql.verifying import verify
 
 T = TypeVar("T")
@@ -201,6 +203,17 @@ class SqliteLog:
         if committing and not is_busy(error):
             return Unknown(f"the commit failed: {what}")
         return Rejected(f"damaged: {what}" if isinstance(what, LogCorrupt) else f"unavailable: {what}")
+
+    def create_within(self, connection: Any, new: New) -> Appended:
+        """See Transactional. `connection` is an sqlite3.Connection on this file, used in its own thread."""
+        check((new,))
+        self._refuse_if_unusable()
+        if not isinstance(connection, sqlite3.Connection):
+            raise InvalidUse(
+                f"connection= is a {type(connection).__module__}.{type(connection).__name__}; "
+                f"the log is in SQLite, so give an sqlite3.Connection on {self._path!r} (not an async one)"
+            )
+        return create_within(connection, self._path, new, power=self.level == "power")
 
     # ------------------------------------------------ reading
 

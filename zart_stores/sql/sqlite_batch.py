@@ -6,8 +6,8 @@ Rule 1: used inside one transaction that began with BEGIN IMMEDIATE.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 from zart_stores.sql.batch import Changes
 from zart_stores.sql.reading import COLUMNS, whole_number
@@ -25,10 +25,22 @@ _UPDATE = """
 _MOVE = "UPDATE executions SET status = ?, owner = ?, due = ? WHERE key = ?"
 
 
+class Database(Protocol):
+    """What executes statements: a connection, or what stands in front of one."""
+
+    def execute(self, sql: str, values: Sequence[Any] = ..., /) -> sqlite3.Cursor:
+        """As sqlite3.Connection.execute."""
+        ...
+
+    def executemany(self, sql: str, values: Iterable[Sequence[Any]], /) -> sqlite3.Cursor:
+        """As sqlite3.Connection.executemany."""
+        ...
+
+
 class SqliteSource:
     """The `Source` of a batch over a connection."""
 
-    def __init__(self, db: sqlite3.Connection, where: str) -> None:
+    def __init__(self, db: Database, where: str) -> None:
         self.db = db
         self._where = where
         self._next_key = 0
@@ -69,7 +81,7 @@ class SqliteSource:
         return next((number for number in numbers if type(number) is int), 0)  # who reads another sees damage
 
 
-def write_changes(db: sqlite3.Connection, changes: Changes) -> None:
+def write_changes(db: Database, changes: Changes) -> None:
     """Write everything, table by table."""
     for statement, values in (
         (_INSERT, changes.inserts),

@@ -1,0 +1,132 @@
+"""The log's own writes on an SQLite connection that a user made: in their transaction, in a savepoint.
+
+Rule 1: rows come as the log wrote them, whatever the connection makes of rows and text for its user.
+Rule 2: what is refused leaves their transaction as it was; only where SQLite itself rolls it back, that is said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from zart_core.errors import InvalidUse, LogCorrupt
+from zart_core.log import Appended, New, Rejected
+from zart_stores.sql.batch import Batch
+from zart_stores.sql.sqlite_batch import SqliteSource, write_changes
+from zart_stores.sql.sqlite_file import FULL, code, weather
+
+
+class Plain:
+    """Executes statements on a connection beside its user: plain rows, and no factory or guard of theirs."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """As sqlite3.Connection.execute."""
+        return self._cursor().execute(sql, values)
+
+    def executemany(self, sql: str, values: Iterable[Sequence[Any]]) -> sqlite3.Cursor:
+        """As sqlite3.Connection.executemany."""
+        return self._cursor().executemany(sql, values)
+
+    def _cursor(self) -> sqlite3.Cursor:
+        cursor = sqlite3.Cursor(self.db)
+        cursor.row_factory = None
+        return cursor
+
+
+@contextlib.contextmanager
+def plainly(db: sqlite3.Connection) -> Generator[Plain]:
+    """Work on a connection with text as text."""
+    theirs, db.text_factory = db.text_factory, str
+    try:
+        yield Plain(db)
+    finally:
+        db.text_factory = theirs
+
+
+def create_within(db: sqlite3.Connection, path: str, new: New, *, power: bool) -> Appended:
+    """Create an execution in the user's transaction; see Transactional."""
+    try:
+        with plainly(db) as plain:
+            _refuse_stranger(plain, path)
+            _refuse_hasty(plain, power=power)
+            began = _begin(plain)
+            return _create(plain, path, new, began=began)
+    except sqlite3.ProgrammingError as error:  # closed, or made in another thread
+        raise InvalidUse(f"connection= cannot be used: {error}") from error
+
+
+def _refuse_stranger(plain: Plain, path: str) -> None:
+    found = next(file for _, name, file in plain.execute("PRAGMA database_list") if name == "main")
+    with contextlib.suppress(OSError):
+        if found and os.path.samestat(Path(found).stat(), Path(path).stat()):
+            return
+    raise InvalidUse(
+        f"connection= is on another database ({found or 'in memory'!r}) than the log ({path!r}): the user's tables "
+        "have to be in the log's own file, as one commit holds both"
+    )
+
+
+def _refuse_hasty(plain: Plain, *, power: bool) -> None:
+    """A commit on this connection has to be as durable as the log promises (L4)."""
+    ((level,),) = plain.execute("PRAGMA synchronous")
+    if power and level < FULL:
+        raise InvalidUse(
+            f"connection= has synchronous={level}, so what it commits may go with the power; "
+            "execute PRAGMA synchronous=FULL on it before its transaction begins"
+        )
+
+
+def _begin(plain: Plain) -> bool:
+    """Make sure that there is a transaction; tell whether it was begun here."""
+    if plain.db.in_transaction:
+        return False
+    if plain.db.isolation_level is None:
+        raise InvalidUse(
+            "connection= has no open transaction, and begins none by itself (isolation_level=None): "
+            'execute "BEGIN IMMEDIATE" on it first, and COMMIT afterwards'
+        )
+    try:
+        plain.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        return False  # the first statement meets the same, and says so
+    return True
+
+
+def _create(plain: Plain, path: str, new: New, *, began: bool) -> Appended:
+    try:
+        plain.execute("SAVEPOINT zart")
+        unit = Batch(SqliteSource(plain, path), path)
+        outcome = unit.write(new)
+        changes = unit.changes()
+        if not changes.empty:
+            write_changes(plain, changes)
+        plain.execute("RELEASE zart")
+    except sqlite3.ProgrammingError:
+        raise
+    except sqlite3.Error as error:
+        return _undone(plain, path, error, began=began)
+    return outcome
+
+
+def _undone(plain: Plain, path: str, error: sqlite3.Error, *, began: bool) -> Rejected:
+    """Undo what was written here, if SQLite has not undone everything."""
+    what = weather(error, path)
+    intact = plain.db.in_transaction
+    with contextlib.suppress(sqlite3.Error):  # the savepoint may not even have come to be
+        if began:
+            plain.execute("ROLLBACK")
+        elif intact:
+            plain.execute("ROLLBACK TO zart")
+            plain.execute("RELEASE zart")
+    word = "full" if code(error) == sqlite3.SQLITE_FULL else "unavailable"
+    if isinstance(what, LogCorrupt):
+        word = "damaged"
+    gone = "" if intact or began else "; SQLite has rolled your whole transaction back"
+    return Rejected(f"{word}: {what}{gone}")
