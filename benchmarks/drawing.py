@@ -57,7 +57,7 @@ def headroom(results: Sequence[Result]) -> str:
         if low <= stop <= high or stop == 1:
             kind = "budget" if stop == 1 else "grid"
             add(root, "line", x1=x(stop), x2=x(stop), y1=TOP - 8, y2=bottom, class_=kind)
-            label = "the budget" if stop == 1 else f"{stop:g}×"
+            label = "the budget" if stop == 1 else f"{stop:g} x"
             write(root, x(stop), bottom + 18, label, 90, "head" if stop == 1 else "dim", "middle")
     for index, result in enumerate(shown):
         draw_row(root, x, TOP + ROW * index + ROW / 2, result)

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-from benchmarks import speed
+from benchmarks import finished, growth, speed, suspended
 from benchmarks.measuring import Sample
 from benchmarks.stage import Stage
 
@@ -145,6 +145,12 @@ def by_size(n: int) -> Measure:
     return partial(speed.fan_out, n=n)
 
 
+SLOPE = 1.1
+GROWTHS: Sequence[tuple[str, str, Callable[..., Iterable[tuple[float, str]]]]] = (
+    ("sequential", "sequential steps", growth.sequential),
+    ("fan", "fan-out and fan-in", growth.fan_out),
+    ("replay", "replay", growth.replay),
+)
 ROWS: Sequence[Row | Figure] = (
     Row("replay", "replay of decoded events", "step", "times", 5, speed.replay_decoded, GENERATOR),
     *each(
@@ -218,5 +224,47 @@ ROWS: Sequence[Row | Figure] = (
         speed.event_to_finish,
         "makes two commits",
         {"sqlite": 2, "postgresql": 2},
+    ),
+    Figure(
+        "suspended", "suspended executions while alive, SQLite", "bytes each", 4096, suspended.bytes_alive
+    ),
+    Figure(
+        "suspended-beyond",
+        "suspended executions beyond max_live, SQLite",
+        "bytes each",
+        None,
+        suspended.bytes_beyond,
+    ),
+    *(
+        Figure(
+            f"ready-{store}",
+            f"10,000 suspended ready after a kill, {STORES[store]}",
+            "s",
+            5,
+            partial(suspended.ready, name=store),
+        )
+        for store in ("sqlite", "file")
+    ),
+    Figure("growth", "growth of a live run, 100 to 10,000 steps", "slope", SLOPE, growth.live),
+    *(
+        Figure(
+            f"growth-{what}-{store}",
+            f"growth of {title}, 100 to 10,000, {STORES[store]}",
+            "slope",
+            SLOPE,
+            partial(measure, name=store),
+        )
+        for what, title, measure in GROWTHS
+        for store in ("sqlite", "postgresql")
+    ),
+    *(
+        Figure(
+            f"finished-{store}",
+            f"claim, list, start among 1,000,000 finished, {STORES[store]}",
+            "times as long as among 1,000",
+            2,
+            partial(finished.growth, name=store),
+        )
+        for store in ("sqlite", "postgresql")
     ),
 )

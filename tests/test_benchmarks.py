@@ -10,7 +10,7 @@ from benchmarks import report
 from benchmarks.__main__ import arguments
 from benchmarks.drawing import headroom
 from benchmarks.measuring import Sizes
-from benchmarks.rows import ROWS, Result
+from benchmarks.rows import ROWS, Figure, Result
 from benchmarks.stage import staged
 from benchmarks.workloads import WORKFLOWS, fan, sequence
 
@@ -29,7 +29,10 @@ def test_a_row_is_measured(row, stage):
     result = row.result(stage)
 
     assert len(result.values) == 1
-    assert all(math.isfinite(value) and value > 0 for value in result.values)
+    assert all(map(math.isfinite, result.values))
+    assert result.values[0] > 0 or isinstance(
+        row, Figure
+    )  # a small run need not take more memory than a smaller one
     assert report.line(result).count("|") == report.HEAD.splitlines()[0].count("|")
 
 
