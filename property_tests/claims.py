@@ -48,6 +48,8 @@ WEATHER = "tests/test_engine_weather.py"
 STEPS = "tests/test_engine_steps.py"
 RECOVERY = "tests/test_engine_recovery.py"
 PARKING = "tests/test_engine_parking.py"
+CHAOS = "property_tests/test_chaos.py::test_chaos_ends_well"
+COMMITS = "property_tests/test_postgres_faults.py::test_every_commit_of_a_workflow_may_go_wrong"
 SIMULATION = "tests/test_simulate.py::test_faults_strike_and_nothing_shows"
 
 FAULTS = (
@@ -162,7 +164,7 @@ FAULTS = (
         "F15",
         "a worker goes on after its lease was lost",
         "its appends are rejected by the fence, in the same transaction",
-        (f"{CLAIMING}::test_zombie", f"{POSTGRES}::test_no_zombie_writes_in_any_schedule", SIMULATION),
+        (f"{CLAIMING}::test_zombie", f"{POSTGRES}::test_no_zombie_writes_in_any_schedule", CHAOS, SIMULATION),
     ),
     Claim(
         "F16",
@@ -170,6 +172,8 @@ FAULTS = (
         "Unknown; read back, and go on",
         (
             f"{POSTGRES}::test_a_commit_that_nobody_answered_is_unknown",
+            COMMITS,
+            "property_tests/test_postgres_faults.py::test_work_goes_on_over_a_server_that_goes_away",
             f"{WEATHER}::test_each_weather_at_each_append_loses_and_repeats_nothing",
         ),
     ),
@@ -302,7 +306,7 @@ INVARIANTS = (
         "I6",
         "fences never decrease; nothing of an older one after a newer",
         "",
-        (MACHINES, f"{CLAIMING}::test_fence_grows"),
+        (MACHINES, f"{CLAIMING}::test_fence_grows", CHAOS),
     ),
     Claim("I7", "nothing after a terminal event", "", (f"{TURNS}::test_closed_is_final", MACHINES, POINTS)),
     Claim(
@@ -325,13 +329,13 @@ INVARIANTS = (
         "I11",
         "at most one outcome of a command, one terminal event of a run",
         "",
-        (f"{LAWS}::test_every_log_is_in_order", POINTS),
+        (f"{LAWS}::test_every_log_is_in_order", POINTS, CHAOS),
     ),
     Claim(
         "I12",
         "executed at least once for every outcome; exactly once without a crash between effect and record",
         "",
-        (POINTS, SIMULATION),
+        (POINTS, COMMITS, SIMULATION),
     ),
     Claim("I13", "no step runs before its predecessor's outcome is durable", "", (POINTS, SIMULATION)),
     Claim("I14", "timers never early, once, none lost", "", (POINTS, SIMULATION)),
@@ -416,6 +420,18 @@ HARNESSES = (
     ),
     Claim(
         "kill -9", "a worker killed again and again over one directory", "", ("property_tests/test_kill9.py",)
+    ),
+    Claim(
+        "chaos",
+        "three worker processes on one PostgreSQL, killed, stopped past their lease, cut off, their server restarted",
+        "",
+        ("property_tests/test_chaos.py",),
+    ),
+    Claim(
+        "PostgreSQL faults",
+        "each commit of a workflow dropped, or done and not answered; the server gone under a living engine",
+        "",
+        ("property_tests/test_postgres_faults.py",),
     ),
     Claim(
         "simulation",

@@ -16,10 +16,12 @@ class Proxy:
     """Listens on a local socket in a directory; `plan` says what happens to the n-th COMMIT from now, from 0.
 
     "drop": the connection is cut before the server sees it. "swallow": it is cut when the server has answered.
-    "slow": nothing. Counts in `commits`.
+    Counts in `commits`, with `writes_only` but those of transactions that may write; all statements in `statements`.
     """
 
-    def __init__(self, directory: Path, server: Path) -> None:
+    def __init__(self, directory: Path, server: Path, *, writes_only: bool = False) -> None:
+        self.writes_only = writes_only
+        self.statements: list[bytes] = []
         self.server = str(server / ".s.PGSQL.5432")
         self.directory = directory
         self.plan: dict[int, str] = {}
@@ -65,7 +67,9 @@ class Line:
         self.proxy = proxy
         self.client = client
         self.server = server
-        self.commit_names: set[bytes] = set()
+        self.queries: dict[bytes, bytes] = {}
+        """The text of each prepared statement, by its name."""
+        self.reading = False
         self.swallow = False
 
     def start(self) -> None:
@@ -76,7 +80,13 @@ class Line:
         """Messages of the client; the first has no type."""
         try:
             for first, kind, message in messages(self.client, bare=True):
-                if not first and self.is_commit(kind, message):
+                query = None if first else self.query_of(kind, message)
+                if query is not None:
+                    self.proxy.statements.append(query)
+                    self.reading = (
+                        query.endswith(b"READ ONLY") if query.startswith(b"BEGIN") else self.reading
+                    )
+                if query == b"COMMIT" and not (self.reading and self.proxy.writes_only):
                     match self.proxy.fate():
                         case "drop":
                             self.hang_up()
@@ -100,22 +110,18 @@ class Line:
             pass
         self.hang_up()
 
-    def is_commit(self, kind: bytes, message: bytes) -> bool:
-        """A query, an unnamed or named statement that is parsed, or a named one that is bound."""
+    def query_of(self, kind: bytes, message: bytes) -> bytes | None:
+        """The statement that a message has carried out: a query, or one that is bound, prepared before or unnamed."""
         body = message[5:]
         if kind == b"Q":
-            return body.startswith(b"COMMIT\0")
+            return body.partition(b"\0")[0]
         if kind == b"P":
             name, query, *_ = body.split(b"\0")
-            if query == b"COMMIT":
-                self.commit_names.add(name)
-            elif name in self.commit_names:
-                self.commit_names.discard(name)
-            return False
-        if kind == b"B":
+            self.queries[name] = query
+        elif kind == b"B":
             _, name, *_ = body.split(b"\0")
-            return name in self.commit_names
-        return False
+            return self.queries.get(name)
+        return None
 
     def hang_up(self) -> None:
         for end in (self.client, self.server):

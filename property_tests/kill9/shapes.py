@@ -29,6 +29,7 @@ def enter(phase: str, value: Any = None) -> None:
         "step": context.step,
         "attempt": context.attempt,
         "key": context.idempotency_key,
+        "at": time.time(),
         "phase": phase,
         "value": value,
     }

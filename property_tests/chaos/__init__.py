@@ -1,0 +1,1 @@
+"""Several worker processes on one PostgreSQL under kills, pauses, restarts and lost connections."""
