@@ -15,21 +15,12 @@ from zart_core.testing import probe
 from zart_stores.file import journal
 from zart_stores.file.fs import RealFileSystem
 from zart_stores.file.store import FileLog
-from zart_stores.sql import sqlite, sqlite_file
-
-CHECKPOINT_PAGES = 12
-"""How long SQLite's log may become before it begins anew; 1,000 by default."""
+from zart_stores.sql import sqlite, sqlite_file, sqlite_wal
 
 
 def small_checkpoints():
-    plain = sqlite_file.open_connection
-
-    def opened(*args, **kwargs):
-        db = plain(*args, **kwargs)
-        db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
-        return db
-
-    sqlite.open_connection = opened
+    """SQLite's log is copied into the database, and begins anew, after a few writes."""
+    sqlite_wal.CHANGES_MIN = sqlite_wal.CHANGES_FIRST = sqlite_wal.CHANGES_MAX = 15
 
 
 def normal():

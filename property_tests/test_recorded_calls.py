@@ -88,7 +88,8 @@ def test_the_file_log_after_a_failed_sync(tmp_path):
 
 
 def test_sqlite_after_a_failed_sync(tmp_path):
-    """F5: the same; once found were a sync of the log that failed (10), and one of the directory (11)."""
+    """F5: the same; once found were failed syncs of the log (10) and of the directory (11; 6: as tables are made)."""
+    failed_sync("sqlite", tmp_path, 358441828139, 6)
     failed_sync("sqlite", tmp_path, 663785313225, 10)
     failed_sync("sqlite", tmp_path, 13, 11)
     for first in [*kept("failed-sync-sqlite"), *fresh("failed-sync-sqlite", 1)]:

@@ -40,7 +40,7 @@ from zart_core.testing.contract import (
     turn,
     write,
 )
-from zart_stores.sql import lock, sqlite, sqlite_file
+from zart_stores.sql import lock, sqlite, sqlite_file, sqlite_wal
 from zart_stores.sql.sqlite_file import APPLICATION_ID, FORMAT
 
 
@@ -527,7 +527,8 @@ def test_the_directory_cannot_be_used(path, monkeypatch, call):
     synced = []
     monkeypatch.setattr(os, "fsync", synced.append)
     sqlite.open(f"sqlite:{path}").close()
-    assert bool(synced) is (call != "scandir")  # the name of an empty file is made durable, whoever made it
+    # the name of the write-ahead log is made durable, and that of an empty file, whoever made it
+    assert len(synced) == (1 if call == "scandir" else 2)
 
 
 def test_a_lock_file_that_cannot_be_removed(path, log, monkeypatch):
@@ -837,6 +838,48 @@ def test_an_interrupted_append_leaves_no_transaction_open_while_its_error_is_kep
     assert len(errors) > 100
     assert outcomes == [Ok(Receipt())]
     assert [record.kind for record in log.records("a", start=position)] == ["X"]
+
+
+@pytest.mark.parametrize(("turns", "size"), [(2500, 10), (40, 1 << 20)])
+def test_the_write_ahead_log_is_bounded(path, turns, size):
+    """The store makes the checkpoints, by rows and by bytes: SQLite would not tell of a sync that failed in its own."""
+    log = sqlite.open(f"sqlite:{path}", durability="process")
+    expect(log._connection("writer").execute("PRAGMA wal_autocheckpoint").fetchone(), (0,))
+    write(log, new())
+    longest = 0
+    for position in range(1, turns + 1):
+        write(log, turn("a", position, records=[Record("X", 2.0, bytes(size))]))
+        longest = max(longest, os.path.getsize(f"{path}-wal"))
+    assert 4 << 20 < longest < 12 << 20
+    log.close()
+    assert not os.path.exists(f"{path}-wal")
+
+
+def test_large_commits_make_fewer_checkpoints(path, monkeypatch):
+    """By what a checkpoint finds the store learns how many rows share a page, within bounds."""
+    log, made = sqlite.open(f"sqlite:{path}"), []
+    plain = sqlite_wal.checkpoint
+    monkeypatch.setattr(sqlite_wal, "checkpoint", lambda db: made.append(plain(db)) or made[-1])
+    write(log, *(new(f"e{n}") for n in range(500)))
+    for position in range(1, 30):
+        write(log, *(turn(f"e{n}", position, "X") for n in range(500)))
+    assert 3 <= len(made) <= 5 and made[0] < 700 and log._pace.limit > sqlite_wal.CHANGES_FIRST
+    pace = sqlite_wal.Pace()
+    pace.learn(1 << 40)
+    expect(pace.limit, sqlite_wal.CHANGES_MIN)
+    for _ in range(9):
+        pace.learn(-1)
+    expect(pace.limit, sqlite_wal.CHANGES_MAX)
+    log.close()
+
+
+def test_leases_alone_make_checkpoints_too(path, log, monkeypatch):
+    """A worker that finds nothing to do renews its lease for years."""
+    log._pace.limit = 50
+    monkeypatch.setattr(sqlite_wal, "CHANGES_MAX", 50)
+    for _ in range(300):
+        log.renew("w", lease_s=30.0)
+    assert os.path.getsize(f"{path}-wal") < 70 * 4096
 
 
 def test_a_directory_that_cannot_be_synced_later_is_weather(path, monkeypatch):

@@ -21,7 +21,7 @@ from zart_stores import memory
 from zart_stores.file import bodies, frames, store
 from zart_stores.file.fs import RealFileSystem
 from zart_stores.file.journal import PROVISIONAL, segment_name
-from zart_stores.sql import lock, sqlite, sqlite_file
+from zart_stores.sql import lock, sqlite, sqlite_file, sqlite_wal
 
 FIRST = "/log/segment-00000001.zart"
 SECOND = "/log/segment-00000002.zart"
@@ -347,6 +347,60 @@ def test_an_interruption_of_an_append(path):
         log.append([turn("a", 1, "X")])
     assert kinds(log) == ["Started"]
     write(log, turn("a", 1, "Y"))
+    log.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "rewritten"),
+    [(sqlite3.SQLITE_IOERR, True), (sqlite3.SQLITE_FULL, False), (sqlite3.SQLITE_BUSY, False)],
+)
+@pytest.mark.parametrize("name", ["writer", "leases"])
+def test_a_checkpoint_that_fails_takes_nothing_back(path, monkeypatch, caplog, name, code, rewritten):
+    """F5: what was committed stays acknowledged; after a failed sync the write-ahead log is written again."""
+    log = sqlite.open(f"sqlite:{path}")
+    write(log, new(wake=0.0))
+    rewrite, calls = sqlite_wal._rewrite, []
+    monkeypatch.setattr(sqlite_wal, "_rewrite", lambda db, path: calls.append(1) or rewrite(db, path))
+    log._pace.limit = 1
+    sick = ill(log, name, "PRAGMA wal_checkpoint", code)
+    if name == "writer":
+        write(log, turn("a", 1, "X"))
+    else:
+        assert claimed(log, "w2") == ["a"]
+    assert calls == [1] * rewritten and log._connections.get(name) is not sick
+    assert "a checkpoint failed" in caplog.text
+    write(log, turn("a", 1 + (name == "writer"), "Y", fence=log.summary("a").fence))
+    log.close()
+    assert calls == [1] * rewritten
+
+
+def test_a_closing_whose_checkpoint_fails(path, monkeypatch):
+    """F5: the store makes the last checkpoint itself: a closing that SQLite alone does tells of no failed sync."""
+    log = sqlite.open(f"sqlite:{path}")
+    write(log, new())
+    calls = []
+    monkeypatch.setattr(sqlite_wal, "_rewrite", lambda db, path: calls.append(1))
+    ill(log, "writer", "PRAGMA wal_checkpoint")
+    log.close()
+    assert calls == [1]
+    assert sqlite.open(f"sqlite:{path}").summary("a") is not None
+
+
+def test_an_opening_whose_checkpoint_fails(path, monkeypatch):
+    """F5: what a dead process left in the write-ahead log is written again when it cannot be synced."""
+    log = sqlite.open(f"sqlite:{path}")
+    write(log, new())
+    calls = []
+
+    def fail(db):
+        raise Ill(None, "", sqlite3.SQLITE_IOERR).error  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_wal, "_rewrite", lambda db, path: calls.append(1))
+        patch.setattr(sqlite_file, "checkpoint", fail)
+        with pytest.raises(StoreUnavailable, match="code 10"):
+            sqlite.open(f"sqlite:{path}")
+    assert calls == [1]
     log.close()
 
 

@@ -63,6 +63,15 @@ class Changes:
     stirred: bool
     """Whether something may have become due (L10)."""
 
+    payload_bytes: int
+    """The payloads of records and messages together."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows are written or go."""
+        changed = (self.inserts, self.updates, self.records, self.ended_runs, self.consumed, self.messages)
+        return sum(map(len, changed)) + len(self.moves) + len(self.message_keys) + self.stirred
+
     @property
     def empty(self) -> bool:
         """True when nothing is to be written."""
@@ -83,6 +92,7 @@ class Batch:
         self._messages: dict[tuple[int, int], tuple[int, Message]] = {}
         self._keys: dict[tuple[int, str], int] = {}
         self._consumed: set[tuple[int, int]] = set()
+        self._payload_bytes = 0
 
     def prepare(self, ids: Collection[str]) -> None:
         """Read these rows together, before the writes ask for them."""
@@ -145,6 +155,7 @@ class Batch:
             at = record.at + 0.0
             crc = checksums.of_record(start, run, position, record.kind, at, record.data)
             self._records.append((key, run, position, record.kind, at, record.data, crc))
+            self._payload_bytes += len(record.data)
             position += 1
 
     def end_run(self, row: Row) -> None:
@@ -160,6 +171,7 @@ class Batch:
     def add_message(self, row: Row, message: Message) -> None:
         """See Tables."""
         self._messages[row.key, message.number] = (checksums.of_id(row.id), message)
+        self._payload_bytes += len(message.payload)
         if message.key is not None:
             self._keys[row.key, message.key] = message.number
 
@@ -218,6 +230,7 @@ class Batch:
             self._message_values(),
             keys,
             stirred,
+            self._payload_bytes,
         )
 
     def _message_values(self) -> list[tuple[Any, ...]]:

@@ -3,7 +3,7 @@
 Rule 1: one writer per log object, under a lock; every write is BEGIN IMMEDIATE, a batch, COMMIT (F17).
 Rule 2: appends are committed with synchronous=FULL. Claims and leases are not waited for (NORMAL): they
         survive the death of a process, and the workers themselves do not survive a power failure.
-Rule 3: after any error but "busy" all connections are closed; the next call opens new ones (F5).
+Rule 3: after any error but "busy" all connections are closed; the next call opens new ones (F5, see `sqlite_wal`).
 Rule 4: an error before COMMIT is Rejected, an error in COMMIT is Unknown, and a full disk is Rejected (F6):
         SQLite reports it before the last frame of the commit is written.
 Rule 5: a worker lives as long as its lock file is locked and its lease has not run out; see `lock`.
@@ -38,27 +38,15 @@ from zart_core.log import (
 )
 from zart_stores.checks import check, check_name
 from zart_stores.rows import Row, free, give, summary, take, void
-from zart_stores.sql import lock
+from zart_stores.sql import lock, sqlite_wal
 from zart_stores.sql.batch import Batch, ids_of, owners_of
 from zart_stores.sql.queries import Select, find_row, read_inbox, read_page, read_records, read_stats
 from zart_stores.sql.reading import COLUMNS, damage
 from zart_stores.sql.sqlite_batch import SqliteSource, write_changes
-from zart_stores.sql.sqlite_due import changes, due_keys, next_wake, was_robbed, workers
-from zart_stores.sql.sqlite_file import (
-    FULL,
-    NORMAL,
-    TROUBLE,
-    Trouble,
-    code,
-    is_busy,
-    open_connection,
-    patiently,
-    prepare,
-    rewrite_wal,
-    settings_of,
-    weather,
-)
+from zart_stores.sql.sqlite_due import changes_count, due_keys, next_wake, was_robbed, workers
+from zart_stores.sql.sqlite_file import FULL, NORMAL, open_connection, prepare, settings_of
 from zart_stores.sql.sqlite_joining import create_within
+from zart_stores.sql.sqlite_weather import TROUBLE, Trouble, code, is_busy, patiently, weather
 from zart_stores.sql.verifying import verify
 
 T = TypeVar("T")
@@ -134,6 +122,7 @@ class SqliteLog:
         self._connections: dict[str, sqlite3.Connection] = {}
         self._locks: dict[str, lock.Lock] = {}
         self._stirs = 0
+        self._pace = sqlite_wal.Pace()
         self._heard = 0
         try:
             self._tidy()
@@ -163,6 +152,7 @@ class SqliteLog:
             except Weather as error:
                 return [Rejected(f"unavailable: {error}")] * len(batch)
             outcomes, stirred = self._append(db, batch)
+            self._checkpoint_if_due("writer")
         if stirred:
             self._stir()
         return outcomes
@@ -184,6 +174,7 @@ class SqliteLog:
             write_changes(db, changes)
             committing = True
             db.execute("COMMIT")
+            self._pace.changes += changes.rows + changes.payload_bytes // sqlite_wal.PAGE_BYTES
             return outcomes, changes.stirred
         except TROUBLE as error:
             failed = self._give_up(error, committing)
@@ -196,8 +187,7 @@ class SqliteLog:
     def _give_up(self, error: Trouble, committing: bool) -> Rejected | Unknown:
         """Decide what an error means for what was to be written, and close the connections (Rules 3, 4)."""
         what = weather(error, self._path)
-        self._save_wal(error)
-        self._disconnect()
+        self._disconnect(error)
         if code(error) == sqlite3.SQLITE_FULL:
             return Rejected(f"full: {what}")
         if committing and not is_busy(error):
@@ -254,7 +244,7 @@ class SqliteLog:
                 give(row, worker)
                 unit.changed(row)
             write_changes(db, unit.changes())
-            return [summary(row) for row in rows], changes(db, self._path)
+            return [summary(row) for row in rows], changes_count(db, self._path)
 
         given, self._heard = self._in_lease_transaction(give_due)
         return given
@@ -424,7 +414,7 @@ class SqliteLog:
             self._stirred.notify_all()
 
     def _changes(self) -> int:
-        return self._read(lambda db: changes(db, self._path))
+        return self._read(lambda db: changes_count(db, self._path))
 
     def _is_somebody_dead(self, db: sqlite3.Connection) -> bool:
         return any(
@@ -484,18 +474,23 @@ class SqliteLog:
             )
         return self._connections[name]
 
-    def _save_wal(self, error: Trouble) -> None:
-        """After an I/O error: make the write-ahead log durable before a connection is closed, which may use it up."""
-        db = self._connections.get("writer") or self._connections.get("leases")
-        if code(error) == sqlite3.SQLITE_IOERR and db is not None:
-            with contextlib.suppress(*TROUBLE, OSError):  # where it fails again nothing more can be done
-                rewrite_wal(db, self._path)
+    def _checkpoint_if_due(self, name: str) -> None:
+        """Make a checkpoint when enough was committed, on the connection that did. One that fails loses nothing."""
+        db = self._connections.get(name)
+        if db is None or not self._pace.due:
+            return
+        try:
+            self._pace.learn(sqlite_wal.checkpoint(db))
+        except TROUBLE as error:
+            self._pace.learn(sqlite_wal.PAGES_MAX)
+            _logger.warning("a checkpoint failed and is tried again later: %s", weather(error, self._path))
+            self._disconnect(error)
 
     def _begin(self, db: sqlite3.Connection) -> None:
         try:
             patiently(lambda: db.execute("BEGIN IMMEDIATE"), self._busy_s, self._path)
         except TROUBLE as error:
-            self._disconnect()
+            self._disconnect(error)
             raise weather(error, self._path) from error
 
     @contextlib.contextmanager
@@ -515,12 +510,13 @@ class SqliteLog:
             self._refuse_if_unusable()
             db = self._connection("leases")
             self._begin(db)
+            before = db.total_changes
             try:
                 result = action(db)
                 db.execute("COMMIT")
+                self._pace.changes += db.total_changes - before
             except TROUBLE as error:
-                self._save_wal(error)
-                self._disconnect()
+                self._disconnect(error)
                 raise weather(error, self._path) from error
             except OSError as error:
                 self._disconnect()
@@ -528,6 +524,7 @@ class SqliteLog:
             except BaseException:
                 self._disconnect()
                 raise
+            self._checkpoint_if_due("leases")
         self._stir()
         return result
 
@@ -558,12 +555,17 @@ class SqliteLog:
                 _put_away(self._connections.pop("reader"))  # it may be in its snapshot still (F27)
                 raise
 
-    def _disconnect(self) -> None:
-        """Close all connections, and roll back what was not committed."""
+    def _disconnect(self, error: Trouble | None = None) -> None:
+        """Close all connections, because of an error if there is one, and roll back what was not committed."""
         with self._writing, self._reading:
             connections, self._connections = self._connections, {}
-            for db in connections.values():
-                _put_away(db)
+            try:
+                db = connections.get("writer") or connections.get("leases")
+                if db is not None:
+                    sqlite_wal.settle(db, self._path, self._busy_s, error)
+            finally:
+                for db in connections.values():
+                    _put_away(db)
 
     def close(self) -> None:
         """See EventLog."""

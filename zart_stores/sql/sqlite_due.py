@@ -18,7 +18,7 @@ _FREE, _HELD = "owner IS NULL AND due IS NOT NULL", "owner = ?"
 """The conditions under which the partial indexes of free and of held executions are used."""
 
 
-def changes(db: sqlite3.Connection, path: str) -> int:
+def changes_count(db: sqlite3.Connection, path: str) -> int:
     """Tell how often something may have become due."""
     found = db.execute("SELECT value FROM counters WHERE name = 'changes'").fetchone()
     return _fit(None if found is None else found[0], int, f"{path}, counter of changes")

@@ -8,26 +8,18 @@ Rule 3: the file of an open database is not opened and closed by hand: that woul
 from __future__ import annotations
 
 import os
-import random
 import sqlite3
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
-from zart_core.errors import FormatTooNew, InvalidUse, LogCorrupt, StoreUnavailable, ZartError
-
-T = TypeVar("T")
+from zart_core.errors import FormatTooNew, InvalidUse, StoreUnavailable
+from zart_stores.sql.sqlite_wal import checkpoint, settle
+from zart_stores.sql.sqlite_weather import TROUBLE, patiently, weather
 
 APPLICATION_ID = 0x5A617274  # "Zart"
 FORMAT = 1
 """The version of the tables below, kept in PRAGMA user_version."""
 
-Trouble: TypeAlias = sqlite3.Error | UnicodeDecodeError
-TROUBLE = (sqlite3.Error, UnicodeDecodeError)
-"""What sqlite3 raises: its own errors, and one about the text of its error when SQLite quotes damaged bytes in it."""
-
-WAL_READ_BYTES = 1 << 20
 FULL, NORMAL = 2, 1
 """PRAGMA synchronous: FULL waits for the disk at each commit, NORMAL at checkpoints only."""
 
@@ -124,8 +116,10 @@ def prepare(path: str, busy_s: float) -> None:
     try:
         patiently(lambda: _check_format(db, path), busy_s, path)
         _set_wal(db, path, busy_s)
-        patiently(lambda: _create_tables(db), busy_s, path)
+        patiently(lambda: _create_tables(db, path), busy_s, path)
+        patiently(lambda: checkpoint(db), busy_s, path)
     except TROUBLE as error:
+        settle(db, path, busy_s, error)
         raise weather(error, path) from error
     finally:
         db.close()
@@ -137,9 +131,11 @@ def connect(path: str) -> sqlite3.Connection:
     Raises what `weather` gives.
     """
     try:
-        return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA wal_autocheckpoint=0")
     except TROUBLE as error:
         raise weather(error, path) from error
+    return db
 
 
 def open_connection(path: str, synchronous: int, busy_s: float, *, reads: bool = False) -> sqlite3.Connection:
@@ -160,16 +156,11 @@ def open_connection(path: str, synchronous: int, busy_s: float, *, reads: bool =
                 f"{path!r} cannot be had as durable as asked: journal_mode and synchronous "
                 f"should be ('wal', {synchronous}) and read {found}"
             )
-        if (
-            synchronous == FULL
-        ):  # the log is there now, and SQLite passes over an error when it syncs its name
-            _sync_directory(Path(path).parent)
+        if not reads:
+            _sync_name_of_wal(path)
     except TROUBLE as error:
         db.close()
         raise weather(error, path) from error
-    except OSError as error:
-        db.close()
-        raise StoreUnavailable(f"the directory of {path!r} cannot be synced: {error.strerror}") from error
     except BaseException:
         db.close()
         raise
@@ -186,89 +177,6 @@ def settings_of(db: sqlite3.Connection) -> dict[str, str | int]:
         "format": int(_one(db, "PRAGMA user_version")),
         "sqlite": sqlite3.sqlite_version,
     }
-
-
-def rewrite_wal(db: sqlite3.Connection, path: str) -> None:
-    """Write the bytes of the write-ahead log again, the same, and sync them (F5). Raises sqlite3.Error, OSError.
-
-    When a sync fails the system takes what it could not write for written, and a later sync succeeds without it. A
-    checkpoint, such as the closing of the last connection is, would then change the database on the strength of a
-    log that is on no disk. `db` holds the write lock meanwhile, so that nobody begins the log anew.
-    """
-    if db.in_transaction:
-        db.execute("ROLLBACK")
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        fd = os.open(f"{path}-wal", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            offset = 0
-            while data := os.pread(fd, WAL_READ_BYTES, offset):
-                offset += os.pwrite(fd, data, offset)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-    finally:
-        db.execute("ROLLBACK")
-
-
-def patiently(action: Callable[[], T], busy_s: float, path: str) -> T:
-    """Do it again, after a random pause, while another process has the database locked (F17).
-
-    Raises StoreUnavailable when it still has after `busy_s` seconds.
-    """
-    end = time.monotonic() + busy_s
-    pause_s = 0.001
-    while True:
-        try:
-            return action()
-        except sqlite3.OperationalError as error:
-            if not is_busy(error):
-                raise
-            if time.monotonic() >= end:
-                raise StoreUnavailable(f"{path!r} was locked by others for {busy_s:g} s") from error
-        time.sleep(pause_s * random.uniform(0.5, 1.5))  # noqa: S311  # no secret
-        pause_s = min(pause_s * 2, 0.05)
-
-
-def code(error: Trouble) -> int:
-    """Give SQLite's primary result code, 0 when there is none."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def is_busy(error: Trouble) -> bool:
-    """Tell whether another connection was in the way."""
-    return code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def weather(error: Trouble, path: str) -> ZartError:
-    """Say in our words what SQLite reports: LogCorrupt for damage, StoreUnavailable for the rest."""
-    name = getattr(error, "sqlite_errorname", type(error).__name__)
-    what = f"{name}: {error}"
-    if code(error) == sqlite3.SQLITE_NOTADB:
-        return LogCorrupt(
-            f"{path!r} is not an SQLite database: give the path of a log, or of a file to be made",
-            where=path,
-            expected="an SQLite database",
-            found=what,
-        )
-    if is_damage(error):
-        return LogCorrupt(
-            f"{path!r} is damaged ({what})", where=path, expected="a whole database", found=what
-        )
-    return StoreUnavailable(f"{path!r}: {what}")
-
-
-def is_damage(error: Trouble) -> bool:
-    """Tell whether the database is not what was written: bad pages, missing tables, rows that cannot be."""
-    if isinstance(error, UnicodeDecodeError):
-        return True
-    return str(error).startswith("Could not decode") or code(error) in (
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_ERROR,
-        sqlite3.SQLITE_CONSTRAINT,
-        sqlite3.SQLITE_MISMATCH,
-    )
 
 
 def _create_file(path: str) -> None:
@@ -296,6 +204,14 @@ def _sync_directory(path: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _sync_name_of_wal(path: str) -> None:
+    """Make the write-ahead log's name durable, once it is there (F4): SQLite passes over an error when it does so."""
+    try:
+        _sync_directory(Path(path).parent)
+    except OSError as error:
+        raise StoreUnavailable(f"the directory of {path!r} cannot be synced: {error.strerror}") from error
 
 
 def _check_format(db: sqlite3.Connection, path: str) -> None:
@@ -326,11 +242,12 @@ def _set_wal(db: sqlite3.Connection, path: str, busy_s: float) -> None:
         )
 
 
-def _create_tables(db: sqlite3.Connection) -> None:
+def _create_tables(db: sqlite3.Connection, path: str) -> None:
     """Make the tables in one transaction, unless they are there."""
     db.execute("PRAGMA synchronous=FULL")
     db.execute("BEGIN IMMEDIATE")
     try:
+        _sync_name_of_wal(path)
         if not _one(db, "PRAGMA application_id"):
             for statement in SCHEMA:
                 db.execute(statement)

@@ -17,7 +17,8 @@ from zart_core.errors import InvalidUse, LogCorrupt
 from zart_core.log import Appended, New, Rejected
 from zart_stores.sql.batch import Batch
 from zart_stores.sql.sqlite_batch import SqliteSource, write_changes
-from zart_stores.sql.sqlite_file import FULL, code, weather
+from zart_stores.sql.sqlite_file import FULL
+from zart_stores.sql.sqlite_weather import TROUBLE, Trouble, code, weather
 
 
 class Plain:
@@ -110,16 +111,16 @@ def _create(plain: Plain, path: str, new: New, *, began: bool) -> Appended:
         plain.execute("RELEASE zart")
     except sqlite3.ProgrammingError:
         raise
-    except sqlite3.Error as error:
+    except TROUBLE as error:
         return _undone(plain, path, error, began=began)
     return outcome
 
 
-def _undone(plain: Plain, path: str, error: sqlite3.Error, *, began: bool) -> Rejected:
+def _undone(plain: Plain, path: str, error: Trouble, *, began: bool) -> Rejected:
     """Undo what was written here, if SQLite has not undone everything."""
     what = weather(error, path)
     intact = plain.db.in_transaction
-    with contextlib.suppress(sqlite3.Error):  # the savepoint may not even have come to be
+    with contextlib.suppress(*TROUBLE):  # the savepoint may not even have come to be
         if began:
             plain.execute("ROLLBACK")
         elif intact:
