@@ -7,7 +7,7 @@ CHECKED := zart_core zart_stores examples typing_tests tests property_tests benc
 COVERED := $(patsubst %,tests/test_%.py,branches codec context divergence file_store inline_host interpreter \
 	interrupted_memory memory_store mistakes salvage sqlite_store stores_in_trouble values waiting workflows)
 
-.PHONY: demo test lint types tests coverage seeded-bugs deep stable bench clean
+.PHONY: demo test lint types tests coverage seeded-bugs deep stable bench bench-peers clean
 
 demo: .venv/cli
 	$(BIN)/python examples/corpus_demo.py
@@ -41,6 +41,9 @@ stable: .venv/dev .venv/strace.asked
 bench: .venv/dev
 	$(BIN)/python -m benchmarks $(ROWS) $(if $(TO),--to $(TO))
 
+bench-peers: .venv/dev .venv/peers
+	$(BIN)/python -m benchmarks.peers .venv/peers/bin/python $(TASKS) $(if $(TO),--to $(TO))
+
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -58,3 +61,7 @@ clean:
 .venv/dev: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@ .venv/cli
+
+.venv/peers: | .venv/bin/python
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet dbos durabletask absurd-sdk absurdctl 'psycopg[binary]' || (rm -rf $@; false)

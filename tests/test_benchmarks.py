@@ -1,5 +1,6 @@
 """What is measured is what the table says: each row runs, each bare loop does the same work. No time is asserted."""
 
+import asyncio
 import math
 import xml.etree.ElementTree as ET
 
@@ -10,6 +11,8 @@ from benchmarks import report
 from benchmarks.__main__ import arguments
 from benchmarks.drawing import headroom
 from benchmarks.measuring import Sizes
+from benchmarks.peers import driving, on_zart
+from benchmarks.peers.__main__ import TASKS, said
 from benchmarks.rows import ROWS, Figure, Result
 from benchmarks.stage import staged
 from benchmarks.workloads import WORKFLOWS, fan, sequence
@@ -117,3 +120,25 @@ def test_rows_are_chosen_by_name_or_beginning(capsys):
     with pytest.raises(SystemExit):
         arguments(["speed"])
     assert "there are: replay, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_the_work_of_peers_runs_on_zart(task, tmp_path):
+    """Every piece of work that engines are compared by comes to its end, and its time is told."""
+    url = f"sqlite:{tmp_path}/log.db"
+
+    async def done():
+        driving.WAITING.clear()
+        if task.name == "replay":
+            async with on_zart.opened(url) as engine:
+                await driving.prepare(engine, 3)
+            async with on_zart.opened(url) as engine:
+                return await driving.replay(engine)
+        async with on_zart.opened(url) as engine:
+            return await driving.TASKS[task.name](engine, 3)
+
+    found = asyncio.run(done())
+
+    assert found["seconds"] > 0
+    assert math.isfinite(found.get("bytes", 0))
+    assert said(task, [{"n": 3, **found}])
