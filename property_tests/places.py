@@ -54,8 +54,7 @@ class FileLosingPower:
 
     def freeze(self) -> None:
         """Power is lost at this very moment."""
-        found = list(self.fs.crash_states(STATES, self.lots.randrange(1 << 30), ignore=("/log/lock",)))
-        self.left = self.lots.choice(found)
+        self.left = self.fs.crash_state(self.lots, STATES, ignore=("/log/lock",))
 
     def crash(self, log: EventLog | None) -> None:
         if self.left is None:

@@ -26,6 +26,7 @@ from zart_core.testing import (
     ALL_POINTS,
     Cancel,
     CrashReport,
+    Played,
     Point,
     Relay,
     Reopened,
@@ -34,6 +35,7 @@ from zart_core.testing import (
     Terminate,
     VirtualClock,
     explore_crashes,
+    explore_orders,
 )
 from zart_stores import memory
 from zart_stores.file.store import open as file_log
@@ -1072,6 +1074,18 @@ def test_a_depth_below_zero_is_refused():
     """It would check nothing."""
     with pytest.raises(zart.InvalidUse, match="depth= is the number of crashes"):
         explore_crashes(one_step, depth=-1)
+
+
+async def promise_in_vain(played: Played) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("ensure", [3, promise_in_vain], ids=["number", "coroutine"])
+@pytest.mark.parametrize("explore", [explore_crashes, explore_orders])
+def test_what_is_no_promise_is_refused(explore: Any, ensure: Any):
+    """It would check nothing, whatever the run does."""
+    with pytest.raises(zart.InvalidUse, match="ensure= is a plain function"):
+        explore(one_step, ensure=ensure)
 
 
 def test_what_was_given_by_name_stays_in_the_printed_test():

@@ -17,7 +17,7 @@ from zart_core.hosts.engine import AsyncEngine
 from zart_core.hosts.ports import open_log
 from zart_core.hosts.relatives import new_execution
 from zart_core.interpreter import CODEC
-from zart_core.log import Appended, New, Post, Write
+from zart_core.log import Appended, New, Post, Rejected, Turn, Write
 
 
 class Held(Sky):
@@ -213,3 +213,122 @@ def test_a_sync_step_that_ends_while_the_engine_closes_is_no_complaint(fails: bo
     assert complaints == []
     with zart.open(log, [flow]) as engine:
         assert engine.get("a").result(10) == (-1 if fails else 1)
+
+
+def test_who_waits_is_told_while_it_asks_the_log_and_the_log_does_not_answer() -> None:
+    """It asks again; what it was told meanwhile is no complaint of the event loop."""
+    complaints: list[str] = []
+    log = Sky(open_log("memory:"))
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[int]:
+        return 1
+        yield
+
+    async def told_meanwhile() -> None:
+        asyncio.get_running_loop().set_exception_handler(
+            lambda loop, context: complaints.append(context["message"])
+        )
+        async with zart.serve(log, [flow]) as engine:
+            handle = await engine.start(flow, None, id="a")
+            assert await handle.result(10) == 1
+            told: list[str] = []
+
+            def once(method: str) -> None:
+                if not told:
+                    told.append(method)
+                    engine.results.look_again("a")  # as when it is let go, or parked
+                    raise zart.StoreUnavailable("the store cannot be reached")
+
+            log.reach = once  # type: ignore[method-assign]
+            assert await handle.result(10) == 1
+            assert told == ["summary"]
+        gc.collect()
+        await asyncio.sleep(0)
+
+    asyncio.run(told_meanwhile())
+    assert complaints == []
+    log.close()
+
+
+def test_a_slot_offered_to_who_loses_its_execution_goes_to_the_next_in_line() -> None:
+    """I18: it is called in while its turn is being written, and that turn is refused: it never uses the slot."""
+    ledger, gates = Ledger(), [threading.Event() for _ in range(3)]
+    held, refused = threading.Event(), threading.Event()
+
+    @zart.step("work-{n}")
+    def work(n: int) -> int:
+        ledger(n)
+        gates[n].wait(20)
+        return n
+
+    @zart.workflow("w")
+    def flow(n: int) -> zart.Flow[int]:
+        number, _ = yield from zart.gather(work(n), zart.wait_for_event("go"))
+        return number
+
+    class Refusing(Held):
+        def append(self, batch: Sequence[Write]) -> list[Appended]:
+            if any(isinstance(write, Turn) and write.id == "a" for write in batch):
+                held.set()
+                refused.wait(20)
+                return [Rejected("closed: it has ended") for _ in batch]
+            return super().append(batch)
+
+    log = Refusing()
+    with zart.open(log, [flow], max_concurrent_steps=1) as engine:
+        running = engine.start(flow, 0, id="c")
+        until(lambda: ledger.entries == [0])
+        engine.start(flow, 1, id="a")
+        waiting = engine.start(flow, 2, id="b")
+        until(lambda: [live.run.id for live in engine.engine.attempts.hungry] == ["a", "b"])
+        engine.send("a", "go", None)
+        assert held.wait(10)
+        gates[0].set()
+        until(lambda: [live.run.id for live in engine.engine.attempts.hungry] != ["a", "b"])
+        refused.set()
+        until(lambda: ledger.entries == [0, 2])
+        gates[2].set()
+        for handle in (running, waiting):
+            handle.send("go", None)
+        assert (running.result(10), waiting.result(10)) == (0, 2)
+    log.close()
+
+
+def test_a_creation_during_which_the_lease_ran_out_starts_nothing() -> None:
+    """F24: it is durable, and somebody else has it by the time that its creator hears of it and has a lease again."""
+    ledger = Ledger()
+    engines: list[AsyncEngine] = []
+
+    @zart.step("work")
+    def work() -> int:
+        return ledger("work")
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[int]:
+        return (yield from work())
+
+    class Slow(Held):
+        def append(self, batch: Sequence[Write]) -> list[Appended]:
+            outcomes = super().append(batch)
+            if isinstance(batch[0], New):
+                self.log.release(engines[0].worker)
+                assert self.log.acquire("other", "a", lease_s=600.0) is not None
+                asyncio.run_coroutine_threadsafe(lapsed(engines[0]), engines[0].loop).result(10)
+            return outcomes
+
+    async def lapsed(engine: AsyncEngine) -> None:
+        engine.claims.leased_until = engine.loop.time() - 1.0
+        await engine.claims.renew()
+        assert engine.claims.is_leased()
+
+    log = Slow()
+    with zart.open(log, [flow]) as engine:
+        engines.append(engine.engine)
+        engine.start(flow, None, id="a")
+        until(lambda: "a" not in engine.engine.live)
+        assert ledger.entries == []
+        summary = log.summary("a")
+        assert summary is not None
+        assert summary.owner == "other"
+    log.close()

@@ -215,6 +215,9 @@ def test_one_fault_can_be_asked_for_again():
 @pytest.mark.parametrize(
     "options",
     [
+        {"seed": "a"},
+        {"seed": 1.0},
+        {"seed": True},
         {"workers": 0},
         {"workers": 6},
         {"copies": 0},
@@ -284,3 +287,18 @@ def test_a_violation_is_shrunk_and_the_report_repeats_it():
         AssertionError, match=r"simulate\(pipeline, 1, seed=11, events=.*only=\[\]\)\.check\(\)"
     ):
         report.check()
+
+
+def test_a_smaller_world_breaks_no_rule_that_the_first_did_not():
+    """A message that is waited for is not taken out: then the world would not end, for another reason."""
+    numbers = itertools.count()
+
+    @zart.workflow("impure")
+    def impure() -> zart.Flow[int]:
+        yield from zart.wait_for_event("go", int)
+        return (yield from keep(next(numbers)))
+
+    report = simulate(impure, seed=3, events=[(0.1, "go", 1)], faults=Faults(pause=0.1))
+
+    assert {wrong.rule for wrong in report.violations} == {"I16"}
+    assert "events=[(0.1, 'go', 1)]" in report.code

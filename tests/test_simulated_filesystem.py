@@ -1,6 +1,7 @@
 """The simulated file system: what a loss of power may leave, and small logs that it must find wanting."""
 
 import errno
+import random
 
 import pytest
 
@@ -105,6 +106,15 @@ def test_states_are_apart():
     one.pwrite(one.open("/f", write=True), B, 0)
     assert fs.read_file("/f") == A
     assert left(fs) == {A}
+
+
+def test_one_state_is_one_of_all():
+    """Drawn alone, each of the states turns up, and no other; the same lots give the same one."""
+    fs, fd = written((A + A, 0))
+    fs.pwrite(fd, B + B, 0)
+    drawn = [fs.crash_state(random.Random(n)).read_file("/f") for n in range(100)]
+    assert set(drawn) == left(fs) == {A + A, A + B, B + A, B + B}
+    assert drawn == [fs.crash_state(random.Random(n)).read_file("/f") for n in range(100)]
 
 
 # ---------------------------------------------------------------- names

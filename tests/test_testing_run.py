@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import random
 import time
 from datetime import UTC, datetime, timedelta
@@ -512,6 +513,18 @@ class TestVirtualClock:
 
         assert clock.now() == datetime(2026, 1, 2, 0, 1, 3, tzinfo=UTC).timestamp()
         assert repr(clock) == "<VirtualClock at 2026-01-02T00:01:03+00:00>"
+
+    @pytest.mark.parametrize("span", [-1.0, timedelta(days=-1), math.nan, math.inf])
+    def test_advance_takes_no_span_that_cannot_be(self, span: Any):
+        """A span below zero would move nothing, and say nothing."""
+        clock = VirtualClock(5.0)
+
+        with pytest.raises(zart.InvalidUse, match=r"advance\(\) lets 0 seconds or more pass"):
+            clock.advance(span)
+        with pytest.raises(zart.InvalidUse, match=r"not -86400; jump\(\) puts a clock back"):
+            clock.advance(days=-1)
+
+        assert clock.now() == 5.0
 
     def test_watchers_hear_of_every_move(self):
         """A watcher is called after each move, once for each."""

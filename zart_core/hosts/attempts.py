@@ -39,6 +39,8 @@ class Attempts:
         """How many attempts run."""
         self.lapses = 0
         """How often attempts were stopped, or not started, because the lease may have run out."""
+        self.leases = 0
+        """How often it was noticed that the lease may have run out: what was asked before that may be another's."""
 
     async def end_all(self) -> None:
         """Give running attempts a moment to end: async ones are cancelled, outcomes that come in still count."""
@@ -101,6 +103,7 @@ class Attempts:
 
         An attempt that may run once only is lost, others run again. What is idle is safe: its next turn is fenced.
         """
+        self.leases += 1
         for live in list(self.engine.live.values()):
             for seq, attempt in list(live.calls.items()):
                 self.abandon(live, seq)
@@ -229,13 +232,19 @@ class Attempts:
             self.engine.pump.kick(live)
 
     def call_in(self) -> None:
-        """The next in line that still wants a slot may build a turn."""
+        """The next in line that still wants a slot may build a turn, and who is before it, once that is written."""
         while self.hungry:
             live = self.hungry.popleft()
             live.hungry = False
             if self.engine.live.get(live.run.id) is live and live.run.ready:
                 self.engine.pump.kick(live)
-                return
+                if not live.writing:
+                    return
+
+    def offer(self) -> None:
+        """Who was called in may have no use for its slot any more: have the pump look for others in line."""
+        if self.hungry and self.slots > 0:
+            self.engine.pump.soon()
 
     def tell_to_end(self, live: Live, seq: int) -> None:
         """A running attempt is to end; its outcome still counts (R18)."""

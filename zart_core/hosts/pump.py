@@ -96,6 +96,7 @@ class Pump:
     def written(self, live: Live, outcomes: list[stored.Appended]) -> None:
         """The turn's outcome: carry out what it asks for, or read back and build another."""
         first = outcomes[0]
+        self.engine.attempts.offer()
         if all(isinstance(outcome, Ok) for outcome in outcomes):
             live.writing = False
             live.tries = 0
@@ -127,6 +128,7 @@ class Pump:
         self.engine.suspects.end_trial(live)
         self.engine.results.look_again(live.run.id)
         self.engine.claims.claiming.set()
+        self.engine.attempts.offer()
 
     def carry_out(self, live: Live, conflicts: Iterable[str] = ()) -> None:
         """The turn is durable: do what it asks for; nothing leaves the process before (R1)."""

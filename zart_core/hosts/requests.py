@@ -53,7 +53,7 @@ class Requests:
 
     async def try_to_create(self, new: stored.New) -> bool:
         """Write it, again while it is not known whether it is there."""
-        live = None
+        live, leases = None, self.engine.attempts.leases
         if new.wake is None or new.wake <= self.engine.clock.now():
             live = self.first_turn(new)
             if live.run.closed is not None or live.run.defect is not None:
@@ -82,7 +82,7 @@ class Requests:
                     self.created_in_doubt(live, found)  # it was this one, with an outcome that was not known
                     return True
                 case Ok(receipt):
-                    self.created(live, receipt, new)
+                    self.created(live, receipt, new, lapsed=leases != self.engine.attempts.leases)
                     return receipt.created
                 case stored.Rejected(reason) if reason.startswith("conflict"):
                     self.forget(live)
@@ -128,8 +128,11 @@ class Requests:
         live.code = self.engine.code
         return live
 
-    def created(self, live: Live | None, receipt: stored.Receipt, new: stored.New) -> None:
-        """The execution is there: hold it if it is ours, or look for it."""
+    def created(self, live: Live | None, receipt: stored.Receipt, new: stored.New, *, lapsed: bool) -> None:
+        """The execution is there: hold it if it is ours, or look for it.
+
+        With `lapsed` the lease ran out meanwhile: somebody else may have it already, so it is read back first (F24).
+        """
         if live is None or not receipt.created:
             self.forget(live)
             if new.wake and new.wake > self.engine.clock.now():
@@ -138,6 +141,7 @@ class Requests:
                 self.engine.claims.claiming.set()
             return
         live.run.fence = receipt.fence
+        live.lapsed = lapsed
         self.engine.claims.hold(live)
         if live.run.ready and self.engine.attempts.slots <= 0:  # else it is kicked at once
             self.engine.attempts.line_up(live)

@@ -78,8 +78,8 @@ class Results:
             futures.remove(future)
             if not futures:
                 del self.waiters[id]
-        if not future.done():
-            future.cancel()
+        if not future.cancel() and not future.cancelled():
+            future.exception()  # what it was told while the log was being asked: asyncio reports what nobody takes
 
     async def check_parked(self, id: str) -> None:
         """Raise why an execution that this engine has tried is parked."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from zart_core.commands import instant
+from zart_core.errors import InvalidUse
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 """When virtual time begins, unless a test says otherwise."""
@@ -52,10 +54,13 @@ class VirtualClock:
         """Let a whole span pass, with every callback on the way: `advance(days=1, hours=2)`.
 
         Takes what timedelta takes, a timedelta, or a number of seconds. Without anything it runs callbacks
-        that are due now.
+        that are due now. Raises InvalidUse for a span below zero, or without end.
         """
         span = duration.total_seconds() if isinstance(duration, timedelta) else duration
-        target = self._now + span + timedelta(**parts).total_seconds()
+        span += timedelta(**parts).total_seconds()
+        if not 0 <= span < math.inf:
+            raise InvalidUse(f"advance() lets 0 seconds or more pass, not {span:g}; jump() puts a clock back")
+        target = self._now + span
         while self._run_next(target):
             pass
         self._move(target)

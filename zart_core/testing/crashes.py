@@ -8,6 +8,7 @@ Rule 3: a schedule says everything about a run; a violation names its schedule.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -126,10 +127,12 @@ def explore_crashes(
             a violation "ensure". What a run did to the world is in its `resources`, made fresh by a function.
 
     Raises what is wrong without any crash: the defect of a parked run, and Stuck for one that waits for what
-    never comes; InvalidUse for a depth or points that are none. Violations are in the report; `check()` raises them.
+    never comes; InvalidUse for a depth, points or a promise that are none. Violations are in the report; `check()`
+    raises them.
     """
     if depth < 0:
         raise InvalidUse(f"depth= is the number of crashes that a run may have, 0 or more, not {depth}")
+    check_promise(ensure)
     scenario = Scenario(workflow, input, steps, tuple(events), resources, start, id)
     player = Player(scenario, store, host, codec or CODEC, ensure)
     try:
@@ -291,6 +294,12 @@ def failure_text(closed: Closed) -> str:
         parts.append(f"{failure.type}: {failure.message}")
         failure = failure.cause
     return " <- ".join(parts)
+
+
+def check_promise(ensure: object) -> None:
+    """Raise InvalidUse for what is no promise of the tester's: a coroutine function would say nothing, ever."""
+    if ensure is not None and (not callable(ensure) or inspect.iscoroutinefunction(ensure)):
+        raise InvalidUse(f"ensure= is a plain function of a run that asserts, or gives False, not {ensure!r}")
 
 
 def promised(ensure: Callable[[Played], object] | None, played: Played) -> Iterator[tuple[str, str]]:

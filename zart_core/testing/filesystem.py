@@ -20,6 +20,7 @@ import math
 import os
 import random
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TypeAlias
 
 import attrs
 
@@ -156,6 +157,10 @@ def size_choices(file: _File) -> list[int]:
     return list(dict.fromkeys([disk, *file.sizes, *between[:8]]))
 
 
+_Open: TypeAlias = tuple[tuple[int, str, int], Sequence[object]]
+"""What may be found one way or another after power loss, and the ways."""
+
+
 class SimulatedFileSystem:
     """A file system in memory. Knows what a power loss may leave, fails when told to, and keeps a trace.
 
@@ -235,8 +240,15 @@ class SimulatedFileSystem:
         """
         points = self._choice_points(ignore)
         for chosen in combinations([len(options) for _, options in points], limit, seed):
-            picked = {point: options[n] for (point, options), n in zip(points, chosen, strict=True)}
-            yield self._found(picked)
+            yield self._found(points, chosen)
+
+    def crash_state(
+        self, lots: random.Random, limit: int = 256, *, ignore: Collection[str] = ()
+    ) -> SimulatedFileSystem:
+        """One of the file systems that `crash_states` gives, drawn by `lots`; the others are not made."""
+        points = self._choice_points(ignore)
+        counts = [len(options) for _, options in points]
+        return self._found(points, lots.choice(list(combinations(counts, limit, lots.randrange(1 << 30)))))
 
     def states_count(self, *, ignore: Collection[str] = ()) -> int:
         """How many combinations `crash_states` chooses from; some may look the same."""
@@ -417,9 +429,9 @@ class SimulatedFileSystem:
         others = sum(len(content) for _, content in _images(self.root, "")) - len(file.content)
         return max(0, self.capacity - others - offset)
 
-    def _choice_points(self, ignore: Collection[str]) -> list[tuple[tuple[int, str, int], Sequence[object]]]:
+    def _choice_points(self, ignore: Collection[str]) -> list[_Open]:
         """List what is open: (identity, what, number) and the options, of which the first is the disk's."""
-        points: list[tuple[tuple[int, str, int], Sequence[object]]] = []
+        points: list[_Open] = []
         for node in _reachable(self.root, ignore):
             if isinstance(node, _Directory):
                 points += [((id(node), "change", n), [False, True]) for n in range(len(node.changes))]
@@ -429,8 +441,9 @@ class SimulatedFileSystem:
             points += [((id(node), "sector", n), sector_choices(node, n)) for n in sorted(node.versions)]
         return [(point, options) for point, options in points if len(options) > 1]
 
-    def _found(self, picked: dict[tuple[int, str, int], object]) -> SimulatedFileSystem:
-        """Build the file system that a choice leaves."""
+    def _found(self, points: Sequence[_Open], chosen: Sequence[int]) -> SimulatedFileSystem:
+        """Build the file system that a choice leaves: the number of an option for each point."""
+        picked = {point: options[n] for (point, options), n in zip(points, chosen, strict=True)}
         made: dict[int, _File | _Directory] = {}
 
         def found(node: _File | _Directory) -> _File | _Directory:

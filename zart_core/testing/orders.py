@@ -31,7 +31,7 @@ from zart_core.interpreter import CODEC
 from zart_core.log import Post
 from zart_core.records import record
 from zart_core.testing.clock import START, VirtualClock
-from zart_core.testing.crashes import played_in, promised
+from zart_core.testing.crashes import check_promise, played_in, promised
 from zart_core.testing.invariants import Judge
 from zart_core.testing.repeating import text_of_order
 from zart_core.testing.report import Violation, listed, plural, shortened
@@ -194,8 +194,9 @@ def explore_orders(
         ensure: what you promise yourself, whatever the order: as in `explore_crashes`.
 
     An order in which the run never ends is a violation. Raises InvalidUse when there are more than `orders_max`
-    orders, and for one in `orders` that cannot be.
+    orders, for one in `orders` that cannot be, and for an `ensure` that is no function.
     """
+    check_promise(ensure)
     scenario = Scenario(workflow, input, steps, tuple(events), resources, start, id)
     explorer = Explorer(scenario, store, codec or CODEC)
     try:

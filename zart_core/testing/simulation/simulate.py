@@ -138,6 +138,8 @@ def simulate(
 
     Raises InvalidUse for numbers that cannot be. Violations are in the report; `check()` raises them.
     """
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise InvalidUse(f"seed= is a whole number, not {seed!r}")
     if not 1 <= workers <= WORKERS_MAX or not 1 <= copies <= COPIES_MAX:
         raise InvalidUse(
             f"workers= is 1 to {WORKERS_MAX} and copies= 1 to {COPIES_MAX}, not {workers} and {copies}"
@@ -239,7 +241,8 @@ class Player:
         for _ in range(TRIES_MAX):
             for smaller in smaller_than(plan, report):
                 again = self.play(smaller)
-                if rules & {wrong.rule for wrong in again.violations}:
+                broken = {wrong.rule for wrong in again.violations}
+                if broken and broken <= rules:
                     plan, report = smaller, again
                     break
             else:
