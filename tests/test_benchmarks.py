@@ -4,10 +4,11 @@ import asyncio
 import math
 import xml.etree.ElementTree as ET
 
+import attrs
 import pytest
 
 import zart_core as zart
-from benchmarks import report
+from benchmarks import report, workers
 from benchmarks.__main__ import arguments
 from benchmarks.drawing import headroom
 from benchmarks.measuring import Sizes
@@ -142,3 +143,29 @@ def test_the_work_of_peers_runs_on_zart(task, tmp_path):
     assert found["seconds"] > 0
     assert math.isfinite(found.get("bytes", 0))
     assert said(task, [{"n": 3, **found}])
+
+
+def test_the_load_of_workers_is_measured(stage):
+    """Two worker processes do all there is, and what it took is told."""
+    load = attrs.evolve(workers.LOADS[0], executions=workers.GROUP)
+    outcome = workers.measure(stage, load, 2)
+
+    assert outcome.steps_s > 0
+    assert outcome.own > 0
+    assert outcome.wal > 0
+    assert outcome.stored > 0
+    assert workers.line(outcome).count("|") == workers.HEAD.splitlines()[0].count("|")
+
+
+@pytest.mark.parametrize(
+    ("share", "idle", "ours", "limit"),
+    [
+        (0.9, 0.5, 1.0, "the workers' slots"),
+        (0.2, 0.05, 1.9, "CPU"),
+        (0.2, 0.05, 0.5, "CPU, 1.5 of 2 cores of it used by others"),
+        (0.2, 0.6, 0.5, "waiting: the disk, or each other"),
+    ],
+)
+def test_the_limit_is_what_was_used_up(share, idle, ours, limit):
+    """Slots first, then CPU, whoever used it, else somebody waited."""
+    assert workers.limit_of(share, idle, ours, cores=2) == limit

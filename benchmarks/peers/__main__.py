@@ -155,7 +155,9 @@ def main(argv: list[str]) -> None:
         "tasks", nargs="*", metavar="TASK", help=f"of {', '.join(task.name for task in TASKS)}"
     )
     parser.add_argument("--on", choices=sorted(SETTINGS), action="append", help="a setting; all by default")
-    parser.add_argument("--share", type=float, default=1.0, help="share of each size, 0.1 for a look (%(default)s)")
+    parser.add_argument(
+        "--share", type=float, default=1.0, help="share of each size, 0.1 for a look (%(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each row (%(default)s)")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="write peers.md there")
     asked = parser.parse_intermixed_args(argv)
