@@ -12,10 +12,12 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
 
+from property_tests.lines import interrupted
 from zart_core.errors import (
     FormatTooNew,
     InvalidUse,
@@ -1051,6 +1053,27 @@ def test_interrupted_append(fs):
         log.records("a")
     log.close()
     assert kinds(opened(fs)) == ["Started", "X"]
+
+
+@pytest.mark.parametrize(
+    "do",
+    [lambda log: log.stats(), lambda log: claimed(log, "w1"), lambda log: log.append([turn("a", 1, "X")])],
+)
+def test_an_interruption_anywhere_leaves_the_log_to_other_threads(do):
+    """Wherever Ctrl-C strikes in one thread, the lock is free for the others afterwards (F27)."""
+    lines = 0
+    while True:
+        fs = SimulatedFileSystem()
+        log = opened(fs)
+        write(log, new(wake=0.0))
+        lines += 1
+        executed = interrupted(lambda log=log: do(log), lines)
+        with ThreadPoolExecutor(1) as others:
+            free = others.submit(log._gate._lock.acquire, blocking=False).result()
+        assert free, f"line {lines} of {executed}"
+        if executed < lines:
+            break
+    assert lines > 5
 
 
 def test_too_large(monkeypatch, fs):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
 from collections import Counter
@@ -483,6 +485,30 @@ def test_export_and_import(called, tmp_path):
     assert called("import", "out/laps.json", "--store", "sqlite:third", "--json")[1] == (
         '{"items": [{"id": "laps", "status": "completed", "events": 15}]}\n'
     )
+
+
+def test_what_holds_payloads_is_the_owners_alone(called, tmp_path):
+    """Histories and reports have mode 0600, a folder that is made for them 0700; nothing is written through a link."""
+
+    def mode(name):
+        return stat.S_IMODE((tmp_path / name).stat().st_mode)
+
+    before = os.umask(0)
+    try:
+        called("export", "laps", "-o", "out")
+        called("timeline", "laps", "-o", "laps.svg")
+        assert [mode(name) for name in ("out", "out/laps.json", "laps.svg")] == [0o700, 0o600, 0o600]
+        (tmp_path / "out" / "laps.json").chmod(0o644)
+        (tmp_path / "laps.svg").chmod(0o644)  # a name that the user chose, and a mode
+        called("export", "laps", "-o", "out")
+        called("timeline", "laps", "-o", "laps.svg")
+        assert [mode(name) for name in ("out/laps.json", "laps.svg")] == [0o600, 0o644]
+    finally:
+        os.umask(before)
+    (tmp_path / "out" / "laps.json").unlink()
+    (tmp_path / "out" / "laps.json").symlink_to(tmp_path / "elsewhere")
+    code, _, err = called("export", "laps", "-o", "out")
+    assert code == 2 and "cannot be written" in err and not (tmp_path / "elsewhere").exists()
 
 
 def test_export_without_the_data(called):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -20,6 +19,7 @@ from zart_core.cli.junit import junit_of
 from zart_core.cli.reading import opened
 from zart_core.cli.texts import as_json, jsonable, plain, say
 from zart_core.deploys.checking import DeployReport, Verdict, verdicts_on, words_of
+from zart_core.deploys.private import private
 from zart_core.errors import InvalidUse
 from zart_core.workflows import Registry
 
@@ -71,9 +71,10 @@ FIELDS = [field.name for field in attrs.fields(Verdict)]
 
 
 def write(file: str, text: str) -> None:
-    """Write a report. Raises InvalidUse when that cannot be."""
+    """Write a report, with mode 0600 where it is new. Raises InvalidUse when that cannot be."""
     try:
-        Path(file).write_text(text, encoding="utf-8")
+        with open(file, "w", encoding="utf-8", opener=private) as report:
+            report.write(text)
     except OSError as error:
         raise InvalidUse(f"the report could not be written to '{file}': {error.strerror}") from error
 

@@ -18,6 +18,7 @@ import attrs
 import msgspec
 
 from zart_core import wire
+from zart_core.deploys.private import private_and_ours
 from zart_core.errors import FormatTooNew, InvalidUse, LogCorrupt
 from zart_core.events import Event, Started, Status
 from zart_core.log import Message, Record
@@ -258,11 +259,15 @@ def read_history(path: Path) -> History:
 
 
 def write_history(history: History, folder: Path) -> Path:
-    """Write a history into a folder, in place of an older one of the same execution. Raises InvalidUse."""
+    """Write a history into a folder, in place of an older one of the same execution. Raises InvalidUse.
+
+    It holds payloads: the file's mode is 0600, that of a folder which is made 0700.
+    """
     path = folder / file_name(history.id)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(text_of(history), encoding="utf-8")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(path, "w", encoding="utf-8", opener=private_and_ours) as file:
+            file.write(text_of(history))
     except OSError as error:
         raise InvalidUse(f"'{path}' cannot be written: {error.strerror}") from error
     return path

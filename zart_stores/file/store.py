@@ -17,6 +17,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Literal
 
 from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed
@@ -99,7 +100,7 @@ class FileLog:
         self._shelf = Shelf(self._index)
         self._fences: dict[str, int] = {}
         """The fence of each open execution as it stands in the journal."""
-        self._usable = Gate(self._journal, path)
+        self._gate = Gate(self._journal, path)
         try:
             self._journal.open(replayer(path, self._shelf, self._index))
         except BaseException:
@@ -130,7 +131,8 @@ class FileLog:
         """See EventLog. One write and one sync, and some 30 microseconds beside them for a turn."""
         check(batch)
         outcomes: builtins.list[Appended] = []
-        with self._usable:
+        with self._gate.lock:
+            self._gate.refuse_if_unusable()
             try:
                 for part in apart(batch) if len(batch) > 1 else (batch,):
                     outcomes += self._write(part)
@@ -187,17 +189,20 @@ class FileLog:
 
     def summary(self, id: str) -> Summary | None:
         """See EventLog."""
-        with self._usable:
+        with self._gate.lock:
+            self._gate.refuse_if_unusable()
             return self._memory.summary(id)
 
     def records(self, id: str, run: int | None = None, start: int = 0) -> list[Record]:
         """See EventLog. Read from disk and verified, a few microseconds a turn."""
-        with self._usable:
+        with self._gate.lock:
+            self._gate.refuse_if_unusable()
             return self._memory.records(id, run, start)
 
     def inbox(self, id: str, after: int = 0) -> list[Message]:
         """See EventLog."""
-        with self._usable:
+        with self._gate.lock:
+            self._gate.refuse_if_unusable()
             return self._memory.inbox(id, after)
 
     def list(
@@ -210,24 +215,28 @@ class FileLog:
         after: str | None = None,
     ) -> Page[Summary]:
         """See EventLog."""
-        with self._usable:
+        with self._gate.lock:
+            self._gate.refuse_if_unusable()
             return self._memory.list(
                 status=status, workflow=workflow, id_prefix=id_prefix, limit=limit, after=after
             )
 
     def stats(self) -> Mapping[Status, int]:
         """See EventLog. O(1)."""
-        with self._usable:
+        with self._gate.lock:
+            self._gate.refuse_if_unusable()
             return self._memory.stats()
 
     def settings(self) -> Mapping[str, str | int]:
         """See Examinable."""
-        with self._usable:
+        with self._gate.lock:
+            self._gate.refuse_if_unusable()
             return {"sync": self._journal.sync_call, "segments": self._journal.segments, "format": FORMAT}
 
     def verify(self) -> Mapping[str, int]:
         """See EventLog. Reads all segments as a second reader would; linear in the size of the log."""
-        with self._usable:
+        with self._gate.lock:
+            self._gate.refuse_if_unusable()
             shelf = Shelf(index := FrameIndex(self._journal))
             self._journal.verify(replayer(self._path, shelf, index))
             if index.records != self._index.records or shelf.by_id.keys() != self._shelf.by_id.keys():
@@ -249,46 +258,51 @@ class FileLog:
         self, worker: str, *, now: float, lease_s: float, limit: int, workflows: Collection[str] | None = None
     ) -> builtins.list[Summary]:
         """See EventLog. In memory alone: a claim need not survive its process."""
-        with self._usable:
+        with self._gate.lock:
+            self._gate.refuse_if_unusable()
             return self._memory.claim(worker, now=now, lease_s=lease_s, limit=limit, workflows=workflows)
 
     def acquire(self, worker: str, id: str, *, lease_s: float) -> Summary | None:
         """See EventLog."""
-        with self._usable:
+        with self._gate.lock:
+            self._gate.refuse_if_unusable()
             return self._memory.acquire(worker, id, lease_s=lease_s)
 
     def renew(self, worker: str, *, lease_s: float) -> bool:
         """See EventLog."""
-        with self._usable:
+        with self._gate.lock:
+            self._gate.refuse_if_unusable()
             return self._memory.renew(worker, lease_s=lease_s)
 
     def release(self, worker: str, ids: Collection[str] | None = None) -> None:
         """See EventLog."""
-        with self._usable:
+        with self._gate.lock:
+            self._gate.refuse_if_unusable()
             self._memory.release(worker, ids)
 
     def next_wake(self) -> float | None:
         """See EventLog."""
-        with self._usable:
+        with self._gate.lock:
+            self._gate.refuse_if_unusable()
             return self._memory.next_wake()
 
     def wait(self, timeout_s: float) -> bool:
         """See EventLog. Does not hold up the other methods."""
-        with self._usable:
-            pass
+        with self._gate.lock:
+            self._gate.refuse_if_unusable()
         return self._memory.wait(timeout_s)
 
     # ------------------------------------------------ the end
 
     def close(self) -> None:
         """See EventLog. Notes in the log that it was closed, and the fences that claims have raised."""
-        if self._usable.forked:
+        if self._gate.forked:
             self._journal.abandon(unlock=False)
             return
-        with self._usable.lock:
-            if self._usable.closed:
+        with self._gate.lock:
+            if self._gate.closed:
                 return
-            self._usable.closed = True
+            self._gate.closed = True
             self._memory.close()
             rows = [row for row in self._shelf.rows if not row.status.closed]
             raised = {row.id: row.fence for row in rows if row.fence != self._fences.get(row.id, 0)}
@@ -296,10 +310,13 @@ class FileLog:
 
 
 class Gate:
-    """Holds the log's lock while a method runs, and refuses what cannot work any more (F5, F12)."""
+    """The log's lock, held while a method runs, and what is asked first: can it work any more (F5, F12)?
+
+    `with` takes the lock itself: code of ours around it could be interrupted in between, and leave it locked (F27).
+    """
 
     def __init__(self, journal: Journal, path: str) -> None:
-        self.lock = threading.RLock()
+        self._lock = threading.RLock()
         self.closed = False
         self._journal = journal
         self._path = path
@@ -310,21 +327,22 @@ class Gate:
         """True in a child of the process that opened the log."""
         return os.getpid() != self._pid
 
-    def __enter__(self) -> None:
-        if os.getpid() != self._pid:
+    @property
+    def lock(self) -> AbstractContextManager[object]:
+        """The lock; a child of a fork must not even ask for it, a thread that it has no more may hold it."""
+        if self.forked:
             raise StoreFailed(
                 f"the log {self._path} was opened before a fork, and this is the child: leave it to process "
                 f"{self._pid}, or close it before forking"
             )
-        self.lock.acquire()
-        if self.closed or self._journal.failed is not None:
-            self.lock.release()
-            if self.closed:
-                raise StoreFailed("the log is closed; open it again")
-            raise StoreFailed(f"the log can no longer be used: {self._journal.failed}. {REOPEN}")
+        return self._lock
 
-    def __exit__(self, *exc: object) -> None:
-        self.lock.release()
+    def refuse_if_unusable(self) -> None:
+        """Raise StoreFailed if the log is closed or has failed."""
+        if self.closed:
+            raise StoreFailed("the log is closed; open it again")
+        if self._journal.failed is not None:
+            raise StoreFailed(f"the log can no longer be used: {self._journal.failed}. {REOPEN}")
 
 
 def apart(batch: Sequence[Write]) -> Iterator[Sequence[Write]]:
