@@ -7,7 +7,7 @@ CHECKED := zart_core zart_stores examples typing_tests tests property_tests benc
 COVERED := $(patsubst %,tests/test_%.py,branches codec context divergence file_store inline_host interpreter \
 	interrupted_memory memory_store mistakes salvage sqlite_store stores_in_trouble values waiting workflows)
 
-.PHONY: demo test lint types tests coverage seeded-bugs deep stable bench bench-peers clean
+.PHONY: demo test lint types tests coverage seeded-bugs deep stable bench bench-peers bench-workers clean
 
 demo: .venv/cli
 	$(BIN)/python examples/corpus_demo.py
@@ -43,6 +43,9 @@ bench: .venv/dev
 
 bench-peers: .venv/dev .venv/peers
 	$(BIN)/python -m benchmarks.peers .venv/peers/bin/python $(TASKS) $(if $(TO),--to $(TO))
+
+bench-workers: .venv/dev
+	$(BIN)/python -m benchmarks.workers
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

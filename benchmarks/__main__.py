@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks import report
 from benchmarks.measuring import Sizes
-from benchmarks.rows import ROWS, Figure, Row
+from benchmarks.rows import ROWS, Figure, Result, Row
 from benchmarks.stage import staged
 
 QUICK = Sizes(rounds=2, share=0.1)
@@ -55,15 +55,16 @@ def main(argv: list[str]) -> None:
             print(f"{row.name:22}{row.title}")
         return
     sizes = QUICK if asked.quick else Sizes(asked.rounds)
-    print(report.heading(sizes))
-    results = []
+    heading = report.heading(sizes)
+    print(heading)
+    results: list[Result] = []
     with staged(sizes) as stage:
         for row in asked.chosen:
             results.append(row.result(stage))
             print(report.line(results[-1]), flush=True)
+            if asked.to is not None:  # as far as it is: rows take minutes, and who stops keeps what there is
+                report.write(asked.to, heading, results)
     print(report.verdict(results))
-    if asked.to is not None:
-        report.write(asked.to, sizes, results)
 
 
 if __name__ == "__main__":

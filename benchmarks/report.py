@@ -71,9 +71,9 @@ def verdict(results: Sequence[Result]) -> str:
     )
 
 
-def write(folder: Path, sizes: Sizes, results: Sequence[Result]) -> None:
+def write(folder: Path, heading: str, results: Sequence[Result]) -> None:
     """The table and the drawing, into a folder that is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
-    table = "\n".join([heading(sizes), *(line(result) for result in results)])
+    table = "\n".join([heading, *(line(result) for result in results)])
     (folder / "budgets.md").write_text(f"{table}\n{verdict(results)}\n")
     (folder / "budgets.svg").write_text(drawing.headroom(results))

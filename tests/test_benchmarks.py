@@ -9,7 +9,7 @@ import pytest
 
 import zart_core as zart
 from benchmarks import report, workers
-from benchmarks.__main__ import arguments
+from benchmarks.__main__ import arguments, main
 from benchmarks.drawing import headroom
 from benchmarks.measuring import Sizes
 from benchmarks.peers import driving, on_zart
@@ -169,3 +169,13 @@ def test_the_load_of_workers_is_measured(stage):
 def test_the_limit_is_what_was_used_up(share, idle, ours, limit):
     """Slots first, then CPU, whoever used it, else somebody waited."""
     assert workers.limit_of(share, idle, ours, cores=2) == limit
+
+
+def test_the_table_and_the_drawing_are_written(tmp_path, capsys):
+    """`--to` leaves the table that was printed, and the drawing, in a folder that need not be there."""
+    main(["replay", "--rounds", "1", "--quick", "--to", str(tmp_path / "new")])
+
+    table = (tmp_path / "new" / "budgets.md").read_text()
+    assert table == capsys.readouterr().out
+    assert "| replay | replay of decoded events |" in table
+    assert ET.fromstring((tmp_path / "new" / "budgets.svg").read_text()).tag.endswith("svg")
