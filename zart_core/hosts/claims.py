@@ -246,8 +246,12 @@ class Claims:
         if live is not None:
             self.engine.spawn(self.read_inbox(live))
         else:
-            self.in_doubt = True
-            self.claiming.set()
+            self.miss()
+
+    def miss(self) -> None:
+        """The log may have given what is not here: look through what it says is held."""
+        self.in_doubt = True
+        self.claiming.set()
 
     async def take_up(self, summary: stored.Summary) -> None:
         """Hold an execution that was claimed: the live one with its new messages, or one that is replayed.

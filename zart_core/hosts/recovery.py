@@ -112,6 +112,8 @@ class Recovery:
             run.park(defect)
             return True
         if summary is None or summary.fence != run.fence:
+            if summary is not None and summary.owner == self.engine.worker:
+                self.engine.claims.miss()  # lost and given again, while this one stood in its place
             return False
         if summary.run != run.run:
             for seq in list(live.calls):

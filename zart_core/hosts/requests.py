@@ -94,8 +94,7 @@ class Requests:
                     doubt = doubt or isinstance(outcome, stored.Unknown)
                     await self.engine.pause(CREATE_GAP_S)
         self.forget(live)
-        self.engine.claims.in_doubt = True  # it may be there, and ours
-        self.engine.claims.claiming.set()
+        self.engine.claims.miss()  # it may be there, and ours
         raise StoreUnavailable(f"execution '{new.id}' could not be created: {reason}")
 
     async def summary_or_none(self, id: str) -> stored.Summary | None:
