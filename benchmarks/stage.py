@@ -12,8 +12,8 @@ from benchmarks.measuring import Sizes
 from benchmarks.places import File, Place, Postgres, Sqlite
 from tests.postgres import Server, running
 
-SERVER = ("shared_buffers=256MB", "max_wal_size=4GB")
-"""What the server is given beside its defaults: room. What it promises stays as it is."""
+SERVER = ("shared_buffers=256MB", "max_wal_size=4GB", "track_wal_io_timing=on")
+"""What the server is given beside its defaults: room, and a watch on its syncs. What it promises stays as it is."""
 
 
 class Stage:

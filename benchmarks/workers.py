@@ -82,6 +82,8 @@ class Spent:
     busy: float
     idle: float
     syncs: int
+    syncing: float
+    """Seconds in which the server waited for a sync of its log."""
     wal_bytes: int
 
 
@@ -127,9 +129,19 @@ def spent(stage: Stage, workers: Sequence[int]) -> Spent:
         int, Path("/proc/stat").read_text().split("\n")[0].split()[1:]
     )
     with psycopg.connect(stage.server.dsn, autocommit=True) as db:
-        ((syncs, wal_bytes),) = db.execute("SELECT wal_sync, wal_bytes FROM pg_stat_wal").fetchall()
+        ((syncs, syncing_ms, wal_bytes),) = db.execute(
+            "SELECT wal_sync, wal_sync_time, wal_bytes FROM pg_stat_wal"
+        ).fetchall()
     busy = (user + nice + system + sum(rest[:3])) / TICK
-    return Spent(sum(map(cpu_of, workers)), server, busy, (idle + wait) / TICK, int(syncs), int(wal_bytes))
+    return Spent(
+        sum(map(cpu_of, workers)),
+        server,
+        busy,
+        (idle + wait) / TICK,
+        int(syncs),
+        syncing_ms / 1000,
+        int(wal_bytes),
+    )
 
 
 @contextmanager
@@ -174,7 +186,8 @@ def measure(stage: Stage, load: Load, count: int) -> Outcome:
     steps_s = steps / seconds
     own, server = ((getattr(after, who) - getattr(before, who)) / seconds for who in ("workers", "server"))
     idle = (after.idle - before.idle) / (after.idle - before.idle + after.busy - before.busy)
-    limit = limit_of(steps_s / load.bound(count), idle, own + server, cores)
+    syncing = (after.syncing - before.syncing) / seconds
+    limit = limit_of(steps_s / load.bound(count), syncing, idle, own + server, cores)
     syncs_s = (after.syncs - before.syncs) / seconds
     return Outcome(count, steps_s, own, server, (1 - idle) * cores, syncs_s, wal, stored, limit)
 
@@ -190,10 +203,12 @@ def stored_bytes(stage: Stage, url: str) -> int:
     return int(found)
 
 
-def limit_of(share: float, idle: float, ours: float, cores: int) -> str:
-    """What kept throughput from being greater."""
-    if share > 0.8:
+def limit_of(slots: float, syncing: float, idle: float, ours: float, cores: int) -> str:
+    """What kept throughput from being greater: shares of the slots, of time, of the machine's time, and cores."""
+    if slots > 0.8:
         return "the workers' slots"
+    if syncing > 0.7:
+        return f"the disk: {syncing:.0%} of the time in syncs"
     if idle < 0.1:
         return (
             "CPU" if ours > cores * 0.7 else f"CPU, {cores - ours:.1f} of {cores} cores of it used by others"

@@ -158,17 +158,18 @@ def test_the_load_of_workers_is_measured(stage):
 
 
 @pytest.mark.parametrize(
-    ("share", "idle", "ours", "limit"),
+    ("slots", "syncing", "idle", "ours", "limit"),
     [
-        (0.9, 0.5, 1.0, "the workers' slots"),
-        (0.2, 0.05, 1.9, "CPU"),
-        (0.2, 0.05, 0.5, "CPU, 1.5 of 2 cores of it used by others"),
-        (0.2, 0.6, 0.5, "waiting: the disk, or each other"),
+        (0.9, 0.9, 0.5, 1.0, "the workers' slots"),
+        (0.2, 0.8, 0.05, 1.9, "the disk: 80% of the time in syncs"),
+        (0.2, 0.1, 0.05, 1.9, "CPU"),
+        (0.2, 0.1, 0.05, 0.5, "CPU, 1.5 of 2 cores of it used by others"),
+        (0.2, 0.1, 0.6, 0.5, "waiting: the disk, or each other"),
     ],
 )
-def test_the_limit_is_what_was_used_up(share, idle, ours, limit):
-    """Slots first, then CPU, whoever used it, else somebody waited."""
-    assert workers.limit_of(share, idle, ours, cores=2) == limit
+def test_the_limit_is_what_was_used_up(slots, syncing, idle, ours, limit):
+    """Slots first, then the disk, then CPU, whoever used it, else somebody waited."""
+    assert workers.limit_of(slots, syncing, idle, ours, cores=2) == limit
 
 
 def test_the_table_and_the_drawing_are_written(tmp_path, capsys):
