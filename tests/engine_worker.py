@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import signal
 import sys
@@ -10,6 +11,8 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import slept
 
 import zart_core as zart
 
@@ -129,9 +132,25 @@ def run_until_closed(url: str, starts: list[tuple[Any, Any, str]]) -> None:
             print(handle.id, handle.result(60), flush=True)
 
 
+def tell_how_long_it_slept() -> None:
+    """From the next line on stdin, which is answered, to the very end of the process."""
+    slept.watch()
+    since: list[float] = []
+    atexit.register(lambda: print(slept.now() - since[0], flush=True))  # the first to come is the last to go
+
+    def wait_for_line() -> None:
+        sys.stdin.readline()
+        since.append(slept.now())
+        print("now", flush=True)
+
+    threading.Thread(target=wait_for_line, daemon=True).start()
+
+
 def main() -> None:
     global JOURNAL
     scenario, url, JOURNAL = sys.argv[1:4]
+    if scenario.startswith("hang"):
+        tell_how_long_it_slept()
     match scenario:
         case "killer":
             run_until_closed(url, [(killer, "a", "k")])

@@ -13,14 +13,15 @@ import time
 from pathlib import Path
 
 import pytest
+import slept
 from engines import STORES, Ledger, kinds, until, url_of
 
 import zart_core as zart
 from zart_core.hosts.ports import open_log
 
 WORKER = Path(__file__).parent / "engine_worker.py"
-SECOND = 5.0
-"""The one-second promises, with room for a busy machine."""
+SECOND = 2.0
+"""The one-second promises, with room for a slow disk; a busy processor is taken off (see `slept`)."""
 
 
 def spawned(scenario: str, url: str, journal: Path) -> subprocess.Popen[str]:
@@ -52,6 +53,12 @@ FILE = pytest.mark.parametrize("url", ["file"], indirect=True)
 @pytest.fixture(params=["sqlite", "file"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url_of(request.param, tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "run", threading.Thread.run)
+    slept.watch()
 
 
 # ---------------------------------------------------------------- steps that kill their worker
@@ -106,11 +113,14 @@ def test_ctrl_c_ends_the_process_within_a_second(scenario: str, url: str, tmp_pa
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     until(lambda: journal.exists() and len(journal.read_text().splitlines()) == 2)
-    began = time.monotonic()
+    assert process.stdin is not None
+    process.stdin.write("look at the clock\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "now\n"
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
-    assert time.monotonic() - began < SECOND
+    out, err = process.communicate(timeout=60)
     assert "KeyboardInterrupt" in err
+    assert float(out) < SECOND
     log = open_log(url)
     (summary,) = log.list().items
     assert summary.owner is None
@@ -152,9 +162,9 @@ def test_a_graceful_close_is_quick_and_counts_as_no_crash(store: str, tmp_path: 
         engine = zart.open(log, [flow])
         engine.start(flow, None, id="a")
         until(lambda life=life: len(ledger.entries) == 2 * life)
-        began = time.monotonic()
+        began = slept.now()
         engine.close()
-        assert time.monotonic() - began < SECOND
+        assert slept.now() - began < SECOND
     gate.set()
     with zart.open(log, [flow]) as engine:
         assert engine.get("a").result(5) == 3
@@ -207,9 +217,9 @@ def test_a_step_that_never_ends_however_it_is_cancelled(tmp_path: Path) -> None:
     engine = zart.open(url_of("sqlite", tmp_path), [flow])
     engine.start(flow, None)
     began.wait(5)
-    start = time.monotonic()
+    start = slept.now()
     engine.close()
-    assert time.monotonic() - start < SECOND
+    assert slept.now() - start < SECOND
 
 
 # ---------------------------------------------------------------- several at one log
@@ -260,11 +270,11 @@ def test_kill_9_of_one_and_the_other_takes_over_at_once(tmp_path: Path) -> None:
     engine_worker.JOURNAL = str(journal)
     with zart.open(url, ALL) as engine:
         assert len(journal.read_text().splitlines()) == 2
-        began = time.monotonic()
         process.kill()
-        process.communicate(timeout=10)
-        until(lambda: len(journal.read_text().splitlines()) >= 3)
-        assert time.monotonic() - began < SECOND
+        process.communicate(timeout=60)
+        began = slept.now()
+        until(lambda: len(journal.read_text().splitlines()) >= 3, 60)
+        assert slept.now() - began < SECOND
         engine.terminate("h")
         with pytest.raises(zart.ExecutionTerminated):
             engine.get("h").result(5)
