@@ -120,16 +120,16 @@ class Hasty(AsyncEngine):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        submit = self.writer.submit
+        put = self.writer.put
 
         def hasty(writes: Sequence[Write], written: Callable[[list[Appended]], None]) -> None:
             if all(isinstance(write, Turn) for write in writes):
-                submit(writes, lambda outcomes: None)
+                put(writes, lambda outcomes: None)
                 self.loop.call_soon(written, [Ok(Receipt()) for _ in writes])
             else:
-                submit(writes, written)
+                put(writes, written)
 
-        self.writer.submit = hasty  # type: ignore[method-assign]
+        self.writer.put = hasty  # type: ignore[method-assign]
 
 
 class Early(AsyncEngine):

@@ -14,11 +14,13 @@ from uuid import UUID
 
 import attrs
 import msgspec
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from zart_core import wire
 from zart_core.codec import Codec
-from zart_core.errors import DecodeError, FormatTooNew, InvalidUse, LogCorrupt
+from zart_core.errors import DecodeError, EncodeError, FormatTooNew, InvalidUse, LogCorrupt
 from zart_core.events import (
     Began,
     Cancellation,
@@ -291,6 +293,22 @@ def test_arguments(arguments: list[tuple[Any, Any]]) -> None:
     assert decode(encode(values)) == values
 
 
+@given(
+    st.lists(st.sampled_from([str, int, bool, type(None)]), min_size=1, max_size=3),
+    st.lists(st.text() | st.integers(-(10**30), 10**30) | st.booleans() | st.none(), max_size=3),
+)
+def test_plain_arguments(declared: list[Any], values: list[Any]) -> None:
+    """Arguments that are JSON as they are: written as each is by itself, or refused when one of them would be."""
+    encode, _ = CODEC.args_codec(declared)
+    try:
+        each = [CODEC.encode(value, cls) for cls, value in zip(declared, values, strict=True)]
+    except (EncodeError, ValueError):
+        with pytest.raises(EncodeError):
+            encode(values)
+    else:
+        assert encode(values) == b"[" + b",".join(each) + b"]"
+
+
 # ---------------------------------------------------------------- hostile bytes
 
 json_values = st.recursive(
@@ -410,6 +428,16 @@ def test_events_round_trip(history: list[Any]) -> None:
 
     assert CODEC.decode_events(records) == history
     assert [r.at for r in records] == [e.at for e in history]
+
+
+@given(numbers, numbers, payloads)
+def test_short_ways_of_writing(seq: int, attempt: int, payload: bytes) -> None:
+    """What nearly all events are written by without a head says what the head would say, byte for byte."""
+    began = CODEC.encode_event(Began(seq, attempt, 1.0))
+    done = CODEC.encode_event(Resolved(seq, Done(payload), 1.0))
+
+    assert began == Record("Began", 1.0, msgspec.json.encode(wire.BeganHead(seq, attempt)))
+    assert done == Record("Resolved", 1.0, msgspec.json.encode(wire.ResolvedHead(seq)) + b"\n" + payload)
 
 
 @given(

@@ -224,16 +224,16 @@ class Rash(AsyncEngine):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        submit = self.writer.submit
+        put = self.writer.put
 
         def rash(writes: Sequence[Write], written: Callable[[list[Appended]], None]) -> None:
             if any(isinstance(write, Turn) for write in writes):
-                submit(writes, written)
+                put(writes, written)
             else:
-                submit(writes, lambda outcomes: None)
+                put(writes, lambda outcomes: None)
                 self.loop.call_soon(written, [Ok(Receipt(created=True)) for _ in writes])
 
-        self.writer.submit = rash  # type: ignore[method-assign]
+        self.writer.put = rash  # type: ignore[method-assign]
 
 
 def test_an_engine_that_acknowledges_before_its_turn_is_durable_is_caught() -> None:

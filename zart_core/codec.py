@@ -9,7 +9,7 @@ Rule 3: whatever the value, encode raises EncodeError only; whatever the bytes, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import GenericAlias
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -21,15 +21,19 @@ from zart_core.errors import DecodeError, EncodeError
 from zart_core.events import Event, Failure
 from zart_core.log import PAYLOAD_BYTES_MAX, Record
 from zart_core.values.forms import Form, Unfit, expect, type_name
+from zart_core.values.leaves import LEAVES
 from zart_core.values.shapes import DEPTH_MAX, Shapes
 from zart_core.wire import Seal
 
+K = TypeVar("K")
 T = TypeVar("T")
 Encode: TypeAlias = Callable[[Any], bytes]
 Decode: TypeAlias = Callable[[bytes], Any]
 ArgsEncode: TypeAlias = Callable[[Sequence[Any]], bytes]
 ArgsDecode: TypeAlias = Callable[[bytes], list[Any]]
 
+PLAIN: Mapping[Form, type] = {LEAVES[cls]: cls for cls in (str, int, bool, type(None))}
+"""Forms whose values are JSON as they are, when they are of this very class."""
 TOO_DEEP = f"nested deeper than {DEPTH_MAX} levels, or it contains itself"
 
 _dump = msgspec.json.Encoder().encode
@@ -57,6 +61,7 @@ class Codec:
         self.shapes = Shapes(self.converter, types)
         self._encoders: dict[Any, Encode] = {}
         self._decoders: dict[Any, Decode] = {}
+        self._ways: dict[Any, tuple[Encode, Decode]] = {}
         self._arguments: dict[Any, tuple[ArgsEncode, ArgsDecode]] = {}
 
     def encode(self, value: Any, type: Any, what: str = "result") -> bytes:
@@ -73,9 +78,10 @@ class Codec:
 
     def through(self, value: Any, type: Any, what: str = "result") -> tuple[bytes, Any]:
         """The value's bytes, and the value as a replay will see it (R9). Raises EncodeError."""
-        data = self.encoder(type, what)(value)
+        encode, decode = _once(self._ways, (type, what), self._way)
+        data = encode(value)
         try:
-            return data, self.decoder(type, what)(data)
+            return data, decode(data)
         except DecodeError as error:
             raise EncodeError(f"it does not come back from its JSON: {error}", path=error.path) from error
 
@@ -88,13 +94,17 @@ class Codec:
 
     def encoder(self, type: Any, what: str = "result") -> Encode:
         """`encode` for one type, compiled once."""
-        return _once(self._encoders, (type, what), lambda: _encoder(self.shapes.of(type), what))
+        return _once(self._encoders, (type, what), self._encoder)
+
+    def _encoder(self, key: tuple[Any, str]) -> Encode:
+        return _encoder(self.shapes.of(key[0]), key[1])
 
     def decoder(self, type: Any, what: str = "value") -> Decode:
         """`decode` for one type, compiled once."""
-        return _once(self._decoders, (type, what), lambda: self._decoder(self.shapes.of(type), what))
+        return _once(self._decoders, (type, what), self._decoder)
 
-    def _decoder(self, form: Form, what: str) -> Decode:
+    def _decoder(self, key: tuple[Any, str]) -> Decode:
+        form, what = self.shapes.of(key[0]), key[1]
         decode = _decoder(form, what)
         if form is not self.shapes.dynamic:
             return decode
@@ -107,13 +117,18 @@ class Codec:
 
         return decode_plain
 
+    def _way(self, key: tuple[Any, str]) -> tuple[Encode, Decode]:
+        return self.encoder(*key), self.decoder(*key)
+
     def args_codec(self, types: Sequence[Any], names: Sequence[str] = ()) -> tuple[ArgsEncode, ArgsDecode]:
         """Encode and decode a call's bound arguments, in the order of its parameters, as one JSON array.
 
         Annotate *args as tuple[T, ...] and **kwargs as dict[str, T]. `names` begin the path in an error.
         """
-        key = (tuple(types), tuple(names))
-        return _once(self._arguments, key, lambda: _args_codec([self.shapes.of(t) for t in types], names))
+        return _once(self._arguments, (tuple(types), tuple(names)), self._args_codec)
+
+    def _args_codec(self, key: tuple[tuple[Any, ...], tuple[str, ...]]) -> tuple[ArgsEncode, ArgsDecode]:
+        return _args_codec([self.shapes.of(t) for t in key[0]], key[1])
 
     def encode_args(self, types: Sequence[Any], values: Sequence[Any], names: Sequence[str] = ()) -> bytes:
         """The bytes of a call's bound arguments. Raises EncodeError."""
@@ -148,6 +163,8 @@ class Codec:
         self, events: Sequence[Event], id: str = "", run: int = 0, start: int = 0
     ) -> list[Record]:
         """The records of a turn whose first event stands at position `start`."""
+        if self.seal is None:
+            return [wire.encode_event(event) for event in events]
         return [self.encode_event(event, id, run, start + n) for n, event in enumerate(events)]
 
     def decode_event(self, record: Record, id: str = "", run: int = 0, position: int = 0) -> Event:
@@ -163,13 +180,13 @@ class Codec:
         return wire.decode_events(records, id, run, start)
 
 
-def _once(table: dict[Any, T], key: Any, make: Callable[[], T]) -> T:
+def _once(table: dict[Any, T], key: K, make: Callable[[K], T]) -> T:
     try:
         made = table.get(key)
     except TypeError:  # a type with something in it that is not hashable
-        return make()
+        return make(key)
     if made is None:
-        made = table[key] = make()
+        made = table[key] = make(key)
     return made
 
 
@@ -196,7 +213,23 @@ def _encoder(form: Form, what: str) -> Encode:
             raise _encode_error(size, what)
         return data
 
-    return encode
+    cls = PLAIN.get(form)
+    if cls is None:
+        return encode
+
+    def encode_plain(value: Any) -> bytes:
+        return _plain_bytes(value, type(value) is cls) or encode(value)
+
+    return encode_plain
+
+
+def _plain_bytes(plain: Any, is_plain: bool) -> bytes:
+    """What is JSON already, as JSON, in one go; nothing when it takes a closer look."""
+    try:
+        data = _dump(plain) if is_plain else b""
+    except ValueError:
+        return b""
+    return data if len(data) <= PAYLOAD_BYTES_MAX else b""
 
 
 def _bytes(plain: Any) -> bytes:
@@ -292,5 +325,12 @@ def _args_codec(forms: Sequence[Form], names: Sequence[str]) -> tuple[ArgsEncode
         lambda data: convert(data, "read"),
         native=None if None in natives else GenericAlias(tuple, natives),
     )
-    decode = _decoder(form, "")
-    return _encoder(form, ""), lambda data: list(decode(data))
+    encode, decode = _encoder(form, ""), _decoder(form, "")
+    classes = tuple(PLAIN.get(form) for form in forms)
+    if None in classes:
+        return encode, lambda data: list(decode(data))
+
+    def encode_plain(values: Sequence[Any]) -> bytes:
+        return _plain_bytes(values, tuple(map(type, values)) == classes) or encode(values)
+
+    return encode_plain, lambda data: list(decode(data))

@@ -224,6 +224,11 @@ class Execution:
         return decisions
 
     @property
+    def wants(self) -> bool:
+        """Whether `decide` may have an answer: cheaper than to ask, and False whenever it has none to give."""
+        return bool(self._wanted)
+
+    @property
     def pending(self) -> Mapping[int, Issued]:
         """What a host has to carry out: issued and not yet resolved, by seq. What is in `cancelling` has to end."""
         return self._pending
@@ -278,7 +283,10 @@ class Execution:
 
     def take_lines(self) -> list[logging.LogRecord]:
         """What the workflow logged since the last call: emit it when the turn is durable, drop it after a replay."""
-        lines, self._scene.lines = self._scene.lines or [], []
+        lines = self._scene.lines
+        if not lines:
+            return []
+        self._scene.lines = []
         return lines
 
     def result(self) -> Any:

@@ -119,17 +119,22 @@ class Attempts:
         """An attempt of an async step, on the loop."""
         call = attempt.call
         SCENE.set(Scene(lambda: call.context, self.engine.resources))
-        limit = asyncio.timeout(self.left(call))
+        limit: asyncio.Timeout | None = None
         try:
-            async with limit:
+            if (
+                call.attempt_until is None
+            ):  # as a rule: a limit without an end takes as long as the rest of this
                 value = await part.call(call.values)
+            else:
+                async with (limit := asyncio.timeout(self.left(call))):
+                    value = await part.call(call.values)
         except asyncio.CancelledError as error:
             if not attempt.told:
                 self.raised(live, attempt, error)
             elif not self.engine.closing:
                 self.finished(live, attempt, lambda now: live.run.cancelled(call, now))
         except TimeoutError as error:
-            if limit.expired():
+            if limit is not None and limit.expired():
                 self.finished(live, attempt, lambda now: live.run.timed_out(call, now, self.engine.lots))
             else:
                 self.raised(live, attempt, error)
@@ -199,7 +204,8 @@ class Attempts:
         self.running -= 1
         self.free_slot()
         report(self.engine.clock.now())
-        self.engine.suspects.acquit(live.run.id, seq)
+        if self.engine.suspects.on_trial is not None:
+            self.engine.suspects.acquit(live.run.id, seq)
         self.engine.pump.kick(live)
 
     def free_slot(self) -> None:

@@ -27,13 +27,12 @@ def global_deadline(execution: Execution, seq: int, now: float) -> float | None:
 
 def attempt_deadline(execution: Execution, seq: int, now: float) -> float | None:
     """When this attempt must be through: its own countdown, the step's and the run's deadline."""
-    own = at_most(countdown(execution, seq, now), execution.progress(seq).deadline)
+    own = at_most(countdown(policy_of(execution, seq), now), execution.progress(seq).deadline)
     return at_most(own, execution.deadline)
 
 
-def countdown(execution: Execution, seq: int, now: float) -> float | None:
+def countdown(policy: StepPolicy, now: float) -> float | None:
     """When an attempt's own time is over that begins now."""
-    policy = policy_of(execution, seq)
     if policy.timeout_s is None or policy.timeout_scope is not TimeoutScope.PER_ATTEMPT:
         return None
     return float(now + policy.timeout_s)
@@ -44,20 +43,20 @@ def step_call(execution: Execution, seq: int, now: float) -> StepCall:
     issued, progress, started = execution.pending[seq], execution.progress(seq), execution.started
     assert started is not None
     function: StepFunction[..., Any] = execution.command(seq).function
-    values = execution.arguments(seq)
+    own = countdown(function.policy, now)
     context = Context(
-        execution_id=started.id,
-        run=started.run,
-        workflow=started.workflow,
-        now=now,
-        step=issued.name,
-        attempt=progress.attempt,
-        max_retries=function.policy.retry.retries_max,
-        is_retry=progress.attempt > 0,
-        idempotency_key=f"{started.id}/{started.run}/{issued.name}",
-        deadline=attempt_deadline(execution, seq, now),
+        started.id,
+        started.run,
+        started.workflow,
+        now,
+        issued.name,
+        progress.attempt,
+        function.policy.retry.retries_max,
+        progress.attempt > 0,
+        f"{started.id}/{started.run}/{issued.name}",
+        at_most(at_most(own, progress.deadline), execution.deadline),
     )
-    return StepCall(seq, function, values, context, countdown(execution, seq, now))
+    return StepCall(seq, function, execution.arguments(seq), context, own)
 
 
 def at_most(first: float | None, second: float | None) -> float | None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection
+from functools import partial
 from typing import TYPE_CHECKING
 
 from zart_core import log as stored
@@ -79,7 +80,7 @@ class Pump:
             writes = [live.run.mark(self.engine.build, releases=live.released)]
         if writes:
             live.writing = True
-            self.engine.writer.submit(writes, lambda outcomes: self.written(live, outcomes))
+            self.engine.writer.put(writes, partial(self.written, live))  # `run` hurries it
         else:
             self.carry_out(live)
 
@@ -97,7 +98,7 @@ class Pump:
         """The turn's outcome: carry out what it asks for, or read back and build another."""
         first = outcomes[0]
         self.engine.attempts.offer()
-        if all(isinstance(outcome, Ok) for outcome in outcomes):
+        if not [outcome for outcome in outcomes if type(outcome) is not Ok]:
             live.writing = False
             live.tries = 0
             self.carry_out(live, conflicts_of(outcomes))
@@ -130,11 +131,11 @@ class Pump:
         self.engine.claims.claiming.set()
         self.engine.attempts.offer()
 
-    def carry_out(self, live: Live, conflicts: Iterable[str] = ()) -> None:
+    def carry_out(self, live: Live, conflicts: Collection[str] = ()) -> None:
         """The turn is durable: do what it asks for; nothing leaves the process before (R1)."""
         run = live.run
         posted = run.posted
-        effects = run.committed(self.engine.clock.now(), tuple(conflicts))
+        effects = run.committed(self.engine.clock.now(), conflicts)
         for line in effects.lines:
             emit(line)
         for seq in effects.dropped:
@@ -159,7 +160,8 @@ class Pump:
             return self.engine.recovery.start(live, "the lease may have run out")
         if self.engine.tried:
             self.engine.tried.pop(run.id, None)
-        self.engine.suspects.end_trial(live)
+        if self.engine.suspects.on_trial is not None:
+            self.engine.suspects.end_trial(live)
         if run.outcomes or run.has_more or (run.ready and self.engine.attempts.slots > 0 and not live.hungry):
             self.kick(live)
         self.engine.alarms.set_for(live)

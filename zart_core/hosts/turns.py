@@ -382,14 +382,16 @@ class Run:
         """Apply facts in the order of time, each followed at once by everything it leads to."""
         self._answer(execution, now)
         for outcome in self._offered:
-            self._take_early(execution, now, outcome.at)
+            if self._timers or self.inbox:
+                self._take_early(execution, now, outcome.at)
             if self.closed is not None or outcome.seq not in execution.pending:
                 self.dropped += 1
                 continue
             late = outcome.at < execution.now  # times never decrease (I2)
             self._apply(execution, attrs.evolve(outcome, at=execution.now) if late else outcome)
             self._answer(execution, now)
-        self._take_early(execution, now, now)
+        if self._timers or self.inbox:
+            self._take_early(execution, now, now)
         self._check_size()
 
     def _take_early(self, execution: Execution, now: float, until: float) -> None:
@@ -401,37 +403,36 @@ class Run:
     def _apply(self, execution: Execution, event: Event) -> None:
         execution.apply(event)
         self.events.append(event)
-        match event:
-            case Issued():
+        if isinstance(event, Issued):
+            if event.kind == "step":  # the most frequent by far
+                self._busy[event.seq] = None
+                self.ready.append(event.seq)
+            else:
                 self._track_issued(event)
-                if event.kind == "step":
-                    self.ready.append(event.seq)
-                elif event.child is not None:
+                if event.child is not None:
                     self._creates[event.seq] = self._new_child(event)
-            case Resolved():
-                self._busy.pop(event.seq, None)
-                self.suspects.pop(event.seq, None)
-                if event.seq in self.running:
-                    self._ended.append(event.seq)
-            case Retried():
-                self._busy.pop(event.seq, None)
-                heapq.heappush(self._timers, (event.retry_at, 1, event.seq, "retry"))
-            case Closed():
-                self._close(execution, event)
-            case _:
-                pass
+        elif isinstance(event, Resolved):
+            self._busy.pop(event.seq, None)
+            self.suspects.pop(event.seq, None)
+            if event.seq in self.running:
+                self._ended.append(event.seq)
+        elif isinstance(event, Retried):
+            self._busy.pop(event.seq, None)
+            heapq.heappush(self._timers, (event.retry_at, 1, event.seq, "retry"))
+        elif isinstance(event, Closed):
+            self._close(execution, event)
         if execution.cancelling:
             self._track_cancelling(execution)
 
     def _answer(self, execution: Execution, now: float) -> None:
         """Apply decisions until there are none, and evaluate what is captured on the way."""
         while self.closed is None:
-            self._check_size()
-            decisions = execution.decide()
+            decisions = execution.decide() if execution.wants else ()
             for decision in decisions:
                 if isinstance(decision, Closed):
                     self._note_unobserved(execution)
                 self._apply(execution, decision)
+            self._check_size()
             if not decisions:
                 if not self._captures:
                     return
@@ -743,15 +744,15 @@ class Run:
                     run=self.run,
                     position=self.position,
                     fence=self.fence,
-                    records=list(self.codec.encode_events(self.events, self.id, self.run, self.position)),
+                    records=self.codec.encode_events(self.events, self.id, self.run, self.position),
                     at=max(now, self.events[-1].at if self.events else now),
                     status=Status.RUNNING if opens is not None else self.status,
                     wake=0.0 if opens is not None else self.wake,
                     seen=self.seen,
-                    consumes=tuple(self._used),
+                    consumes=tuple(self._used) if self._used else (),
                     opens=opens,
-                    creates=tuple(self._creates.values()),
-                    posts=tuple(self._posts),
+                    creates=tuple(self._creates.values()) if self._creates else (),
+                    posts=tuple(self._posts) if self._posts else (),
                     releases=releases,
                 )
             )
@@ -799,19 +800,20 @@ class Run:
         self.position += len(self.events)
         if self.events:
             self._floor = self.events[-1].at
-        for call in self._calls:
-            self._takeovers.pop(call.seq, None)
-            self._watched.pop(call.seq, None)
-            self._returning.pop(call.seq, None)
+        if self._takeovers or self._watched or self._returning:
+            for call in self._calls:
+                self._takeovers.pop(call.seq, None)
+                self._watched.pop(call.seq, None)
+                self._returning.pop(call.seq, None)
         for seq, new in self._creates.items():
             if self.execution is not None and seq in self.execution.pending:
                 self.created(seq, new.id not in conflicts, now)
         effects = Effects(
-            calls=self._calls,
-            stops=[seq for seq in self._stops if seq in self.running] if self._stops else (),
-            dropped=[seq for seq in self._ended if seq in self.running] if self._ended else (),
-            lines=self.execution.take_lines() if self.execution is not None else (),
-            created=[new.id for new in self._creates.values()],
+            self._calls,
+            [seq for seq in self._stops if seq in self.running] if self._stops else (),
+            [seq for seq in self._ended if seq in self.running] if self._ended else (),
+            self.execution.take_lines() if self.execution is not None else (),
+            [new.id for new in self._creates.values()] if self._creates else (),
         )
         for seq in effects.dropped:
             self.running.pop(seq, None)

@@ -47,28 +47,33 @@ class Writer:
         """How long the last commit took."""
         self.queue: deque[tuple[Sequence[Write], Written]] = deque()
         self.busy = False
+        """Whether a commit is under way."""
         self.soon: asyncio.Handle | None = None
-        """The next flush, while it is only announced."""
+        """When the next group is handed over, while that is only announced."""
         self.failed: StoreFailed | None = None
         self.lane = threads.lane("zart-writer", loop) if log.blocking else None
 
     def submit(self, writes: Sequence[Write], written: Written) -> None:
         """Write these in one commit, with others perhaps, and call `written` with their outcomes."""
+        self.put(writes, written)
+        if not self.busy and self.soon is None:
+            self.soon = self.loop.call_soon(self.hurry)
+
+    def put(self, writes: Sequence[Write], written: Written) -> None:
+        """As `submit`, for a caller that will `hurry` in this round of the loop."""
         self.queue.append((writes, written))
-        if not self.busy:
-            self.busy = True
-            self.soon = self.loop.call_soon(self.flush)
 
     def hurry(self) -> None:
-        """Do not wait for more to gather: flush now, if that is announced."""
+        """Do not wait for more to gather: hand the next group over, if there is one and no commit is under way."""
         if self.soon is not None:
+            self.soon.cancel()
+            self.soon = None
+        if self.queue and not self.busy:
+            self.busy = True
             self.flush()
 
     def flush(self) -> None:
         """Hand the next group over."""
-        if self.soon is not None:
-            self.soon.cancel()
-            self.soon = None
         group: Group = []
         count = 0
         while self.queue and (not group or count + len(self.queue[0][0]) <= GROUP_MAX):
@@ -123,9 +128,8 @@ class Writer:
         if isinstance(outcomes, StoreFailed):
             self.failed = outcomes
             outcomes = [Unknown(str(outcomes)) for writes, _ in group for _ in writes]
-        if self.queue:
-            self.busy = True
-            self.soon = self.loop.call_soon(self.flush)
+        if self.queue and self.soon is None:
+            self.soon = self.loop.call_soon(self.hurry)
         start = 0
         for writes, written in group:
             try:
