@@ -26,6 +26,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+import msgspec
+
 from zart_core.events import Ok, Status
 from zart_core.records import record
 
@@ -39,9 +41,12 @@ ID_CHARS_MAX = 255
 """The longest execution id, in characters."""
 
 
-@record
-class Record:
-    """One event at rest. Its position in a run is counted from 0."""
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One event at rest. Its position in a run is counted from 0.
+
+    A struct, not an attrs class: it takes a third of the time to make, and the garbage collector need not look at the
+    thousands of them that a run is read in.
+    """
 
     kind: str
     at: float

@@ -266,14 +266,14 @@ def _started(h: StartedHead, at: float, payload: bytes) -> Started:
 
 
 def _issued(h: IssuedHead, at: float, payload: bytes) -> Issued:
-    site = _site(*h.site) if h.site else None
+    site = _site(h.site) if h.site else None
     return Issued(h.seq, h.kind, h.name, at, intern(h.of), payload, h.until, h.child, site)
 
 
 @lru_cache(4096)
-def _site(module: str, qualname: str, line: int) -> Site:
+def _site(place: tuple[str, str, int]) -> Site:
     """A run has many commands from one place: they share it, which halves the memory of a history."""
-    return Site(module, qualname, line)
+    return Site(*place)
 
 
 def _began(h: BeganHead, at: float) -> Began:
@@ -285,6 +285,8 @@ def _retried(h: RetriedHead, at: float) -> Retried:
 
 
 def _resolved(h: ResolvedHead, at: float, payload: bytes | None) -> Resolved:
+    if payload is not None and h.failed is None and h.taken is None and h.cancelled is None:  # nearly all
+        return Resolved(h.seq, Done(payload), at, h.held)
     outcomes: list[Outcome] = []
     if payload is not None:
         outcomes.append(Done(payload))
@@ -320,17 +322,22 @@ def _reader(
 ) -> Any:
     load = msgspec.json.Decoder(head).decode
 
+    def read_without(at: float, data: bytes) -> Event:
+        if b"\n" in data:
+            raise LogCorrupt("a payload where there is none")
+        return make(load(data), at)
+
+    def read_own(at: float, data: bytes) -> Event:
+        line, newline, rest = data.partition(b"\n")
+        return make(load(line), at, rest if newline else None)
+
     def read(at: float, data: bytes) -> Event:
         line, newline, rest = data.partition(b"\n")
-        if payload == "own":
-            return make(load(line), at, rest if newline else None)
-        if newline and payload == "none":
-            raise LogCorrupt("a payload where there is none")
         if not newline and payload == "must":
             raise LogCorrupt("the payload is missing")
-        return make(load(line), at) if payload == "none" else make(load(line), at, rest)
+        return make(load(line), at, rest)
 
-    return read
+    return {"none": read_without, "own": read_own}.get(payload, read)
 
 
 _READERS: dict[str, Callable[[float, bytes], Event]] = {

@@ -137,6 +137,20 @@ class Sealer:
             body,
         )
 
+    def body(self, data: bytes, start: int, offset: int, length: int) -> bytes | Damage:
+        """As `read` of a frame whose length is known, but only what it says, for half the time."""
+        head_end, end = start + FRAME_HEAD_BYTES, start + length - 1
+        body = data[head_end:end]
+        total = self._sum(offset, data[start : start + 18] + data[start + 35 : head_end], body)
+        if (
+            total == data[start + 18 : start + 34]
+            and data[start + 34] == 0x09
+            and data[end : end + 1] == b"\n"
+        ):
+            return body
+        found = self.read(data, start, offset)
+        return found.body if isinstance(found, Frame) else found
+
     def _sum(self, offset: int, header: bytes, body: bytes) -> bytes:
         total = self._salted.copy()
         total.update(b"%d\t%b" % (offset, header))

@@ -470,11 +470,12 @@ class Journal:
             end = places[last].offset + places[last].length
             path = self._segments[segment].path
             data = self._pread(self._file(segment), path, end - start, start)
+            body_of = self._segments[segment].sealer.body
             for place in places[first : last + 1]:
-                found = self._segments[segment].sealer.read(data, place.offset - start, place.offset)
+                found = body_of(data, place.offset - start, place.offset, place.length)
                 if isinstance(found, Damage):
                     raise corrupt(path, found)
-                bodies.append(found.body)
+                bodies.append(found)
             first = last + 1
         return bodies
 
@@ -617,12 +618,12 @@ def later(segment: Segment, data: bytes, offset: int) -> Iterator[Frame]:
 
 def _together(places: Sequence[Place], first: int) -> int:
     """Find the last of the places from `first` on that are read in one call."""
-    last = first
-    while last + 1 < len(places):
-        here, following = places[last], places[last + 1]
-        gap = following.offset - here.offset - here.length
-        size = following.offset + following.length - places[first].offset
-        if following.segment != here.segment or not 0 <= gap <= READ_GAP_BYTES or size > READ_BYTES_MAX:
-            break
-        last += 1
-    return last
+    segment, start, length = places[first]
+    end = start + length
+    for number in range(first + 1, len(places)):
+        other, offset, length = places[number]
+        gap = offset - end
+        end = offset + length
+        if other != segment or not 0 <= gap <= READ_GAP_BYTES or end - start > READ_BYTES_MAX:
+            return number - 1
+    return len(places) - 1

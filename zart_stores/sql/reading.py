@@ -61,20 +61,28 @@ def records_of(
     """Make records of RECORD_COLUMNS, which are those from position `start` to `end` of a run."""
     records: list[Record] = []
     crc_start, of_record = checksums.of_id(id), checksums.of_record
-    expected = start
-    for position, kind, at, data, crc in found:
-        if position != expected:
-            break
-        if _sum(of_record, crc_start, run, position, kind, at, data) != crc:
-            where = f"{path}, execution {id!a}, run {run}, record {position}"
-            raise damage(f"{where}: damaged", where, f"checksum {crc}", "another")
-        records.append(Record(kind, at, data))
-        expected += 1
-    if expected != end or len(found) != len(records):
+    expected, there = start, None
+    try:
+        for position, kind, at, data, crc in found:
+            if position != expected:
+                there = position
+                break
+            if of_record(crc_start, run, position, kind, at, data) != crc:
+                raise _damaged_record(path, id, run, position, crc)
+            records.append(Record(kind, at, data))
+            expected += 1
+    except checksums.UNFIT:
+        raise _damaged_record(path, id, run, expected, "that fits") from None
+    if expected != end or there is not None:
         where = f"{path}, execution {id!a}, run {run}, record {expected}"
-        there = [values[0] for values in found[len(records) :][:1]]
-        raise damage(f"{where}: missing or too many", where, f"{end} records", f"next {there or 'nothing'}")
+        there = "nothing" if there is None else f"[{there}]"
+        raise damage(f"{where}: missing or too many", where, f"{end} records", f"next {there}")
     return records
+
+
+def _damaged_record(path: str, id: str, run: int, position: int, crc: object) -> LogCorrupt:
+    where = f"{path}, execution {id!a}, run {run}, record {position}"
+    return damage(f"{where}: damaged", where, f"checksum {crc}", "another")
 
 
 def messages_of(found: Sequence[Sequence[Any]], row: Row, path: str, *, whole: bool) -> list[Message]:
