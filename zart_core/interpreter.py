@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import logging
 from bisect import insort
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from types import GeneratorType
+from types import GeneratorType, MappingProxyType
 from typing import Any, TypeGuard
 
 import attrs
@@ -71,6 +70,7 @@ from zart_core.events import (
 from zart_core.steps import annotations_of
 from zart_core.workflows import Workflow
 
+NO_RESOURCES: Mapping[str, Any] = MappingProxyType({})
 CODEC = Codec()
 """The codec of executions that are given none; it never changes."""
 
@@ -161,18 +161,18 @@ class Execution:
         self._pending: dict[int, Issued] = {}
         self._nodes: dict[int, Node] = {}
         self._branches = Branches(self._release)
-        self._wanted: deque[Want] = self._branches.wanted
+        self._wanted: list[Want] = self._branches.wanted
         self._root: Node | None = None
         self._input: Any = None
         self._handling: BaseException | None = None
         self._listeners: dict[str, list[Node]] = {}
         self._buffers: dict[str, list[int]] = {}
         self._payloads: dict[int, bytes] = {}
-        self._backlog: list[Delivered | Resolved | Interrupted] = []  # lists: an empty deque takes 760 bytes
-        self._captures: set[int] = set()
+        self._backlog: list[Delivered | Resolved | Interrupted] = []
+        self._captures: dict[int, None] = {}
         """Values that the host has to evaluate before facts that were held go on."""
         self._unanswered = True
-        self._scene = Scene(self._context, {}, [], [])
+        self._scene = Scene(self._context, NO_RESOURCES, [], [])
 
     # ------------------------------------------------------------ the two verbs, and the question
 
@@ -392,7 +392,7 @@ class Execution:
             head = self._head()
         if head is None or not self._is_decided(head, event.seq, event.outcome):
             raise self._diverged(event, head)
-        self._wanted.popleft()
+        del self._wanted[0]
         head.settled = True
         self._unanswered = False
 
@@ -417,7 +417,7 @@ class Execution:
         if event.status is not Status.TERMINATED:
             if not isinstance(head, Closing) or head.status is not event.status:
                 raise self._diverged(event, head)
-            self._wanted.popleft()
+            del self._wanted[0]
         self._wanted.clear()
         self._backlog.clear()
         self.closed = event
@@ -456,7 +456,7 @@ class Execution:
     def _drain(self) -> None:
         """Let facts that were held back take effect, one at a time, once nothing is wanted."""
         while self._backlog and self._head() is None and self.status is Status.RUNNING:
-            self._captures = {seq for seq in self._captures if seq in self._nodes}
+            self._captures = {seq: None for seq in self._captures if seq in self._nodes}
             if self._captures:  # the turn goes on when the host has evaluated them
                 return
             fact = self._backlog.pop(0)
@@ -508,7 +508,7 @@ class Execution:
             head = self._head()
         if self.strict:
             self._compare_arguments(event, head)
-        self._wanted.popleft()
+        del self._wanted[0]
         self.next_seq += 1
         self._unanswered = False
         head.seq = event.seq
@@ -528,7 +528,7 @@ class Execution:
             case "capture":
                 self._keep(head, event)
                 if self._backlog:
-                    self._captures.add(event.seq)
+                    self._captures[event.seq] = None
             case _:
                 self._keep(head, event)
         if self._backlog:
@@ -653,11 +653,11 @@ class Execution:
     def _answer_marker(self) -> None:
         """The log is older than the marker at the head: it is 1, and what follows takes its place (R23)."""
         wanted = self._wanted
-        marker = wanted.popleft()
+        marker = wanted.pop(0)
         assert isinstance(marker, Node)
         later = len(wanted)
         self._settle(marker, self._branches.versions.setdefault(marker.name, 1), None)
-        wanted.rotate(len(wanted) - later)
+        wanted[:] = wanted[later:] + wanted[:later]
         if self._backlog:
             self._drain()
 
@@ -673,7 +673,7 @@ class Execution:
         while wanted:
             if not wanted[0].settled:
                 return wanted[0]
-            wanted.popleft()
+            del wanted[0]
         return None
 
     # ------------------------------------------------------------ running and ending
@@ -837,7 +837,7 @@ class Execution:
         head = self._head()
         if not isinstance(head, Node):
             raise Defect(f"{self._title()} does not want a command first")
-        self._wanted.popleft()
+        del self._wanted[0]
         self.broken = Defect(f"{self._title()} was used to explain a divergence")
         self._settle(head, None, None)
         return self.wanted_names()

@@ -46,7 +46,9 @@ class Requests:
         try:
             return await self.try_to_create(new)
         finally:
-            self.creating -= Counter({new.id: 1})
+            self.creating[new.id] -= 1
+            if not self.creating[new.id]:
+                del self.creating[new.id]
             if new.id in self.asked and new.id not in self.creating:
                 self.asked.discard(new.id)
                 self.engine.claims.look_at(new.id)
