@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -1162,3 +1163,21 @@ def test_strict_leaves_out_what_the_code_does_not_say(play):
     run = play(w(1)).start()
     log = [zart.Started("another-id", 0, "w", b"null", 0.0), *run.log[1:]]
     assert play(w(2), strict=True).add(*log).history[-1] == "child kid[1]"
+
+
+def test_closing_leaves_the_context_of_its_caller_alone():
+    """Whoever closes an execution, even the garbage collector in the midst of another: its variables stay its own."""
+    place = ContextVar("place", default="outside")
+
+    @zart.workflow("w")
+    def w() -> zart.Flow[None]:
+        try:
+            yield from do("x")
+        finally:
+            place.set("inside")
+
+    execution = zart.Execution(w)
+    execution.apply(zart.Started("a", 0, "w", b"null", 1.0))
+    execution.close()
+
+    assert place.get() == "outside"

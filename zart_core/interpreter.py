@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from bisect import insort
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import copy_context
 from datetime import UTC, datetime
 from types import GeneratorType, MappingProxyType
 from typing import Any, TypeGuard
@@ -308,13 +309,17 @@ class Execution:
                 raise self._diverged(None, want)
 
     def close(self) -> None:
-        """Close every branch; nothing is recorded. Plain `finally` code of the workflow runs."""
-        token = SCENE.set(self._scene)
-        try:
-            self._branches.close()
-        finally:
-            SCENE.reset(token)
+        """Close every branch; nothing is recorded. Plain `finally` code of the workflow runs.
+
+        In a context of its own: the garbage collector may ask for it while another execution is in `SCENE.set`, which
+        would lose what it was about to set.
+        """
+        copy_context().run(self._close_branches)
         self.broken = self.broken or Defect(f"{self._title()} was closed")
+
+    def _close_branches(self) -> None:
+        SCENE.set(self._scene)
+        self._branches.close()
 
     # ------------------------------------------------------------ facts
 
