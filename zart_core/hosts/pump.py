@@ -98,7 +98,7 @@ class Pump:
         """The turn's outcome: carry out what it asks for, or read back and build another."""
         first = outcomes[0]
         self.engine.attempts.offer()
-        if not [outcome for outcome in outcomes if type(outcome) is not Ok]:
+        if all(isinstance(outcome, Ok) for outcome in outcomes):
             live.writing = False
             live.tries = 0
             self.carry_out(live, conflicts_of(outcomes))
