@@ -6,25 +6,31 @@ Rule 2: worker w1 works through one log object, worker w2 through another where 
 
 from __future__ import annotations
 
+import atexit
+import functools
 import itertools
 import os
 import random
+import re
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
+import psycopg
 import pytest
 from store_model import LEASE_S, Model
 
+from tests.postgres import Server, running
 from zart_core.errors import StoreLocked
 from zart_core.events import CLOSED, Ok, Status
 from zart_core.log import EventLog, Mark, New, Post, Receipt, Record, Rejected, Turn, Write
 from zart_stores import memory
 from zart_stores.file import store as file
-from zart_stores.sql import sqlite
+from zart_stores.sql import postgres, sqlite
 
 IDS = ["a", "b", "c", "d'; --"]
 WORKFLOWS = ["w", "v"]
@@ -37,6 +43,19 @@ PAYLOADS = [b"", b"{}", b"\x00\xff\n", b"\xff" * 99, b'{"a": [1, "\xc3\xa9"]}']
 numbers = itertools.count()
 
 
+@functools.cache
+def server() -> Server:
+    """A server for as long as the process lives, started when it is first wanted."""
+    place = running()
+    atexit.register(place.__exit__, None, None, None)
+    return place.__enter__()
+
+
+def schema_of(place: str) -> str:
+    """The schema of a player's log: named like its directory."""
+    return re.sub("[^a-z0-9]", "_", Path(place).name.lower())
+
+
 @attrs.frozen
 class Kind:
     """A store, and what it is able to do."""
@@ -46,12 +65,23 @@ class Kind:
     durability: str
     shared: bool
     crashes: bool
+    """Whether a process may die in the middle: memory dies with it."""
+    share: float = 1.0
+    """Of the steps, as a weight: what each costs differs."""
 
 
 KINDS_OF_STORE = {
     "memory": Kind(memory.open, lambda place: f"memory:{place}", "none", shared=True, crashes=False),
     "file": Kind(file.open, lambda place: f"file:{place}/log", "process", shared=False, crashes=True),
     "sqlite": Kind(sqlite.open, lambda place: f"sqlite:{place}/log.db", "process", shared=True, crashes=True),
+    "postgresql": Kind(
+        postgres.open,
+        lambda place: server().url(schema_of(place)),
+        "process",
+        shared=True,
+        crashes=True,
+        share=0.05,
+    ),
 }
 """Without syncs: what is compared is what they do, not what a loss of power leaves."""
 
@@ -89,6 +119,9 @@ class Player:
         for log in self.logs:
             log.close()
         shutil.rmtree(self.place)
+        if self.kind is KINDS_OF_STORE["postgresql"]:
+            with psycopg.connect(server().dsn, autocommit=True) as db:
+                db.execute(f"DROP SCHEMA {schema_of(self.place)} CASCADE")
 
     # ------------------------------------------------ steps
 
@@ -181,6 +214,9 @@ class Player:
         """The process dies: what it has written so far is opened by another one."""
         if not self.kind.crashes:
             return
+        if self.kind is KINDS_OF_STORE["postgresql"]:
+            self.fall_silent()
+            return
         before, self.place = self.place, f"{self.place}-{self.life}"
         shutil.copytree(before, self.place)
         for log in self.logs:
@@ -194,6 +230,14 @@ class Player:
         else:
             self.model.close(dead)
             self.forget_claims()
+
+    def fall_silent(self) -> None:
+        """The process dies without a word to the server: what its workers held stays theirs until their leases end."""
+        for log in self.logs:
+            log._workers.clear()  # so that closing takes leave of nobody
+            log.close()
+        self.life += 1
+        self.logs = [self.open() for _ in self.logs]
 
     def second_opener(self) -> None:
         """Another log object: it sees the same, or is refused at once (F11)."""

@@ -17,6 +17,7 @@ import pytest
 from tests.engines import until
 from tests.postgres import running
 from tests.postgres_proxy import Proxy
+from zart_core.cli.app import main
 from zart_core.errors import (
     FormatTooNew,
     InvalidUse,
@@ -26,7 +27,7 @@ from zart_core.errors import (
     StoreUnavailable,
 )
 from zart_core.events import Ok
-from zart_core.log import Rejected, Unknown
+from zart_core.log import Examinable, Rejected, Unknown
 from zart_core.testing.contract import (
     LEASE_S,
     StoreContract,
@@ -358,6 +359,39 @@ def test_deadlocks_and_serialization_failures_are_tried_again(log):
     assert len(log.records("a")) == 2
 
 
+def test_who_stands_still_in_a_transaction_hinders_nobody(server, emptied, monkeypatch):
+    """The server lets go of what a stopped process has locked; when it goes on, it is refused as stale (F24, F15)."""
+    emptied()
+    monkeypatch.setattr(postgres, "STANDSTILL_MS", 200)
+    one, other = (postgres.open(server.url("again"), busy_s=30.0) for _ in range(2))
+    write(one, new("a"))
+    stopped, goes_on = threading.Event(), threading.Event()
+    batch = one._batch
+
+    def standing_still(db):
+        unit = batch(db)
+        if not goes_on.is_set():
+            unit.prepare(["a"])
+            stopped.set()
+            goes_on.wait(60)
+        return unit
+
+    one._batch = standing_still
+    outcomes = []
+    writing = threading.Thread(target=lambda: outcomes.extend(one.append([turn("a", 1, "slow")])))
+    writing.start()
+    assert stopped.wait(60)
+    write(other, turn("a", 1, "quick"))
+    goes_on.set()
+    writing.join()
+    (outcome,) = outcomes
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason.startswith("stale")
+    assert [each.kind for each in other.records("a")] == ["Started", "quick"]
+    one.close()
+    other.close()
+
+
 def test_what_does_not_cease_surfaces(server, emptied):
     """Trying again has an end; then it is Rejected, and nothing of it is there (F17)."""
     emptied()
@@ -483,6 +517,57 @@ def test_a_name_in_use_is_refused_until_its_lease_ends(server, emptied):
     assert standing(other, "a").fence == 2
     one.close()
     other.close()
+
+
+# ---------------------------------------------------------------- settings
+
+
+def test_settings_are_those_of_its_transactions(server, emptied):
+    """What `zart doctor` shows: read back from the server; where the database would not wait, the log does (L4)."""
+    emptied()
+    with psycopg.connect(server.dsn, autocommit=True) as db:
+        ((known,),) = db.execute("SHOW server_version").fetchall()
+        db.execute("ALTER DATABASE postgres SET synchronous_commit = off")
+        try:
+            store = postgres.open(server.url("again"))
+            lax = postgres.open(server.url("again") + "&prepare=no", durability="process")
+        finally:
+            db.execute("ALTER DATABASE postgres RESET synchronous_commit")
+    expected = {
+        "server": known,
+        "role": "postgres",
+        "pooler": "no",
+        "synchronous_commit": "on",
+        "fsync": "on",
+        "full_page_writes": "on",
+        "prepared statements": "yes",
+        "format": FORMAT,
+    }
+    assert isinstance(store, Examinable)
+    assert store.settings() == expected
+    assert lax.settings() == {**expected, "synchronous_commit": "off", "prepared statements": "no"}
+    store.close()
+    lax.close()
+    with pytest.raises(StoreFailed):
+        store.settings()
+
+
+def test_a_pooler_in_between_is_seen(server, emptied, monkeypatch):
+    """The process that answers is another than the one that was told of when the connection was made."""
+    emptied()
+    store = postgres.open(server.url("again"))
+    monkeypatch.setattr(psycopg.ConnectionInfo, "backend_pid", 4711)
+    assert store.settings()["pooler"] == "yes"
+    store.close()
+
+
+def test_doctor_shows_them(server, emptied, capsys):
+    """The settings in a line, the level good; no password."""
+    emptied()
+    assert main(["doctor", "--store", server.url("again") + "&password=secret"]) == 0
+    said = capsys.readouterr().out
+    assert "role postgres, pooler no, synchronous_commit on, fsync on, full_page_writes on" in said
+    assert "secret" not in said
 
 
 # ---------------------------------------------------------------- servers that will not do

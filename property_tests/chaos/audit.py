@@ -77,25 +77,28 @@ def takes(seen: Sequence[Change]) -> Counter[tuple[str, str]]:
 
 
 def zombies(seen: Sequence[Change]) -> Iterator[str]:
-    """F15, I6: whoever writes a turn holds the execution, and nobody holds it with a fence that another one had."""
+    """F15, I6: a turn is written by whom the current fence was given to, and no fence is given twice.
+
+    When a lease has run out and nobody has taken the execution yet, its fence is still that of the last holder, who may
+    write: there is nobody whom that could harm (L2).
+    """
     app_of: dict[str, str] = {}
     fences: dict[str, int] = {}
-    held: dict[str, int] = {}
+    holders: dict[str, tuple[int, str]] = {}
+    """The last fence that was given, and to which process."""
     for change in seen:
         if change.fence < fences.get(change.id, 0):
             yield f"I6: the fence of '{change.id}' went from {fences[change.id]} to {change.fence}"
         fences[change.id] = change.fence
+        fence, holder = holders.get(change.id, (0, "nobody"))
         if change.is_given and change.owner is not None:
-            known = app_of.setdefault(change.owner, change.app)
-            if known != change.app:
-                yield f"{change.app} gave '{change.id}' to a worker of {known}"
-            if change.fence <= held.get(change.id, 0):
-                yield f"I6: '{change.id}' was given to {change.app} with fence {change.fence}, which another had"
-            held[change.id] = change.fence
-        if change.is_turn:
-            holder = app_of.get(change.owner_before or "", "nobody")
-            if holder != change.app:
-                yield (
-                    f"F15: {change.app} wrote a turn of '{change.id}' at {change.place_before}, "
-                    f"which {holder} held with fence {change.fence}"
-                )
+            if app_of.setdefault(change.owner, change.app) != change.app:
+                yield f"{change.app} gave '{change.id}' to a worker of {app_of[change.owner]}"
+            if change.fence <= fence:
+                yield f"I6: '{change.id}' was given to {change.app} with fence {change.fence}, as to {holder}"
+            holders[change.id] = change.fence, change.app
+        if change.is_turn and (change.fence, change.app) != (fence, holder):
+            yield (
+                f"F15: {change.app} wrote a turn of '{change.id}' at {change.place_before} under fence "
+                f"{change.fence}; fence {fence} is that of {holder}"
+            )

@@ -144,7 +144,7 @@ class Round:
         self.module = module
         self.schema = f"chaos_{seed}"
         self.url = server.url(self.schema)
-        self.log: EventLog = postgres.open(f"{self.url}&application_name=client", busy_s=60.0)
+        self.log: EventLog = postgres.open(f"{self.url}&application_name=client", busy_s=20.0)
         with self.database() as db:
             audit.install(db, self.schema)
         (directory / "journal").touch()

@@ -56,6 +56,8 @@ class Claims:
         """Until when what the engine holds is surely its own, in seconds of the loop."""
         self.in_doubt = False
         """Whether the answer to a claim was lost: the log may have given what is not here."""
+        self.alarmed = False
+        """Whether the alarm is set for what will be due next; not while another worker is late."""
         self.taken: list[Live] = []
         """What was taken up, and whose suspects are not tried yet."""
 
@@ -110,14 +112,19 @@ class Claims:
         while not self.engine.closing:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.claiming.wait(), SAFETY_S)
+            told = self.claiming.is_set()
             self.claiming.clear()
             if self.engine.is_closing():
                 return
             try:
-                await self.claim()
-                if self.engine.loop.time() - looked > PARKED_S:
+                parked = self.engine.loop.time() - looked > PARKED_S
+                if parked:
                     looked = self.engine.loop.time()
-                    await self.take_all(parked=True)
+                if told or not parked:
+                    await self.take_all(parked=parked, told=told)
+                else:  # one look at a time: an idle worker costs next to nothing
+                    await self.retry_parked()
+                    self.try_taken()
             except StoreFailed as failed:
                 self.engine.fail(failed)
                 return
@@ -150,16 +157,15 @@ class Claims:
         wake = self.engine.log.next_wake()
         return wake is not None and wake <= self.engine.clock.now()
 
-    async def claim(self) -> None:
-        """Take what is due, until nothing more is."""
-        await self.take_all(parked=False)
+    async def take_all(self, *, parked: bool, told: bool = True) -> None:
+        """Take what is due, and with `parked` what is parked: all there is before any suspect is tried.
 
-    async def take_all(self, *, parked: bool) -> None:
-        """Take what is due, and with `parked` what is parked: all there is before any suspect is tried."""
+        `told` says that somebody wrote something since the last time, or that this is not known.
+        """
         try:
             if self.in_doubt:
                 await self.take_given()
-            await self.claim_due()
+            await self.claim_due(told=told)
             if parked:
                 await self.retry_parked()
         except Weather:  # what was taken is here all the same
@@ -174,8 +180,8 @@ class Claims:
         taken, self.taken = self.taken, []
         self.engine.suspects.take(taken)
 
-    async def claim_due(self) -> None:
-        """Take what is due; set the alarm for what will be."""
+    async def claim_due(self, *, told: bool) -> None:
+        """Take what is due; set the alarm for what will be, unless nothing can have changed since it was set."""
         while not self.engine.closing:
             names = [workflow.name for workflow in self.engine.registry]
             now = self.engine.clock.now()
@@ -191,9 +197,13 @@ class Claims:
                 raise
             for summary in given:
                 await self.take_up(summary)
+            told = told or bool(given)
             if len(given) < CLAIMS_MAX:
                 break
+        if not told and self.alarmed and self.engine.log.blocking:
+            return  # this log can be listened to; what was missed all the same is found once it is due
         wake = await self.engine.off_loop(self.engine.log.next_wake)
+        self.alarmed = wake is None or wake > self.engine.clock.now()
         if (
             wake is not None
             and wake > self.engine.clock.now()

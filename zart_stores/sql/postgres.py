@@ -18,7 +18,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import psycopg
@@ -54,6 +54,7 @@ from zart_stores.sql.postgres_server import (
     is_lost,
     migrate,
     prepare,
+    server_settings,
     version,
     weather,
 )
@@ -69,13 +70,21 @@ T = TypeVar("T")
 LEVELS: dict[str, Level] = {"power": "power", "process": "process"}
 LEASE_S = 30.0
 """The lease of a worker that owns a new execution and has none, in seconds."""
+FORGOTTEN_S = 86400.0
+"""So long after its lease a worker that never came back is forgotten, in seconds."""
 CONNECTIONS_MAX = 4
 LOCK_MS = 5000
 """How long a transaction waits for the rows of another before it is tried again, in milliseconds."""
+STANDSTILL_MS = 5000
+"""How long a transaction of a process that stands still may hold its rows: then the server ends it, in milliseconds."""
 
 _ROW = f"SELECT {COLUMNS} FROM {{t}}executions"  # noqa: S608  # no data in it
 _NOW = "coalesce(?::float8, extract(epoch FROM clock_timestamp())::float8)"
 """The time by which leases end; the value is for tests."""
+
+
+_HOLDS = "EXISTS (SELECT FROM {t}executions WHERE owner = old.worker)"
+"""Whether a worker holds anything: one that died long ago does not any more."""
 
 
 def open(
@@ -149,7 +158,15 @@ class PostgresLog:
         self._token = secrets.token_hex(8)
         self._doubtful: set[str] = set()
         """Workers whose last claim may have given them something that nobody was told of."""
-        self._begins = ["BEGIN", f"SET LOCAL lock_timeout = {LOCK_MS}"]
+        self._idle: set[str] = set()
+        """Workers whose last claim gave nothing."""
+        self._quick = level == "process" or not asks
+        """Whether a statement alone waits for the disk as long as the level asks for."""
+        self._begins = [
+            "BEGIN",
+            f"SET LOCAL lock_timeout = {LOCK_MS}",
+            f"SET LOCAL idle_in_transaction_session_timeout = {STANDSTILL_MS}",
+        ]
         if level == "process":
             self._begins.append("SET LOCAL synchronous_commit = off")
         elif asks:
@@ -225,7 +242,7 @@ class PostgresLog:
 
     def summary(self, id: str) -> Summary | None:
         """See EventLog. O(log n)."""
-        row = self._read(lambda db: self._row(db, id))
+        row = self._read(lambda db: self._row(db, id), single=True)
         return None if row is None else summary(row)
 
     def records(self, id: str, run: int | None = None, start: int = 0) -> list[Record]:
@@ -244,7 +261,7 @@ class PostgresLog:
     def next_wake(self) -> float | None:
         """See EventLog. O(log n)."""
         query = "SELECT due FROM {t}executions WHERE due IS NOT NULL ORDER BY due LIMIT 1"
-        return next((due for (due,) in self._read(lambda db: self._select(db, query))), None)
+        return next((due for (due,) in self._read(lambda db: self._select(db, query), single=True)), None)
 
     # ------------------------------------------------ claims
 
@@ -253,6 +270,8 @@ class PostgresLog:
     ) -> list[Summary]:
         """See EventLog. O(log n) for each workflow and each that is given."""
         check_name("worker", worker)
+        if worker in self._idle and self._quick and self._has_nothing(worker, now, lease_s, workflows):
+            return []
 
         def give_due(db: Connection) -> list[Summary]:
             self._sweep(db, but=worker)
@@ -267,9 +286,32 @@ class PostgresLog:
             given = self._lease_transaction(give_due)
         except StoreUnavailable:
             self._doubtful.add(worker)
+            self._idle.discard(worker)
             raise
         self._doubtful.discard(worker)
+        (self._idle.discard if given else self._idle.add)(worker)
         return given
+
+    def _has_nothing(
+        self, worker: str, now: float, lease_s: float, workflows: Collection[str] | None
+    ) -> bool:
+        """Renew a lease, and tell whether there is surely nothing to give and nobody to bury: one statement.
+
+        That is all that an idle worker costs. O(log n) for each workflow, and O(workers).
+        """
+        wanted, names = ("", ()) if workflows is None else ("AND workflow = ANY(?) ", (storable(workflows),))
+        query = (
+            f"WITH mine AS (UPDATE {{t}}workers SET lease = {_NOW} + ? "  # noqa: S608  # no data in it
+            "WHERE worker = ? AND token = ? RETURNING 1) "
+            "SELECT EXISTS (SELECT FROM mine) "
+            f"AND NOT EXISTS (SELECT FROM {{t}}workers AS old WHERE worker <> ? AND lease <= {_NOW} AND {_HOLDS}) "
+            f"AND NOT EXISTS (SELECT FROM {{t}}executions WHERE owner IS NULL AND due <= ? {wanted}) "
+            f"AND NOT EXISTS (SELECT FROM {{t}}executions WHERE owner = ? AND due <= ? {wanted})"
+        )
+        clock = self._now()
+        values = (clock, lease_s, worker, self._token, worker, clock, now, *names, worker, now, *names)
+        ((nothing,),) = self._read(lambda db: self._select(db, query, values), single=True)
+        return bool(nothing)
 
     def acquire(self, worker: str, id: str, *, lease_s: float) -> Summary | None:
         """See EventLog. O(log n)."""
@@ -355,9 +397,8 @@ class PostgresLog:
                 f"{_ROW} WHERE {condition} AND workflow = ? AND due <= ? "  # no data in it
                 "ORDER BY due, key LIMIT ? FOR UPDATE SKIP LOCKED"
             )
-            for name in names:
-                if name.isprintable():
-                    found += self._select(db, query, (*owners, name, now, min(limit, 1 << 30)))
+            for name in storable(names):
+                found += self._select(db, query, (*owners, name, now, min(limit, 1 << 30)))
         return sorted(found, key=lambda values: (values[DUE], values[0]))[:limit]
 
     def _due_workflows(self, db: Connection, condition: str, owners: tuple[str, ...]) -> Iterator[str]:
@@ -402,8 +443,8 @@ class PostgresLog:
 
     def _sweep(self, db: Connection, but: str) -> None:
         """Void what is held by workers whose lease has run out; O(workers)."""
-        query = f"SELECT worker FROM {{t}}workers WHERE worker <> ? AND lease <= {_NOW} "  # noqa: S608
-        query += "FOR UPDATE SKIP LOCKED"
+        query = f"SELECT worker FROM {{t}}workers AS old WHERE worker <> ? AND lease <= {_NOW} "  # noqa: S608
+        query += f"AND {_HOLDS} FOR UPDATE SKIP LOCKED"
         for (worker,) in self._select(db, query, (but, self._now())):
             if self._let_go(db, worker, void):
                 query = "UPDATE {t}workers SET robbed = true WHERE worker = ?"
@@ -453,12 +494,19 @@ class PostgresLog:
         """See EventLog. O(log n) and the page, but with both status and workflow: what has the status."""
         where = self._address.where
         return self._read(
-            lambda db: read_page(self._asking(db), where, status, workflow, id_prefix, limit, after)
+            lambda db: read_page(self._asking(db), where, status, workflow, id_prefix, limit, after),
+            single=True,
         )
 
     def stats(self) -> Mapping[Status, int]:
         """See EventLog. O(n) over an index."""
-        return self._read(lambda db: read_stats(self._asking(db), self._address.where))
+        return self._read(lambda db: read_stats(self._asking(db), self._address.where), single=True)
+
+    def settings(self) -> Mapping[str, str | int]:
+        """See Examinable. What the server keeps of what it acknowledges, as a transaction of this log finds it."""
+        found = self._lease_transaction(server_settings)
+        prepared = "yes" if self._address.prepare else "no"
+        return {**found, "prepared statements": prepared, "format": FORMAT}
 
     def verify(self) -> Mapping[str, int]:
         """See EventLog. O(n), in one snapshot; others go on meanwhile."""
@@ -573,13 +621,15 @@ class PostgresLog:
             raise StoreUnavailable(str(full)) from None
         return results[0]
 
-    def _read(self, action: Callable[[Connection], T]) -> T:
-        """Read in one snapshot; tried again like a transaction."""
+    def _read(self, action: Callable[[Connection], T], *, single: bool = False) -> T:
+        """Read in one snapshot; tried again like a transaction. A `single` statement is a snapshot by itself."""
         self._refuse_if_unusable()
         end = time.monotonic() + self._busy_s
         while True:
             try:
                 with self._connection() as db:
+                    if single:
+                        return action(db)
                     db.execute(b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                     result = action(db)
                     db.execute(b"COMMIT")
@@ -609,6 +659,8 @@ class PostgresLog:
         for worker in sorted(self._workers):
             self._let_go(db, worker, free)
             db.execute(self._address.sql("DELETE FROM {t}workers WHERE worker = ?"), (worker,))
+        query = f"DELETE FROM {{t}}workers AS old WHERE lease <= {_NOW} - ? AND NOT {_HOLDS}"  # noqa: S608
+        db.execute(self._address.sql(query), (self._now(), FORGOTTEN_S))
 
     def _refuse_if_unusable(self) -> None:
         if self._pid != os.getpid():
@@ -618,6 +670,11 @@ class PostgresLog:
             )
         if self._closed:
             raise StoreFailed(f"the log ({self._address.where}) is closed; open it again")
+
+
+def storable(names: Iterable[str]) -> list[str]:
+    """Those of these names that anything stored may have."""
+    return [name for name in names if name.isprintable()]
 
 
 class _Full(Exception):

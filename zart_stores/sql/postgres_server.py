@@ -261,11 +261,31 @@ def prepare(db: Connection, address: Address, *, power: bool) -> bool:
     return power and settings["synchronous_commit"] == "off"
 
 
+def server_settings(db: Connection) -> dict[str, str | int]:
+    """What of the server and of this connection matters for what the log promises, as it is in the transaction at hand.
+
+    Somebody stands in between when the process behind the connection is not the one that answered when it was made.
+    """
+    query = (
+        "SELECT current_setting('server_version'), current_user::text, current_setting('synchronous_commit'), "
+        "current_setting('fsync'), current_setting('full_page_writes'), pg_backend_pid()"
+    )
+    ((server, role, waits, fsync, whole_pages, pid),) = db.execute(query).fetchall()
+    return {
+        "server": server,
+        "role": role,
+        "pooler": "no" if pid == db.info.backend_pid else "yes",
+        "synchronous_commit": waits,
+        "fsync": fsync,
+        "full_page_writes": whole_pages,
+    }
+
+
 # ---------------------------------------------------------------- errors
 
-AGAIN = ("40001", "40P01", "55P03", "23505")
-"""States after which the whole transaction is tried again: serialization, deadlock, lock timeout, and a new id that
-another transaction took first (F17)."""
+AGAIN = ("40001", "40P01", "55P03", "23505", "25P03")
+"""States after which the whole transaction is tried again: serialization, deadlock, lock timeout, a new id that
+another transaction took first (F17), and a process that stood still for so long that the server let go of it (F24)."""
 FULL = ("53100", "53200")
 DAMAGE = ("XX001", "XX002")
 
