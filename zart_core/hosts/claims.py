@@ -182,6 +182,7 @@ class Claims:
 
     async def claim_due(self, *, told: bool) -> None:
         """Take what is due; set the alarm for what will be, unless nothing can have changed since it was set."""
+        self.alarmed = self.alarmed and not told
         while not self.engine.closing:
             names = [workflow.name for workflow in self.engine.registry]
             now = self.engine.clock.now()
