@@ -75,15 +75,21 @@ LOADS = (
 
 @attrs.frozen
 class Spent:
-    """Seconds of CPU since a beginning, and what the server did."""
+    """Seconds of CPU since a beginning."""
 
     workers: float
     server: float
     busy: float
     idle: float
+
+
+@attrs.frozen
+class Logged:
+    """What a server did with its write-ahead log since a beginning."""
+
     syncs: int
-    syncing: float
-    """Seconds in which the server waited for a sync of its log."""
+    syncing_s: float
+    """Seconds in which it waited for a sync."""
     wal_bytes: int
 
 
@@ -128,20 +134,19 @@ def spent(stage: Stage, workers: Sequence[int]) -> Spent:
     user, nice, system, idle, wait, *rest = map(
         int, Path("/proc/stat").read_text().split("\n")[0].split()[1:]
     )
-    with psycopg.connect(stage.server.dsn, autocommit=True) as db:
-        ((syncs, syncing_ms, wal_bytes),) = db.execute(
-            "SELECT wal_sync, wal_sync_time, wal_bytes FROM pg_stat_wal"
-        ).fetchall()
     busy = (user + nice + system + sum(rest[:3])) / TICK
-    return Spent(
-        sum(map(cpu_of, workers)),
-        server,
-        busy,
-        (idle + wait) / TICK,
-        int(syncs),
-        syncing_ms / 1000,
-        int(wal_bytes),
-    )
+    return Spent(sum(map(cpu_of, workers)), server, busy, (idle + wait) / TICK)
+
+
+def logged(stage: Stage) -> Logged:
+    """What the server did with its log so far: what its processes tell when they end, so once all clients are gone."""
+    others = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    query = "SELECT wal_sync, wal_sync_time / 1000, pg_current_wal_insert_lsn() - '0/0' FROM pg_stat_wal"
+    with psycopg.connect(stage.server.dsn, autocommit=True) as db:
+        while db.execute(others).fetchone() != (0,):
+            time.sleep(0.02)
+        ((syncs, syncing_s, wal_bytes),) = db.execute(query).fetchall()
+    return Logged(int(syncs), float(syncing_s), int(wal_bytes))
 
 
 @contextmanager
@@ -164,6 +169,7 @@ def measure(stage: Stage, load: Load, count: int) -> Outcome:
     """Give so many workers their load, and wait until everything has ended."""
     executions = stage.sizes.of(load.executions, GROUP)
     url = stage.fresh("postgresql")
+    earlier = logged(stage)
     log = open_log(url)
     codec = Codec()
     with working(url, count, load) as pids:
@@ -180,15 +186,16 @@ def measure(stage: Stage, load: Load, count: int) -> Outcome:
             time.sleep(0.02)
         seconds, after = time.perf_counter() - start, spent(stage, pids)
     log.close()
+    later = logged(stage)
     steps = executions * STEPS
-    wal, stored = (after.wal_bytes - before.wal_bytes) / steps, stored_bytes(stage, url) / steps
+    wal, stored = (later.wal_bytes - earlier.wal_bytes) / steps, stored_bytes(stage, url) / steps
     cores = os.cpu_count() or 1
     steps_s = steps / seconds
     own, server = ((getattr(after, who) - getattr(before, who)) / seconds for who in ("workers", "server"))
     idle = (after.idle - before.idle) / (after.idle - before.idle + after.busy - before.busy)
-    syncing = (after.syncing - before.syncing) / seconds
+    syncing = (later.syncing_s - earlier.syncing_s) / seconds
     limit = limit_of(steps_s / load.bound(count), syncing, idle, own + server, cores)
-    syncs_s = (after.syncs - before.syncs) / seconds
+    syncs_s = (later.syncs - earlier.syncs) / seconds
     return Outcome(count, steps_s, own, server, (1 - idle) * cores, syncs_s, wal, stored, limit)
 
 
