@@ -117,7 +117,7 @@ PUBLIC = [
     "UnknownWorkflow", "Waitable", "Weather", "Workflow", "ZartError", "capture", "child", "context", "gather",
     "inspect", "logger", "now", "open", "open_log", "outcome", "race", "random", "replay", "resource", "run_inline",
     "schedule", "scope", "serve", "settle", "shield", "sleep", "sleep_until", "spawn", "step", "step_or",
-    "step_or_else", "uuid", "version", "wait", "wait_any", "wait_for_event", "workflow",
+    "step_or_else", "transaction", "uuid", "version", "wait", "wait_any", "wait_for_event", "workflow",
 ]  # fmt: skip
 
 

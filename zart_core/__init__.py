@@ -29,7 +29,7 @@ from zart_core.commands import (
     wait_any,
     wait_for_event,
 )
-from zart_core.context import Context, context, logger, resource
+from zart_core.context import Context, context, logger, resource, transaction
 from zart_core.errors import (
     Cancelled,
     Conflict,
@@ -210,6 +210,7 @@ __all__ = [
     "step",
     "step_or",
     "step_or_else",
+    "transaction",
     "uuid",
     "version",
     "wait",

@@ -8,12 +8,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import attrs
 
 from zart_core.errors import InvalidUse
+from zart_core.log import TRANSACTION_S
+from zart_core.policies import Duration, seconds
 from zart_core.records import record
+
+C = TypeVar("C")
 
 
 @record
@@ -46,6 +50,8 @@ class Scene:
     """Log records of the workflow; the host emits them once their turn is durable, and drops those of a replay."""
     unused: list[str] | None = None
     """Commands that were built and never yielded (R12)."""
+    transaction: Callable[[float], Any] | None = None
+    """Gives the connection of the step's transaction, with a limit in seconds; None where there is none."""
 
 
 SCENE: ContextVar[Scene | None] = ContextVar("zart_scene", default=None)
@@ -78,6 +84,44 @@ def resource(name: str) -> Any:
     except KeyError:
         known = ", ".join(sorted(scene.resources)) or "none"
         raise InvalidUse(f"no resource {name!r}; the host was opened with resources: {known}") from None
+
+
+@overload
+def transaction(*, limit: Duration = TRANSACTION_S) -> Any: ...
+@overload
+def transaction(kind: type[C], *, limit: Duration = TRANSACTION_S) -> C: ...
+def transaction(kind: type[Any] = object, *, limit: Duration = TRANSACTION_S) -> Any:
+    """The connection whose transaction also records the outcome of this step; for sync steps of an engine.
+
+    It begins with the first call, and is committed together with the step's result: what the step writes with it
+    happens exactly once. It is rolled back when the step raises, times out, or its worker dies.
+
+    Args:
+        kind: the class that it is, for the type checker: `sqlite3.Connection`, or `psycopg.Connection`.
+        limit: how long the step may use it, 5 s by default; then it is rolled back. SQLite lets nobody else write
+            meanwhile, and grants 10 s at the most.
+
+    Raises InvalidUse where there is no transaction to be had: outside of steps, in async steps, in another host or
+    process than the engine's, and with a store that has none; StoreUnavailable, after which the step is run again if it
+    lets it pass.
+    """
+    scene = SCENE.get()
+    if scene is None or scene.lines is not None:
+        raise InvalidUse(
+            "zart.transaction() is for steps; call it inside a function decorated with @zart.step"
+        )
+    if scene.transaction is None:
+        raise InvalidUse(
+            "zart.transaction() is for sync steps (`def`) that an engine (zart.open, zart.serve) runs in a thread; "
+            "this is an async step, or one that another host, a test or another process runs"
+        )
+    connection = scene.transaction(seconds(limit, "limit"))
+    if not isinstance(connection, kind):
+        raise InvalidUse(
+            f"the transaction's connection is a {type(connection).__name__}, not a {kind.__name__}: "
+            "ask for the kind that goes with the store's URL"
+        )
+    return connection
 
 
 class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):

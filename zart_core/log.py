@@ -39,6 +39,8 @@ PAYLOAD_BYTES_MAX = 1 << 20
 """The largest payload of one record or message, in bytes (F19)."""
 ID_CHARS_MAX = 255
 """The longest execution id, in characters."""
+TRANSACTION_S = 5.0
+"""How long a step may use its transaction, in seconds, when it does not ask for more or less."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -344,6 +346,40 @@ class Examinable(Protocol):
         ...
 
 
+class Transaction(Protocol):
+    """A transaction on the log's own database that a step writes in, and that records its outcome. For any thread."""
+
+    @property
+    def connection(self) -> Any:
+        """What the step works with, the driver's own. It can neither commit nor roll back."""
+        ...
+
+    def seal(self) -> None:
+        """The step has returned: refuse it the connection from now on. No limit runs any more.
+
+        Raises InvalidUse when nothing can be committed any more: it was rolled back, or ended by the step itself.
+        """
+        ...
+
+    def commit(self, batch: Sequence[Write]) -> list[Appended]:
+        """Commit what the step wrote together with a batch, and end it; one outcome for each write.
+
+        All or nothing: unless every write is Ok nothing is there, neither theirs nor the step's; or it is Unknown.
+        """
+        ...
+
+    def roll_back(self, why: str) -> None:
+        """End it and undo what the step wrote, unless it has ended; who uses the connection yet is told why.
+
+        A statement that is under way is interrupted.
+        """
+        ...
+
+    def is_weather(self, error: BaseException) -> bool:
+        """Whether what a step raised says no more than that its transaction should be tried again (F17)."""
+        ...
+
+
 @runtime_checkable
 class Transactional(Protocol):
     """What a log in a database may offer beside the protocol: its writes in one commit with those of a user."""
@@ -354,5 +390,12 @@ class Transactional(Protocol):
         It is there when they commit, and never if they roll back (L1); who looks for work finds it then (L10). When it
         is not Ok their transaction goes on as if nothing had been asked. Raises InvalidUse for a connection that has no
         transaction to write in, or is one to another database.
+        """
+        ...
+
+    def begin(self, *, limit_s: float) -> Transaction:
+        """Begin a transaction for a step, which is rolled back if it is not sealed after so many seconds.
+
+        Raises InvalidUse for a limit that the log cannot grant, StoreUnavailable.
         """
         ...

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zart_core.context import SCENE, Context, Scene
 from zart_core.hosts.live import Attempt, Live
 from zart_core.hosts.ports import Part, StepCall
+from zart_core.hosts.transactions import Lent
 from zart_core.hosts.turns import Run
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ class Attempts:
         """An attempt of a sync step, in the executor; one that takes too long is abandoned (R11)."""
         call = attempt.call
         here = self.owns_executor or isinstance(self.executor, concurrent.futures.ThreadPoolExecutor)
+        attempt.lent = Lent(self.engine.log) if here else None
         try:
             attempt.future = self.executor.submit(
                 call_with_context,
@@ -154,6 +156,7 @@ class Attempts:
                 call.values,
                 call.context,
                 self.engine.resources if here else {},
+                attempt.lent,
             )
         except Exception as error:  # noqa: BLE001  # the user's executor does not take it
             self.engine.loop.call_soon(self.raised, live, attempt, error)
@@ -176,12 +179,18 @@ class Attempts:
             return
         error = future.exception()
         if error is not None:
-            self.raised(live, attempt, error)
+            if self.engine.transactions.is_to_be_repeated(live, attempt):
+                self.engine.transactions.repeat(live, attempt, error)
+            else:
+                self.raised(live, attempt, error)
+        elif attempt.lent is not None and attempt.lent.transaction is not None:
+            self.engine.transactions.returned(live, attempt, future.result())
         else:
             self.finished(live, attempt, lambda now: live.run.returned(attempt.call, future.result(), now))
 
     def overdue(self, live: Live, attempt: Attempt) -> None:
         """A sync attempt's own countdown is over."""
+        self.engine.transactions.end(attempt)
         self.finished(live, attempt, lambda now: live.run.timed_out(attempt.call, now, self.engine.lots))
 
     def left(self, call: StepCall) -> float | None:
@@ -270,16 +279,30 @@ class Attempts:
                 attempt.task.cancel()
             if attempt.future is not None:
                 attempt.future.cancel()
+                self.engine.transactions.end(attempt)
             if attempt.timer is not None:
                 attempt.timer.cancel()
             self.free_slot()
             self.engine.suspects.acquit(live.run.id, seq)
 
 
-def call_with_context(part: Part, values: list[Any], context: Context, resources: Mapping[str, Any]) -> Any:
+def call_with_context(
+    part: Part,
+    values: list[Any],
+    context: Context,
+    resources: Mapping[str, Any],
+    lent: Lent | None = None,
+) -> Any:
     """Call a sync step with its context around it; everything here can be pickled for an executor that does so."""
-    token = SCENE.set(Scene(lambda: context, resources))
+    token = SCENE.set(Scene(lambda: context, resources, transaction=None if lent is None else lent.ask))
     try:
-        return part.call(values)
+        value = part.call(values)
+        if lent is not None:
+            lent.seal()
+        return value
+    except BaseException as error:
+        if lent is not None:
+            lent.fail(error)
+        raise
     finally:
         SCENE.reset(token)

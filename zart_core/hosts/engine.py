@@ -58,7 +58,7 @@ from zart_core.hosts.requests import Requests, own_key
 from zart_core.hosts.results import Results
 from zart_core.hosts.suspects import Suspects
 from zart_core.hosts.threads import DaemonThreads
-from zart_core.hosts.transactions import create_within
+from zart_core.hosts.transactions import Transactions, create_within
 from zart_core.hosts.writer import Writer
 from zart_core.insight.explaining import circumstances, explanation, lines_of
 from zart_core.interpreter import CODEC
@@ -122,6 +122,7 @@ class AsyncEngine:
         self.live: OrderedDict[str, Live] = OrderedDict()
         """Executions in memory, the least recently used first."""
         self.attempts = Attempts(self, executor, max_concurrent_steps)
+        self.transactions = Transactions(self)
         self.suspects = Suspects(self)
         self.alarms = Alarms(self)
         self.claims = Claims(self)
@@ -185,6 +186,7 @@ class AsyncEngine:
         self.closed_down.set()
         self.claims.claiming.set()
         await self.attempts.end_all()
+        await self.transactions.end_running()
         if self.tasks:
             await asyncio.wait([*self.tasks, *self.background], timeout=CLOSE_GRACE_S)
         for task in self.tasks:
@@ -213,14 +215,20 @@ class AsyncEngine:
         while self.background or any(live.writing for live in self.live.values()):
             await asyncio.sleep(0.001)
         parts: list[tuple[Live, list[stored.Write]]] = []
-        for live in self.live.values():
+        for live in list(self.live.values()):
             run, now = live.run, self.clock.now()
             if run.execution is None and run.defect is None:
                 continue
             run.build(now)
             if run.running:
                 run.hand_over(now)
-            parts.append((live, run.compose(now, build=self.build)))
+            part = run.compose(now, build=self.build)
+            if run.id in self.transactions.pending and self.transactions.commit(live, part):
+                live.writing = True
+            else:
+                parts.append((live, part))
+        while any(live.writing for live in self.live.values()):
+            await asyncio.sleep(0.001)
         writes = [write for _, part in parts for write in part]
         outcomes = await self.writer.write(writes) if writes else []
         for live, part in parts:

@@ -10,7 +10,7 @@ from zart_core.hosts.ports import StepCall
 from zart_core.hosts.turns import Run
 
 if TYPE_CHECKING:
-    pass
+    from zart_core.hosts.transactions import Lent
 
 
 class Live:
@@ -60,10 +60,12 @@ class Live:
 class Attempt:
     """A running attempt of a step."""
 
-    __slots__ = ("call", "future", "task", "timer", "told")
+    __slots__ = ("call", "future", "lent", "task", "timer", "told")
 
     def __init__(self, call: StepCall) -> None:
         self.call = call
+        self.lent: Lent | None = None
+        """What a sync step in a thread of this process asks its transaction of."""
         self.task: asyncio.Task[None] | None = None
         """The task of an async step."""
         self.future: concurrent.futures.Future[Any] | None = None

@@ -47,7 +47,8 @@ class Pump:
 
     def is_alone(self) -> bool:
         """Whether the loop is the engine's own, and nothing runs that a commit on it would hold up."""
-        return self.engine.owns_loop and not self.engine.attempts.running and not self.dirty
+        busy = self.engine.attempts.running or self.engine.transactions.pending or self.dirty
+        return self.engine.owns_loop and not busy
 
     def soon(self) -> None:
         """Build turns in the next round of the loop."""
@@ -78,7 +79,13 @@ class Pump:
             live.run.park(Defect(f"its turn cannot be built: {type(error).__name__}: {error}"))
             live.released = not live.calls
             writes = [live.run.mark(self.engine.build, releases=live.released)]
-        if writes:
+        transactions = self.engine.transactions
+        for seq in live.run.ends:  # a transaction may hold the lock that the turn needs
+            if seq in live.calls:
+                transactions.end(live.calls[seq])
+        if live.run.id in transactions.pending and transactions.commit(live, writes):
+            live.writing = True
+        elif writes:
             live.writing = True
             self.engine.writer.put(writes, partial(self.written, live))  # `run` hurries it
         else:
@@ -122,6 +129,7 @@ class Pump:
         LOGGER.info("execution '%s' is in other hands now", live.run.id)
         for seq in list(live.calls):
             self.engine.attempts.abandon(live, seq)
+        self.engine.transactions.give_up(live.run.id)
         self.engine.attempts.give_slots(live.run.begun)
         if self.engine.live.get(live.run.id) is live:
             del self.engine.live[live.run.id]

@@ -1,13 +1,33 @@
-"""Transactions of the user's in which the log writes too."""
+"""Transactions in which users and the log write together.
+
+Rule 1: an outcome whose step wrote in a transaction is committed by that transaction, or it is not kept.
+Rule 2: a turn holds one such outcome at most; for the others it is as if they still ran.
+Rule 3: whatever else ends an attempt rolls its transaction back.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import concurrent.futures
+import contextlib
+import threading
+from collections import Counter, deque
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from zart_core import log as stored
-from zart_core.errors import InvalidUse, StoreUnavailable
-from zart_core.events import Ok
+from zart_core.errors import InvalidUse, StoreFailed, StoreUnavailable, Weather
+from zart_core.events import Done, Ok, Resolved
 from zart_core.hosts.inline import conflict
+from zart_core.hosts.live import Attempt, Live
+
+if TYPE_CHECKING:
+    from zart_core.hosts.engine import AsyncEngine
+
+TRIES_MAX = 8
+"""How often an attempt is made again in a row because of the weather of its transaction."""
+UNWANTED = "nobody waits for its step any more: it timed out, was cancelled, or its worker is about to stop"
 
 
 def transactional(log: stored.EventLog) -> stored.Transactional:
@@ -34,3 +54,209 @@ def create_within(log: stored.EventLog, connection: Any, new: stored.New) -> boo
             raise InvalidUse(f"execution '{new.id}' cannot be created: {reason}")
         case stored.Rejected(reason) | stored.Unknown(reason):
             raise StoreUnavailable(f"execution '{new.id}' was not created: {reason}")
+
+
+class Lent:
+    """What one attempt of a step may ask a transaction of. For any thread."""
+
+    __slots__ = ("cloud", "lock", "log", "over", "transaction", "weather")
+
+    def __init__(self, log: stored.EventLog) -> None:
+        self.log = log
+        self.lock = threading.Lock()
+        self.transaction: stored.Transaction | None = None
+        self.over = ""
+        """Why none is to be had any more."""
+        self.cloud: Weather | None = None
+        """What went wrong when it was begun or sealed, if it was the weather."""
+        self.weather = False
+        """Whether the attempt ended for no other reason than that its transaction should be tried again."""
+
+    def ask(self, limit_s: float) -> Any:
+        """Give the connection, with a transaction begun. In the step's thread. Raises InvalidUse, StoreUnavailable."""
+        with self.lock:
+            if self.over:
+                raise InvalidUse(f"there is no transaction to be had: {self.over}")
+            if self.transaction is None:
+                with self.noting_weather():
+                    self.transaction = transactional(self.log).begin(limit_s=limit_s)
+            return self.transaction.connection
+
+    def seal(self) -> None:
+        """The step has returned. Raises InvalidUse when what it wrote cannot be committed any more."""
+        if self.transaction is None and not self.over:  # the step is over and can ask no more
+            return
+        with self.lock:
+            if self.over:
+                raise InvalidUse(f"what the step wrote was rolled back: {self.over}")
+            assert self.transaction is not None
+            with self.noting_weather():
+                self.transaction.seal()
+
+    @contextlib.contextmanager
+    def noting_weather(self) -> Generator[None]:
+        """Know the store's own weather again when it comes out of the step."""
+        try:
+            yield
+        except Weather as weather:
+            self.cloud = weather
+            raise
+
+    def fail(self, error: BaseException) -> None:
+        """The step raised this: roll back."""
+        with self.lock:
+            began = self.transaction
+            self.weather = error is self.cloud or (began is not None and began.is_weather(error))
+        self.end("its step raised an error")
+
+    def end(self, why: str) -> None:
+        """Roll back what is not committed; no other is begun. May block. Twice is once."""
+        with self.lock:
+            self.over = self.over or why
+            transaction, self.transaction = self.transaction, None
+        if transaction is not None:
+            transaction.roll_back(why)
+
+    def commit(self, writes: Sequence[stored.Write]) -> list[stored.Appended]:
+        """Commit a turn together with what the step wrote. May block."""
+        with self.lock:
+            transaction, self.transaction = self.transaction, None
+        if transaction is None:
+            return [stored.Rejected(f"unavailable: {self.over}") for _ in writes]
+        return transaction.commit(writes)
+
+
+@attrs.define
+class Pending:
+    """An attempt that has returned, and whose transaction the next turn of its execution commits."""
+
+    live: Live
+    attempt: Attempt
+    committing: bool = False
+
+
+class Transactions:
+    """The transactions of an engine's steps, from the return of the step to the commit of its turn."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.pending: dict[str, Pending] = {}
+        """At most one for each execution."""
+        self.queues: dict[str, deque[tuple[Live, Attempt, Any]]] = {}
+        """Attempts of the same execution that have returned meanwhile, and what they returned."""
+        self.tries: Counter[tuple[str, int]] = Counter()
+
+    def returned(self, live: Live, attempt: Attempt, value: Any) -> None:
+        """An attempt with a transaction has returned: its outcome goes into the next turn, which it commits."""
+        id = live.run.id
+        if live.calls.get(attempt.call.seq) is not attempt:
+            self.end(attempt)
+        elif id in self.pending:
+            self.queues.setdefault(id, deque()).append((live, attempt, value))
+        else:
+            self.pending[id] = Pending(live, attempt)
+            self.engine.attempts.finished(
+                live, attempt, lambda now: live.run.returned(attempt.call, value, now)
+            )
+
+    def is_to_be_repeated(self, live: Live, attempt: Attempt) -> bool:
+        """Whether an attempt that raised did so because of its transaction's weather, and has tries left."""
+        key = (live.run.id, attempt.call.seq)
+        if attempt.lent is None or not attempt.lent.weather or self.tries[key] >= TRIES_MAX:
+            self.tries.pop(key, None)
+            return False
+        self.tries[key] += 1
+        return True
+
+    def repeat(self, live: Live, attempt: Attempt, error: BaseException) -> None:
+        """Run it again, once its execution is read back: nothing of this attempt has happened."""
+        if live.calls.get(attempt.call.seq) is attempt:
+            self.engine.attempts.finished(live, attempt, lambda now: live.run.lose(attempt.call, now))
+            live.lapsed = True  # so that it is read back after a turn that may be under way
+            self.engine.recovery.start(live, f"the transaction of a step: {type(error).__name__}")
+
+    def end(self, attempt: Attempt) -> None:
+        """Roll back what an attempt may have written, away from the loop."""
+        lent = attempt.lent
+        if lent is not None:
+            with contextlib.suppress(RuntimeError):  # the engine has closed, and the log ends what is left
+                self.engine.readers.submit(lent.end, UNWANTED)
+
+    def commit(self, live: Live, writes: Sequence[stored.Write]) -> bool:
+        """Hand a turn to the transaction that is to commit it; False when the turn does not hold its outcome."""
+        pending = self.pending[live.run.id]
+        if pending.live is not live or not records_result(live, pending.attempt):
+            self.give_up(live.run.id)
+            return False
+        pending.committing = True
+        lent = pending.attempt.lent
+        assert lent is not None
+        future = self.engine.readers.submit(lent.commit, writes)
+
+        def back(future: concurrent.futures.Future[list[stored.Appended]]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and who wanted to know with it
+                self.engine.loop.call_soon_threadsafe(self.committed, pending, future, len(writes))
+
+        future.add_done_callback(back)
+        return True
+
+    def committed(
+        self, pending: Pending, future: concurrent.futures.Future[list[stored.Appended]], count: int
+    ) -> None:
+        """The outcome of a turn and its transaction: where it is not Ok, the step's is not kept (Rule 1)."""
+        live, call = pending.live, pending.attempt.call
+        outcomes = self.outcomes_of(future, count)
+        self.pending.pop(live.run.id, None)
+        self.engine.pump.written(live, outcomes)
+        if not all(isinstance(outcome, Ok) for outcome in outcomes):
+            live.run.unearn(call.seq)
+            live.run.lose(call, self.engine.clock.now())
+        self.next(live.run.id)
+
+    def outcomes_of(
+        self, future: concurrent.futures.Future[list[stored.Appended]], count: int
+    ) -> list[stored.Appended]:
+        """What became of each write."""
+        error = future.exception()
+        if error is None:
+            return future.result()
+        if isinstance(error, InvalidUse):
+            return [stored.Rejected(f"invalid: {error}")] * count
+        if isinstance(error, StoreFailed):
+            self.engine.writer.failed = error
+        return [stored.Unknown(f"{type(error).__name__}: {error}")] * count
+
+    def give_up(self, id: str) -> None:
+        """Nothing records the outcome that is pending: roll back, and let the next one come."""
+        pending = self.pending.get(id)
+        if pending is not None and not pending.committing:
+            del self.pending[id]
+            pending.live.run.unearn(pending.attempt.call.seq)
+            self.end(pending.attempt)
+            self.next(id)
+
+    def next(self, id: str) -> None:
+        """Take the next one of an execution that has returned."""
+        queue = self.queues.pop(id, None)
+        if queue:
+            first = queue.popleft()
+            if queue:
+                self.queues[id] = queue
+            self.engine.loop.call_soon(self.returned, *first)
+
+    async def end_running(self) -> None:
+        """Roll back what attempts have written that are still running, before the engine writes its last."""
+        for live in list(self.engine.live.values()):
+            for attempt in list(live.calls.values()):
+                lent = attempt.lent
+                if lent is not None:
+                    await self.engine.off_loop(lambda lent=lent: lent.end(UNWANTED))  # type: ignore[misc]
+
+
+def records_result(live: Live, attempt: Attempt) -> bool:
+    """Whether the turn that is being built records the value that an attempt has returned."""
+    seq = attempt.call.seq
+    return any(
+        isinstance(event, Resolved) and event.seq == seq and isinstance(event.outcome, Done)
+        for event in live.run.events
+    )

@@ -335,6 +335,11 @@ class Run:
         return len(self._calls)
 
     @property
+    def ends(self) -> Sequence[int]:
+        """Running attempts, by seq, whose outcome nobody wants any more once the turn is durable."""
+        return self._ended
+
+    @property
     def has_more(self) -> bool:
         """Whether a message waits that did not fit into the last turn."""
         execution = self.execution
@@ -684,6 +689,10 @@ class Run:
             step = call.context.step or ""
             why = f"step '{step}' may run at most once, and was stopped when the lease of its worker ran out"
             self._earn(Resolved(call.seq, Failed(Failure("lost", step, why)), now))
+
+    def unearn(self, seq: int) -> None:
+        """What an attempt came to is not kept, as what it wrote in its transaction is not: it runs again."""
+        self.outcomes = [outcome for outcome in self.outcomes if outcome.seq != seq]
 
     def _is_cancelling(self, seq: int) -> bool:
         return self.execution is not None and seq in self.execution.cancelling

@@ -36,6 +36,7 @@ from zart_core.log import (
     Record,
     Rejected,
     Summary,
+    Transaction,
     Unknown,
     Write,
 )
@@ -58,6 +59,7 @@ from zart_stores.sql.postgres_server import (
     version,
     weather,
 )
+from zart_stores.sql.postgres_transaction import PostgresTransaction
 from zart_stores.sql.queries import Select, find_row, read_inbox, read_page, read_records, read_stats
 from zart_stores.sql.reading import (
     COLUMNS,
@@ -73,6 +75,8 @@ LEASE_S = 30.0
 FORGOTTEN_S = 86400.0
 """So long after its lease a worker that never came back is forgotten, in seconds."""
 CONNECTIONS_MAX = 4
+STEP_CONNECTIONS_MAX = 16
+"""How many steps may have a transaction open at a time."""
 LOCK_MS = 5000
 """How long a transaction waits for the rows of another before it is tried again, in milliseconds."""
 STANDSTILL_MS = 5000
@@ -174,6 +178,10 @@ class PostgresLog:
         self._identity: tuple[Any, ...] = ()
         """What tells this log from others, once it was asked for."""
         self._pool = self._new_pool()
+        self._opening_steps = threading.Lock()
+        self._steps: ConnectionPool[Connection] | None = None
+        self._transactions: set[PostgresTransaction] = set()
+        """Those of steps that are open."""
         self._listening = threading.Lock()
         self._listener: Connection | None = None
         try:
@@ -228,6 +236,45 @@ class PostgresLog:
         return create_within(
             db, self._address, new, power=self.level == "power", is_ours=self._is_its_identity
         )
+
+    def begin(self, *, limit_s: float) -> Transaction:
+        """See Transactional. At most STEP_CONNECTIONS_MAX at a time; others wait for one."""
+        if limit_s <= 0:
+            raise InvalidUse(f"limit={limit_s:g}: a transaction needs some time")
+        self._refuse_if_unusable()
+        end = time.monotonic() + self._busy_s
+        while True:
+            try:
+                db = self._step_pool().getconn(timeout=self._busy_s)
+            except PoolTimeout:
+                raise StoreUnavailable(
+                    f"{self._address.where}: no connection for a step within {self._busy_s:g} s"
+                ) from None
+            try:
+                begun = PostgresTransaction(
+                    db, self._address, LOCK_MS, limit_s, power=self.level == "power", ended=self._step_ended
+                )
+            except BaseException as error:
+                db.close()
+                self._step_pool().putconn(db)
+                if not isinstance(error, psycopg.Error):
+                    raise
+                if time.monotonic() >= end:
+                    raise weather(error, self._address.where) from None
+            else:
+                self._transactions.add(begun)
+                return begun
+
+    def _step_ended(self, ended: PostgresTransaction, db: Connection) -> None:
+        self._transactions.discard(ended)
+        self._step_pool().putconn(db)
+
+    def _step_pool(self) -> ConnectionPool[Connection]:
+        """Connections that steps work with, beside those of the log itself."""
+        with self._opening_steps:
+            if self._steps is None:
+                self._steps = self._new_pool(0, STEP_CONNECTIONS_MAX)
+            return self._steps
 
     def _is_its_identity(self, found: tuple[Any, ...]) -> bool:
         """Whether a connection that found this is to this very log; the server may have been restarted since."""
@@ -521,7 +568,7 @@ class PostgresLog:
 
     # ------------------------------------------------ connections
 
-    def _new_pool(self) -> ConnectionPool[Connection]:
+    def _new_pool(self, least: int = 1, most: int = CONNECTIONS_MAX) -> ConnectionPool[Connection]:
         return ConnectionPool(
             self._address.conninfo,
             kwargs={
@@ -529,8 +576,8 @@ class PostgresLog:
                 "prepare_threshold": 0 if self._address.prepare else None,
                 "connect_timeout": 10,
             },
-            min_size=1,
-            max_size=CONNECTIONS_MAX,
+            min_size=least,
+            max_size=most,
             timeout=self._busy_s,
             reconnect_timeout=self._busy_s,
             name="zart",
@@ -646,6 +693,8 @@ class PostgresLog:
         if self._pid != os.getpid():
             self._closed = True  # the parent's connections are not ours to touch
             return
+        for transaction in list(self._transactions):
+            transaction.roll_back("its log was closed")
         try:
             if self._workers:
                 with contextlib.suppress(Weather, LogCorrupt):
@@ -654,6 +703,8 @@ class PostgresLog:
             self._closed = True
             self._deafen()
             self._pool.close()
+            if self._steps is not None:
+                self._steps.close()
 
     def _sign_off(self, db: Connection) -> None:
         for worker in sorted(self._workers):

@@ -33,6 +33,7 @@ from zart_core.log import (
     Record,
     Rejected,
     Summary,
+    Transaction,
     Unknown,
     Write,
 )
@@ -40,12 +41,14 @@ from zart_stores.checks import check, check_name
 from zart_stores.rows import Row, free, give, summary, take, void
 from zart_stores.sql import lock, sqlite_wal
 from zart_stores.sql.batch import Batch, ids_of, owners_of
+from zart_stores.sql.line import Line
 from zart_stores.sql.queries import Select, find_row, read_inbox, read_page, read_records, read_stats
 from zart_stores.sql.reading import COLUMNS, damage
 from zart_stores.sql.sqlite_batch import SqliteSource, write_changes
 from zart_stores.sql.sqlite_due import changes_count, due_keys, next_wake, was_robbed, workers
 from zart_stores.sql.sqlite_file import FULL, NORMAL, open_connection, prepare, settings_of
 from zart_stores.sql.sqlite_joining import create_within
+from zart_stores.sql.sqlite_transaction import Guarded, SqliteTransaction, begin
 from zart_stores.sql.sqlite_weather import TROUBLE, Trouble, code, is_busy, patiently, weather
 from zart_stores.sql.verifying import verify
 
@@ -118,6 +121,9 @@ class SqliteLog:
         self._closed = False
         self._writing = threading.RLock()
         self._reading = threading.Lock()
+        self._line = Line()
+        """Transactions of steps are in it while they last; appends wait for those who were there before."""
+        self._transaction: SqliteTransaction | None = None
         self._stirred = threading.Condition()
         self._connections: dict[str, sqlite3.Connection] = {}
         self._locks: dict[str, lock.Lock] = {}
@@ -203,7 +209,40 @@ class SqliteLog:
                 f"connection= is a {type(connection).__module__}.{type(connection).__name__}; "
                 f"the log is in SQLite, so give an sqlite3.Connection on {self._path!r} (not an async one)"
             )
-        return create_within(connection, self._path, new, power=self.level == "power")
+        step = connection.lifted() if isinstance(connection, Guarded) else contextlib.nullcontext()
+        with step:
+            return create_within(connection, self._path, new, power=self.level == "power")
+
+    def begin(self, *, limit_s: float) -> Transaction:
+        """See Transactional. Nobody else writes before it ends, so its limit is at most what others wait."""
+        if not 0 < limit_s <= self._busy_s:
+            raise InvalidUse(
+                f"limit={limit_s:g}: a transaction holds SQLite's only write lock, and others wait for it "
+                f"for {self._busy_s:g} s; ask for no more than that"
+            )
+        self._refuse_if_unusable()
+        if "writer" not in self._connections:  # the write-ahead log gets a durable name with it (F4)
+            with self._writing:
+                self._connection("writer")
+        if not self._line.enter(self._busy_s):
+            raise StoreUnavailable(f"{self._path!r}: other transactions went on for {self._busy_s:g} s")
+        try:
+            db = begin(self._path, FULL if self.level == "power" else NORMAL, self._busy_s)
+            begun = SqliteTransaction(db, self._path, limit_s, self._transaction_ended)
+        except BaseException:
+            self._line.leave()
+            raise
+        self._transaction = begun
+        return begun
+
+    def _transaction_ended(self, trouble: Trouble | None, changes: int, stirred: bool) -> None:
+        self._transaction = None
+        self._pace.changes += changes
+        self._line.leave()
+        if trouble is not None:  # Rule 3
+            self._disconnect(trouble)
+        if stirred:
+            self._stir()
 
     # ------------------------------------------------ reading
 
@@ -487,6 +526,7 @@ class SqliteLog:
             self._disconnect(error)
 
     def _begin(self, db: sqlite3.Connection) -> None:
+        self._line.let_pass(self._busy_s)
         try:
             patiently(lambda: db.execute("BEGIN IMMEDIATE"), self._busy_s, self._path)
         except TROUBLE as error:
@@ -572,6 +612,8 @@ class SqliteLog:
         if self._pid != os.getpid():
             self._closed = True  # the parent's connections and locks are not ours to touch
             return
+        if (open_yet := self._transaction) is not None:
+            open_yet.roll_back("its log was closed")
         with self._writing:
             if self._closed:
                 return

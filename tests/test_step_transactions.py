@@ -1,0 +1,681 @@
+"""`zart.transaction()`: what a step writes, and its outcome, in one commit."""
+
+import contextlib
+import sqlite3
+import threading
+
+import attrs
+import pytest
+
+import zart_core as zart
+from tests.engines import Ledger, until
+from zart_core.hosts import transactions
+from zart_core.hosts.ports import open_log
+from zart_core.log import Rejected, Turn, Unknown
+from zart_core.testing.relay import Relay
+
+
+class Bank:
+    """A log with accounts beside it."""
+
+    def __init__(self, path):
+        self.path = str(path / "bank.db")
+        self.url = f"sqlite:{self.path}"
+        zart.open_log(self.url).close()
+        with contextlib.closing(sqlite3.connect(self.path)) as db:
+            db.execute("CREATE TABLE accounts (name TEXT PRIMARY KEY, cents INTEGER NOT NULL)")
+            db.execute("INSERT INTO accounts VALUES ('alice', 100), ('bob', 0)")
+            db.commit()
+
+    def balance(self, name="alice"):
+        with contextlib.closing(sqlite3.connect(self.path)) as db:
+            ((cents,),) = db.execute("SELECT cents FROM accounts WHERE name = ?", (name,)).fetchall()
+            return cents
+
+
+@pytest.fixture
+def bank(tmp_path):
+    return Bank(tmp_path)
+
+
+def debit_by(cents, name="alice"):
+    """Take it from an account in the step's transaction."""
+    db = zart.transaction(sqlite3.Connection)
+    db.execute("UPDATE accounts SET cents = cents - ? WHERE name = ?", (cents, name))
+    return db
+
+
+@zart.step("debit-{cents}")
+def debit(cents: int) -> int:
+    debit_by(cents)
+    return cents
+
+
+@zart.workflow("pay")
+def pay(cents: int) -> zart.Flow[int]:
+    paid = yield from debit(cents)
+    return paid
+
+
+def flow_of(function, **policy):
+    """A workflow of one step, which may fail."""
+    step = zart.step("the-step", **policy)(function)
+
+    @zart.workflow("one-step")
+    def one_step() -> zart.Flow[str]:
+        found = yield from zart.outcome(step())
+        return str(found.value) if isinstance(found, zart.Ok) else str(found.error)
+
+    return one_step
+
+
+def run(bank, function, **policy):
+    with zart.open(bank.url, [flow := flow_of(function, **policy)]) as engine:
+        return engine.run(flow)
+
+
+def test_committed_with_the_outcome(bank):
+    """What the step wrote is there with its outcome, and the next step sees it."""
+    with zart.open(bank.url, [pay]) as engine:
+        assert engine.run(pay, 30, id="p") == 30
+        kinds = [type(event).__name__ for event in engine.get("p").history()]
+    assert kinds == ["Started", "Issued", "Began", "Resolved", "Closed"]
+    assert bank.balance() == 70
+
+
+def test_not_there_before_the_outcome(bank):
+    """While the step runs nobody else sees what it wrote."""
+
+    def watched() -> int:
+        debit_by(30)
+        return bank.balance()
+
+    assert run(bank, watched) == "100"
+    assert bank.balance() == 70
+
+
+def test_a_step_that_raises_is_rolled_back(bank):
+    """Its failure is recorded apart, and a retry has a transaction of its own."""
+    tries = Ledger()
+
+    def failing() -> int:
+        debit_by(30)
+        if tries("try") < 3:
+            raise ValueError("no")
+        return bank.balance()
+
+    assert run(bank, failing, retry=zart.Retry.fixed(2, 0)) == "100"
+    assert bank.balance() == 70
+    assert tries.entries == ["try"] * 3
+
+
+def test_a_result_that_cannot_be_encoded_rolls_back(bank):
+    """A failure of the step is a failure, whatever made it one (F20)."""
+
+    def odd() -> int:
+        debit_by(30)
+        return "thirty"  # type: ignore[return-value]
+
+    assert "cannot be written down" in run(bank, odd)
+    assert bank.balance() == 100
+
+
+def test_a_step_that_times_out_is_rolled_back(bank):
+    """It is rolled back while its thread still runs, which can write nothing any more."""
+    released, told = threading.Event(), []
+
+    def slow() -> int:
+        db = debit_by(30)
+        released.wait()
+        try:
+            db.execute("UPDATE accounts SET cents = 0")
+        except zart.InvalidUse as error:
+            told.append(str(error))
+        return 1
+
+    try:
+        assert "timed out" in run(bank, slow, timeout=0.05, timeout_scope=zart.TimeoutScope.PER_ATTEMPT)
+        assert bank.balance() == 100
+    finally:
+        released.set()
+    until(lambda: told)
+    assert "timed out" in told[0]
+    assert bank.balance() == 100
+
+
+def test_a_global_timeout_rolls_back(bank):
+    """The same for a timeout over all attempts, which the turn enforces."""
+    released = threading.Event()
+
+    def slow() -> int:
+        debit_by(30)
+        released.wait()
+        return 1
+
+    try:
+        assert "timed out" in run(bank, slow, timeout=0.05)
+        assert bank.balance() == 100
+    finally:
+        released.set()
+
+
+def test_cancelled_in_the_middle(bank):
+    """A step that does not end within its grace is rolled back."""
+    released, begun = threading.Event(), threading.Event()
+
+    def slow() -> int:
+        debit_by(30)
+        begun.set()
+        released.wait()
+        return 1
+
+    flow = flow_of(slow, cancel_grace=0.05)
+    try:
+        with zart.open(bank.url, [flow]) as engine:
+            handle = engine.start(flow)
+            begun.wait()
+            handle.cancel("enough")
+            with pytest.raises(zart.ExecutionCancelled):
+                handle.result("10s")
+    finally:
+        released.set()
+    assert bank.balance() == 100
+
+
+def test_the_limit(bank):
+    """A step that uses its transaction for too long is rolled back, and told how to ask for more."""
+
+    def slow() -> int:
+        db = zart.transaction(sqlite3.Connection, limit=0.05)
+        db.execute("UPDATE accounts SET cents = 0")
+        while True:
+            db.execute("SELECT 1")
+
+    assert "longer than 0.05 s" in run(bank, slow)
+    assert bank.balance() == 100
+
+
+def test_the_limit_in_a_long_statement(bank):
+    """A statement under way is interrupted."""
+
+    def slow() -> int:
+        db = zart.transaction(sqlite3.Connection, limit=0.05)
+        db.execute("UPDATE accounts SET cents = 0")
+        db.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+        ).fetchall()
+        return 1
+
+    assert "longer than 0.05 s" in run(bank, slow)
+    assert bank.balance() == 100
+
+
+def test_the_limit_of_a_step_that_sleeps(bank):
+    """A step that holds the lock and does nothing lets others write; when it returns, it has failed."""
+    rolled_back = threading.Event()
+
+    def asleep() -> int:
+        zart.transaction(limit=0.05).execute("UPDATE accounts SET cents = 0")
+        rolled_back.wait()
+        return 1
+
+    flow = flow_of(asleep)
+    with zart.open(bank.url, [flow, pay]) as engine:
+        handle = engine.start(flow)
+        assert engine.run(pay, 30) == 30
+        rolled_back.set()
+        assert "longer than 0.05 s" in handle.result("10s")
+    assert bank.balance() == 70
+
+
+def test_a_limit_that_cannot_be_granted(bank):
+    """More than others wait for the lock is refused."""
+
+    def greedy() -> int:
+        zart.transaction(limit="1h")
+        return 1
+
+    assert "ask for no more than that" in run(bank, greedy)
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        (lambda db: db.commit(), "ends with its step"),
+        (lambda db: db.rollback(), "ends with its step"),
+        (lambda db: db.close(), "ends with its step"),
+        (lambda db: db.execute("COMMIT"), "ends with its step"),
+        (lambda db: db.execute("ROLLBACK"), "ends with its step"),
+        (lambda db: db.cursor().execute("END"), "ends with its step"),
+        (lambda db: sqlite3.Cursor(db).execute("COMMIT"), "not authorized"),
+        (lambda db: db.executescript("SELECT 1"), "ends with its step"),
+        (lambda db: db.cursor().executescript("SELECT 1"), "executescript commits"),
+        (lambda db: db.__enter__(), "ends with its step"),
+        (lambda db: setattr(db, "isolation_level", None), "ends with its step"),
+        (lambda db: db.execute("ATTACH ':memory:' AS other"), "one commit holds one database"),
+        (lambda db: db.execute("DELETE FROM records"), "the log's own"),
+        (lambda db: db.execute("PRAGMA user_version = 7"), "the log's own"),
+        (lambda db: db.set_authorizer(None), "ends with its step"),
+    ],
+)
+def test_what_a_step_may_not_do(bank, what, told):
+    """Nothing that would end the transaction, or harm the log; when it is let pass, everything is rolled back."""
+
+    def wrong() -> int:
+        what(debit_by(30))
+        return 1
+
+    assert told in run(bank, wrong)
+    assert bank.balance() == 100
+
+
+def test_what_a_step_may_do(bank):
+    """Savepoints, scripts of its own, rows of any kind, tables: it is an sqlite3.Connection."""
+
+    def busy() -> int:
+        db = debit_by(30)
+        assert zart.transaction() is db
+        db.row_factory = sqlite3.Row
+        db.text_factory = bytes
+        db.execute("SAVEPOINT s")
+        db.execute("UPDATE accounts SET cents = 0")
+        db.execute("ROLLBACK TO s")
+        db.execute("RELEASE s")
+        db.execute("CREATE TABLE notes (text)")
+        db.executemany("INSERT INTO notes VALUES (?)", [("a",), ("b",)])
+        return next(db.execute("SELECT cents FROM accounts WHERE name = 'alice'"))["cents"]
+
+    assert run(bank, busy) == "70"
+    assert bank.balance() == 70
+
+
+def test_used_after_its_step(bank):
+    """The connection is good while its step runs, no longer."""
+    kept = []
+
+    def keeping() -> int:
+        kept.append(debit_by(30))
+        kept.append(kept[0].cursor())
+        return 1
+
+    assert run(bank, keeping) == "1"
+    for use in (lambda: kept[0].execute("SELECT 1"), lambda: kept[1].execute("SELECT 1"), kept[0].commit):
+        with pytest.raises(zart.InvalidUse, match="cannot be used any more: its step has ended"):
+            use()
+
+
+def test_a_constraint_that_is_checked_at_the_end(bank):
+    """A commit that the user's own constraint forbids parks the execution, with its reason; nothing is written."""
+    with contextlib.closing(sqlite3.connect(bank.path)) as db:
+        db.execute("CREATE TABLE notes (name REFERENCES accounts (name) DEFERRABLE INITIALLY DEFERRED)")
+
+    def wrong() -> int:
+        debit_by(30).execute("INSERT INTO notes VALUES ('nobody')")
+        return 1
+
+    flow = flow_of(wrong)
+    with zart.open(bank.url, [flow]) as engine, pytest.raises(zart.Defect, match="FOREIGN KEY"):
+        engine.run(flow)
+    assert bank.balance() == 100
+
+
+def test_where_there_is_none(bank):
+    """Outside of steps, in workflows, in async steps and in other hosts: each is told what to do."""
+    with pytest.raises(zart.InvalidUse, match="is for steps"):
+        zart.transaction()
+
+    async def in_a_loop() -> int:
+        zart.transaction()
+        return 1
+
+    def sync() -> int:
+        zart.transaction()
+        return 1
+
+    assert "this is an async step" in run(bank, in_a_loop)
+    assert "another host" in zart.run_inline(flow_of(sync))
+    with zart.open("memory:", [flow := flow_of(sync)]) as engine:
+        assert "has no transactions to share" in engine.run(flow)
+
+    def wrong_kind() -> int:
+        zart.transaction(threading.Event)
+        return 1
+
+    assert "is a Guarded, not a Event" in run(bank, wrong_kind)
+
+
+def test_starting_another_within_a_step(bank):
+    """A step may start an execution in its transaction: both or neither."""
+    tries = Ledger()
+    box = []
+
+    def starting() -> int:
+        db = debit_by(30)
+        handle = box[0].start(pay, 20, id="other", connection=db)
+        if tries("try") == 1:
+            raise ValueError("not yet")
+        return int(handle.created)
+
+    flow = flow_of(starting, retry=zart.Retry.fixed(1, 0))
+    with zart.open(bank.url, [flow, pay]) as engine:
+        box.append(engine)
+        assert engine.run(flow) == "1"
+        assert engine.get("other").result("10s") == 20
+    assert bank.balance() == 50
+
+
+@zart.workflow("many")
+def many(count: int) -> zart.Flow[int]:
+    paid = yield from zart.wait([debit(cents) for cents in range(1, count + 1)])
+    return sum(paid)
+
+
+def test_many_in_one_execution(bank):
+    """Steps beside each other: each turn holds one of their outcomes, and every one is there once."""
+    with zart.open(bank.url, [many]) as engine:
+        assert engine.run(many, 12) == 78
+    assert bank.balance() == 22
+
+
+def test_many_executions_beside_others(bank):
+    """Transactions in a row do not starve what else is to be written."""
+
+    @zart.step("plain-{n}")
+    def plain(n: int) -> int:
+        return n
+
+    @zart.workflow("plain")
+    def plains() -> zart.Flow[int]:
+        for n in range(10):
+            yield from plain(n)
+        return 10
+
+    with zart.open(bank.url, [many, plains, pay]) as engine:
+        handles = [engine.start(pay, 1, id=f"p{n}") for n in range(20)]
+        handles.append(engine.start(plains))
+        assert [handle.result("60s") for handle in handles] == [1] * 20 + [10]
+    assert bank.balance() == 80
+
+
+# ---------------------------------------------------------------- weather
+
+
+class Weather(Relay):
+    """A log whose transactions end as they are told to."""
+
+    def __init__(self, log):
+        super().__init__(log)
+        self.forecast = []
+        self.begun = 0
+
+    def create_within(self, connection, new):
+        return self.log.create_within(connection, new)
+
+    def begin(self, *, limit_s):
+        self.begun += 1
+        if self.forecast[:1] == ["cannot begin"]:
+            self.forecast.pop(0)
+            raise zart.StoreUnavailable("not now")
+        return Clouded(self, self.log.begin(limit_s=limit_s))
+
+
+class Clouded:
+    def __init__(self, log, real):
+        self.log = log
+        self.real = real
+        self.connection = real.connection
+
+    def seal(self):
+        self.real.seal()
+
+    def roll_back(self, why):
+        self.real.roll_back(why)
+
+    def is_weather(self, error):
+        return "deadlock" in str(error)
+
+    def commit(self, batch):
+        match self.log.forecast.pop(0) if self.log.forecast else "fine":
+            case "fine":
+                return self.real.commit(batch)
+            case "written":
+                self.real.commit(batch)
+                return [Unknown("the connection was lost")] * len(batch)
+            case "lost":
+                self.real.roll_back("the connection was lost")
+                return [Unknown("the connection was lost")] * len(batch)
+            case "refused":
+                self.real.roll_back("no")
+                return [Rejected("unavailable: no")] * len(batch)
+            case "failed":
+                self.real.roll_back("no")
+                raise zart.StoreFailed("the disk said no")
+            case "broken":
+                self.real.roll_back("no")
+                raise OSError("what is this?")
+
+
+@pytest.fixture
+def cloudy(bank):
+    log = Weather(open_log(bank.url))
+    with contextlib.closing(log):
+        yield log
+
+
+@pytest.mark.parametrize(
+    ("forecast", "begun"),
+    [
+        (["written"], 1),
+        (["lost"], 2),
+        (["refused"], 2),
+        (["broken"], 2),
+        (["cannot begin"], 2),
+        (["lost", "cannot begin", "refused", "lost", "written"], 5),
+    ],
+)
+def test_moved_once_in_any_weather(bank, cloudy, forecast, begun):
+    """Whatever the commit comes to, the step's writes and its outcome are there together, once."""
+    cloudy.forecast = list(forecast)
+    with zart.open(cloudy, [pay]) as engine:
+        assert engine.run(pay, 30, id="p") == 30
+        resolved = [event for event in engine.get("p").history() if isinstance(event, zart.Resolved)]
+    assert len(resolved) == 1
+    assert bank.balance() == 70
+    assert cloudy.begun == begun
+
+
+def test_a_store_that_fails(bank, cloudy):
+    """A store that cannot be used any more ends the engine; the next one goes on, and moves it once."""
+    cloudy.forecast = ["failed"]
+    with zart.open(cloudy, [pay]) as engine, pytest.raises(zart.StoreFailed):
+        engine.run(pay, 30, id="p")
+    assert bank.balance() == 100
+    cloudy.close()
+    with zart.open(bank.url, [pay]) as engine:
+        assert engine.run(pay, 30, id="p") == 30
+    assert bank.balance() == 70
+
+
+def test_weather_in_the_middle_of_a_step(bank, cloudy):
+    """An error that the store knows as weather is no failure of the step: it runs again, for a while."""
+    tries = Ledger()
+
+    def unlucky() -> int:
+        debit_by(30)
+        if tries("try") <= 3:
+            raise OSError("deadlock detected")
+        return 1
+
+    flow = flow_of(unlucky)
+    with zart.open(cloudy, [flow]) as engine:
+        assert engine.run(flow) == "1"
+    assert bank.balance() == 70
+
+
+def test_weather_without_end(bank, cloudy, monkeypatch):
+    """After a number of tries it is the step's failure."""
+    monkeypatch.setattr(transactions, "TRIES_MAX", 2)
+
+    def unlucky() -> int:
+        debit_by(30)
+        raise OSError("deadlock detected")
+
+    flow = flow_of(unlucky)
+    with zart.open(cloudy, [flow]) as engine:
+        assert "deadlock" in engine.run(flow)
+    assert cloudy.begun == 3
+    assert bank.balance() == 100
+
+
+def test_at_most_once(bank, cloudy):
+    """A step that may run once is lost when its commit was: nothing of it is there."""
+    cloudy.forecast = ["lost"]
+
+    def once() -> int:
+        debit_by(30)
+        return 1
+
+    flow = flow_of(once, at_most_once=True)
+    with zart.open(cloudy, [flow]) as engine:
+        assert "may run at most once" in engine.run(flow)
+    assert bank.balance() == 100
+
+
+def test_a_worker_that_lost_its_execution(bank):
+    """A fence that has moved on refuses the outcome and what the step wrote; the new holder's counts (F15)."""
+
+    def step() -> int:
+        debit_by(30)
+        return 1
+
+    flow = flow_of(step)
+    log = Thief(open_log(bank.url))
+    with contextlib.closing(log), zart.open(log, [flow]) as engine:
+        assert engine.run(flow) == "1"
+    assert log.refused == ["stale"]
+    assert bank.balance() == 70
+
+
+class Thief(Relay):
+    """A log in which the execution was in other hands before, to the first turn that a transaction commits."""
+
+    def __init__(self, log):
+        super().__init__(log)
+        self.refused = []
+
+    def create_within(self, connection, new):
+        return self.log.create_within(connection, new)
+
+    def begin(self, *, limit_s):
+        return Robbed(self, self.log.begin(limit_s=limit_s))
+
+
+class Robbed(Clouded):
+    def commit(self, batch):
+        if not self.log.refused:
+            (turn,) = (write for write in batch if isinstance(write, Turn))
+            batch = [attrs.evolve(turn, fence=turn.fence - 1)]
+        outcomes = self.real.commit(batch)
+        self.log.refused += [
+            outcome.reason.split(":")[0] for outcome in outcomes if isinstance(outcome, Rejected)
+        ]
+        return outcomes
+
+
+# ---------------------------------------------------------------- closing
+
+
+def test_closed_while_a_step_writes(bank):
+    """An engine that closes rolls back what runs; the next one runs the step again, and no crash is counted."""
+    begun, released = threading.Event(), threading.Event()
+
+    def slow() -> int:
+        debit_by(30)
+        begun.set()
+        released.wait(0 if released.is_set() else None)
+        return 1
+
+    flow = flow_of(slow)
+    try:
+        with zart.open(bank.url, [flow]) as engine:
+            engine.start(flow, id="p")
+            begun.wait()
+        assert bank.balance() == 100
+    finally:
+        released.set()
+    with zart.open(bank.url, [flow]) as engine:
+        assert engine.run(flow, id="p") == "1"
+        assert [event.takeover for event in engine.get("p").history() if isinstance(event, zart.Began)] == [
+            None,
+            None,
+        ]
+    assert bank.balance() == 70
+
+
+def test_closed_while_a_turn_is_about_to_commit(bank):
+    """A step that has returned is committed when the engine closes."""
+    begun, go = threading.Event(), threading.Event()
+
+    def step() -> int:
+        debit_by(30)
+        begun.set()
+        go.wait()
+        return 1
+
+    flow = flow_of(step)
+    with zart.open(bank.url, [flow]) as engine:
+        engine.start(flow, id="p")
+        begun.wait()
+        threading.Timer(0.1, go.set).start()
+    with zart.open(bank.url, [flow]) as engine:
+        assert engine.run(flow, id="p") == "1"
+        count = [type(event).__name__ for event in engine.get("p").history()].count("Began")
+    assert bank.balance() == 70
+    assert count in (1, 2)
+
+
+def test_parked_in_the_middle(bank):
+    """Code that no longer fits parks the run; the outcome of the step is kept as a fact, with what it wrote."""
+    gate = threading.Event()
+
+    @zart.step("the-step")
+    def step() -> int:
+        debit_by(30)
+        gate.wait()
+        return 1
+
+    @zart.workflow("one-step")
+    def first() -> zart.Flow[str]:
+        yield from step()
+        raise_defect()
+        return "never"
+
+    def raise_defect():
+        raise zart.Defect("this cannot go on")
+
+    @zart.workflow("one-step")
+    def mended() -> zart.Flow[str]:
+        yield from step()
+        return "mended"
+
+    with zart.open(bank.url, [first]) as engine:
+        handle = engine.start(first, id="p")
+        gate.set()
+        with pytest.raises(zart.Defect):
+            handle.result("10s")
+        assert bank.balance() == 70
+        engine.register(mended)
+        assert engine.get("p").result("10s") == "mended"
+    assert bank.balance() == 70
+
+
+def test_time_is_not_wasted(bank):
+    """A step that asks for no transaction has none: nothing is begun for it."""
+
+    def nothing() -> int:
+        return 1
+
+    log = Weather(open_log(bank.url))
+    with contextlib.closing(log), zart.open(log, [flow := flow_of(nothing)]) as engine:
+        assert engine.run(flow) == "1"
+        assert log.begun == 0

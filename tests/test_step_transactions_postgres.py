@@ -1,0 +1,397 @@
+"""`zart.transaction()` on PostgreSQL: what a step writes, and its outcome, in one commit."""
+
+import contextlib
+import itertools
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+import zart_core as zart
+from tests.engines import Ledger, until
+from tests.postgres import running
+from tests.postgres_proxy import Proxy
+from zart_stores.sql import postgres
+
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running() as started:
+        yield started
+
+
+class Bank:
+    """A log with accounts beside it."""
+
+    def __init__(self, server):
+        self.server = server
+        self.schema = f"bank{next(NUMBERS)}"
+        self.url = server.url(self.schema)
+        postgres.open(self.url).close()
+        with psycopg.connect(server.dsn, autocommit=True) as db:
+            db.execute(f"CREATE TABLE {self.schema}.accounts (name text PRIMARY KEY, cents int NOT NULL)")
+            db.execute(f"INSERT INTO {self.schema}.accounts VALUES ('alice', 100), ('bob', 0)")
+
+    def balance(self, name="alice"):
+        with psycopg.connect(self.server.dsn, autocommit=True) as db:
+            query = f"SELECT cents FROM {self.schema}.accounts WHERE name = %s"
+            ((cents,),) = db.execute(query, (name,)).fetchall()
+            return cents
+
+    def debit(self, cents):
+        """Take it from an account in the step's transaction."""
+        db = zart.transaction(psycopg.Connection)
+        db.execute(f"UPDATE {self.schema}.accounts SET cents = cents - %s WHERE name = 'alice'", (cents,))
+        return db
+
+
+@pytest.fixture
+def bank(server):
+    return Bank(server)
+
+
+def flow_of(function, **policy):
+    """A workflow of one step, which may fail."""
+    step = zart.step("the-step", **policy)(function)
+
+    @zart.workflow("one-step")
+    def one_step() -> zart.Flow[str]:
+        found = yield from zart.outcome(step())
+        return str(found.value) if isinstance(found, zart.Ok) else str(found.error)
+
+    return one_step
+
+
+def run(bank, function, **policy):
+    with zart.open(bank.url, [flow := flow_of(function, **policy)]) as engine:
+        return engine.run(flow)
+
+
+def test_committed_with_the_outcome(bank):
+    """While the step runs nobody else sees what it writes; with its outcome it is there."""
+
+    def watched() -> int:
+        bank.debit(30)
+        return bank.balance()
+
+    assert run(bank, watched) == "100"
+    assert bank.balance() == 70
+
+
+def test_a_step_that_raises_is_rolled_back(bank):
+    """Its failure is recorded apart, and a retry has a transaction of its own."""
+    tries = Ledger()
+
+    def failing() -> int:
+        bank.debit(30)
+        if tries("try") < 3:
+            raise ValueError("no")
+        return bank.balance()
+
+    assert run(bank, failing, retry=zart.Retry.fixed(2, 0)) == "100"
+    assert bank.balance() == 70
+
+
+def test_a_step_that_times_out_is_rolled_back(bank):
+    """It is rolled back while its thread still runs, which can write nothing any more."""
+    released, told = threading.Event(), []
+
+    def slow() -> int:
+        db = bank.debit(30)
+        with pytest.raises(zart.InvalidUse) as caught, db.transaction():
+            released.wait()
+        told.append(str(caught.value))
+        return 1
+
+    try:
+        with zart.open(bank.url, [flow := flow_of(slow, timeout=0.05)]) as engine:
+            assert "timed out" in engine.run(flow)
+            until(lambda: unlocked(bank))
+            released.set()
+            until(lambda: told)
+    finally:
+        released.set()
+    assert "cannot be used any more" in told[0]
+    assert bank.balance() == 100
+
+
+def unlocked(bank):
+    """Whether nobody holds the account any more."""
+    with psycopg.connect(bank.server.dsn, autocommit=True) as db:
+        query = f"SELECT 1 FROM {bank.schema}.accounts WHERE name = 'alice' FOR UPDATE SKIP LOCKED"
+        return db.execute(query).fetchone() is not None
+
+
+def test_cancelled_in_the_middle(bank):
+    """A step that does not end within its grace is rolled back, in the middle of a statement."""
+    begun = threading.Event()
+
+    def slow() -> int:
+        db = bank.debit(30)
+        begun.set()
+        db.execute("SELECT pg_sleep(100)")
+        return 1
+
+    flow = flow_of(slow, cancel_grace=0.05)
+    with zart.open(bank.url, [flow]) as engine:
+        handle = engine.start(flow)
+        begun.wait()
+        handle.cancel("enough")
+        with pytest.raises(zart.ExecutionCancelled):
+            handle.result("10s")
+        until(lambda: unlocked(bank))
+    assert bank.balance() == 100
+
+
+def test_the_limit(bank):
+    """A step that uses its transaction for too long is interrupted and rolled back."""
+
+    def slow() -> int:
+        db = zart.transaction(psycopg.Connection, limit=0.05)
+        db.execute("SELECT pg_sleep(100)")
+        return 1
+
+    def asleep() -> int:
+        bank.debit(30)
+        zart.transaction(limit=9)
+        until(lambda: False, 0.0)
+        return 1
+
+    assert "longer than 0.05 s" in run(bank, slow)
+    assert "it did not come to be" in run(bank, asleep)
+    assert bank.balance() == 100
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        (lambda db: db.commit(), "ends with its step"),
+        (lambda db: db.rollback(), "ends with its step"),
+        (lambda db: db.close(), "ends with its step"),
+        (lambda db: db.execute("/* so */ COMMIT"), "ends with its step"),
+        (lambda db: db.execute(b"rollback work"), "ends with its step"),
+        (lambda db: db.cursor().execute("END"), "ends with its step"),
+        (lambda db: db.__enter__(), "ends with its step"),
+        (lambda db: setattr(db, "autocommit", True), "ends with its step"),
+        (lambda db: db.execute("SELECT 1; ROLLBACK"), "the step ended its transaction itself"),
+        (lambda db: psycopg.Cursor(db).execute("ROLLBACK"), "the step ended its transaction itself"),
+    ],
+)
+def test_what_a_step_may_not_do(bank, what, told):
+    """Nothing that would end the transaction; when it is let pass, everything is rolled back."""
+
+    def wrong() -> int:
+        what(bank.debit(30))
+        return 1
+
+    assert told in run(bank, wrong)
+    assert bank.balance() == 100
+
+
+def test_what_a_step_may_do(bank):
+    """Savepoints, isolation, rows of any kind, COPY: it is a psycopg.Connection."""
+
+    def busy() -> int:
+        db = zart.transaction(psycopg.Connection)
+        db.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+        bank.debit(30)
+        with contextlib.suppress(psycopg.errors.DivisionByZero), db.transaction():
+            bank.debit(30)
+            db.execute("SELECT 1/0")
+        db.execute("SAVEPOINT s")
+        db.execute("ROLLBACK TO SAVEPOINT s")
+        db.execute("CREATE TEMPORARY TABLE notes (text text) ON COMMIT DROP")
+        with db.cursor().copy("COPY notes FROM STDIN") as copy:
+            copy.write_row(("a",))
+        rows = db.cursor(row_factory=dict_row).execute("SELECT text FROM notes").fetchall()
+        assert rows == [{"text": "a"}]
+        with db.cursor("named") as named:
+            named.execute("SELECT generate_series(1, 3)")
+            return sum(n for (n,) in named)
+
+    assert run(bank, busy) == "6"
+    assert bank.balance() == 70
+
+
+def test_a_failed_statement_that_the_step_passes_over(bank):
+    """A transaction that has failed cannot record anything: the step is told, and has failed."""
+
+    def careless() -> int:
+        db = bank.debit(30)
+        with contextlib.suppress(psycopg.errors.DivisionByZero):
+            db.execute("SELECT 1/0")
+        return 1
+
+    assert "and the step went on" in run(bank, careless)
+    assert bank.balance() == 100
+
+
+def test_a_constraint_that_is_checked_at_the_end(bank):
+    """A deferred constraint fails the step, not the commit."""
+    with psycopg.connect(bank.server.dsn, autocommit=True) as db:
+        db.execute(
+            f"CREATE TABLE {bank.schema}.notes (name text REFERENCES {bank.schema}.accounts "
+            "DEFERRABLE INITIALLY DEFERRED)"
+        )
+
+    def wrong() -> int:
+        bank.debit(30).execute(f"INSERT INTO {bank.schema}.notes VALUES ('nobody')")
+        return 1
+
+    assert "ForeignKeyViolation" in run(bank, wrong)
+    assert bank.balance() == 100
+
+
+def test_used_after_its_step(bank):
+    """The connection is good while its step runs, no longer; the server's is used by the next one."""
+    kept, pids = [], []
+
+    @zart.step("step-{n}")
+    def keeping(n: int) -> int:
+        db = bank.debit(10)
+        kept.append(db)
+        pids.append(db.info.backend_pid)
+        return n
+
+    @zart.workflow("two")
+    def two() -> zart.Flow[int]:
+        yield from keeping(1)
+        with pytest.raises(zart.InvalidUse, match="cannot be used any more: its step has ended"):
+            kept[0].execute("SELECT 1")
+        return (yield from keeping(2))
+
+    with zart.open(bank.url, [two]) as engine:
+        assert engine.run(two) == 2
+        with pytest.raises(zart.InvalidUse, match="cannot be used any more"):
+            kept[1].commit()
+    assert pids[0] == pids[1]
+    assert bank.balance() == 80
+
+
+def test_many_beside_each_other(bank):
+    """Steps of one execution on the same row: each turn holds one outcome, and every one is there once."""
+
+    @zart.step("debit-{n}")
+    def debit(n: int) -> int:
+        bank.debit(n)
+        return n
+
+    @zart.workflow("many")
+    def many() -> zart.Flow[int]:
+        return sum((yield from zart.wait([debit(n) for n in range(1, 13)])))
+
+    with zart.open(bank.url, [many]) as engine:
+        assert engine.run(many) == 78
+    assert bank.balance() == 22
+
+
+def test_serialization_failures_are_tried_again(bank):
+    """Steps that hinder each other run again; what they do adds up (F17)."""
+
+    @zart.step("add-{n}")
+    def add(n: int) -> int:
+        db = zart.transaction(psycopg.Connection)
+        db.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+        ((cents,),) = db.execute(f"SELECT cents FROM {bank.schema}.accounts WHERE name = 'bob'").fetchall()
+        db.execute(f"UPDATE {bank.schema}.accounts SET cents = %s WHERE name = 'bob'", (cents + n,))
+        return n
+
+    @zart.workflow("adding")
+    def adding(n: int) -> zart.Flow[int]:
+        return (yield from add(n))
+
+    with zart.open(bank.url, [adding]) as engine:
+        handles = [engine.start(adding, n) for n in range(1, 5)]
+        assert [handle.result("60s") for handle in handles] == [1, 2, 3, 4]
+    assert bank.balance("bob") == 10
+
+
+def test_a_connection_that_is_lost_in_the_step(bank):
+    """A server that ends the connection is weather: the step runs again."""
+    tries = Ledger()
+
+    def unlucky() -> int:
+        db = bank.debit(30)
+        if tries("try") == 1:
+            with psycopg.connect(bank.server.dsn, autocommit=True) as killer:
+                killer.execute("SELECT pg_terminate_backend(%s)", (db.info.backend_pid,))
+            db.execute("SELECT 1")
+        return 1
+
+    assert run(bank, unlucky) == "1"
+    assert tries.entries == ["try", "try"]
+    assert bank.balance() == 70
+
+
+def test_a_connection_that_is_lost_at_the_end(bank):
+    """The same when the step does not notice it."""
+    tries = Ledger()
+
+    def unlucky() -> int:
+        db = bank.debit(30)
+        if tries("try") == 1:
+            with psycopg.connect(bank.server.dsn, autocommit=True) as killer:
+                killer.execute("SELECT pg_terminate_backend(%s)", (db.info.backend_pid,))
+        return 1
+
+    assert run(bank, unlucky) == "1"
+    assert bank.balance() == 70
+
+
+@pytest.fixture
+def proxy(server):
+    place = Path(tempfile.mkdtemp(prefix="zart-proxy-", dir="/tmp"))
+    somebody = Proxy(place, server.root)
+    yield somebody
+    somebody.close()
+    shutil.rmtree(place)
+
+
+def commits_of(bank, proxy, fates):
+    """Two debits and a step between through the proxy; gives how many COMMITs there were, and how often steps ran."""
+    ran = Ledger()
+
+    @zart.step("debit-{n}")
+    def debit(n: int) -> int:
+        ran(n)
+        bank.debit(n)
+        return n
+
+    @zart.step("plain")
+    def plain() -> int:
+        return ran("plain")
+
+    @zart.workflow("paying")
+    def paying() -> zart.Flow[int]:
+        first = yield from debit(10)
+        yield from plain()
+        return first + (yield from debit(20))
+
+    url = bank.url.replace(f"host={bank.server.root}", f"host={proxy.directory}")
+    with zart.open(url, [paying]) as engine:
+        proxy.plan = {proxy.commits + n: fate for n, fate in fates.items()}
+        before = proxy.commits
+        assert engine.run(paying, id="p") == 30
+        count = proxy.commits - before
+        history = engine.get("p").history()
+    assert [type(event).__name__ for event in history].count("Resolved") == 3
+    return count, ran.entries
+
+
+@pytest.mark.parametrize("fate", ["drop", "swallow"])
+def test_every_commit_lost(server, proxy, fate):
+    """Dropped on its way, or its answer swallowed, at every commit: the balance moves once (F16)."""
+    count, ran = commits_of(Bank(server), proxy, {})
+    assert ran == [10, "plain", 20]
+    cut = proxy.cut
+    for index in range(min(count, 12)):
+        bank = Bank(server)
+        commits_of(bank, proxy, {index: fate})
+        assert bank.balance() == 70, f"commit {index}"
+    assert proxy.cut - cut >= 4

@@ -1,0 +1,224 @@
+"""A step's own transaction on the PostgreSQL database of a log, ended by the log.
+
+Rule 1: the step works with a Connection object of its own over a pooled connection to the server; when the step has
+        ended, that object is good for nothing, whoever keeps it.
+Rule 2: everything that it sends goes through `wait`, and so through the gate: one thread at a time, and none once it
+        is shut; so it can be rolled back from outside.
+Rule 3: a setting that is local to the transaction tells whether it is still the one that was begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow, tuple_row
+
+from zart_core.errors import InvalidUse, LogCorrupt, StoreUnavailable
+from zart_core.events import Ok
+from zart_core.log import Appended, Rejected, Unknown, Write
+from zart_stores.checks import check
+from zart_stores.sql.batch import Batch, ids_of
+from zart_stores.sql.gate import ENDED, HOST_ENDS, Gate
+from zart_stores.sql.postgres_batch import PostgresSource, write_changes
+from zart_stores.sql.postgres_joining import WAITS
+from zart_stores.sql.postgres_server import FULL, Address, Connection, is_lost, weather
+
+AGAIN = ("40001", "40P01", "55P03")
+"""States after which a step's transaction is tried again: serialization, deadlock, lock timeout (F17)."""
+CANCEL_S = 0.2
+"""How often a statement that is in the way is cancelled again."""
+
+ENDS = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
+    r"(?:commit|end|abort|begin|start\s+transaction|prepare\s+transaction"
+    r"|rollback(?!\s+(?:(?:work|transaction)\s+)?to\b))\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Statements that end a transaction, or begin one, and are told so before they are sent."""
+
+
+class GuardedCursor(psycopg.Cursor[Any]):
+    """A cursor that ends no transaction."""
+
+    def execute(self, query: Any, *args: Any, **options: Any) -> GuardedCursor:
+        """As psycopg.Cursor.execute."""
+        text = query.decode(errors="replace") if isinstance(query, bytes) else query
+        if isinstance(text, str) and ENDS.match(text):
+            raise InvalidUse(HOST_ENDS)
+        super().execute(query, *args, **options)
+        return self
+
+
+class Guarded(psycopg.Connection[TupleRow]):
+    """What a step works with: a psycopg.Connection inside a transaction that somebody else ends."""
+
+    def __init__(self, db: Connection) -> None:
+        super().__init__(db.pgconn, tuple_row)
+        self.gate = Gate()
+        self.cursor_factory = GuardedCursor
+        self.prepare_threshold = None  # names of prepared statements belong to the pooled connection
+        self._pool = None  # so it is not missed when it is gone
+
+    def wait(self, *args: Any, **options: Any) -> Any:
+        """As psycopg.Connection.wait, while its step runs."""
+        with self.gate.passing():
+            return super().wait(*args, **options)
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        self.gate.refuse_if_shut()
+        raise InvalidUse(HOST_ENDS)
+
+    commit = rollback = close = set_autocommit = __enter__ = _refuse
+    tpc_begin = tpc_prepare = tpc_commit = tpc_rollback = _refuse
+
+
+class PostgresTransaction:
+    """See Transaction. `ended` is called once, with the connection to be given back."""
+
+    def __init__(
+        self,
+        db: Connection,
+        address: Address,
+        lock_ms: int,
+        limit_s: float,
+        *,
+        power: bool,
+        ended: Callable[[PostgresTransaction, Connection], None],
+    ) -> None:
+        self._db = db
+        self._address = address
+        self._lock_ms = lock_ms
+        self._power = power
+        self._ended = ended
+        self._token = secrets.token_hex(8)
+        self._over = False
+        self._committing = False
+        with db.pipeline():
+            db.execute(b"BEGIN")
+            db.execute(
+                f"SET LOCAL zart.step = '{self._token}'".encode()
+            )  # no query: the step may set its isolation
+        self.connection = Guarded(db)
+        why = (
+            f"the step used its transaction for longer than {limit_s:g} s; "
+            "make it shorter, or ask for more: zart.transaction(limit=...)"
+        )
+        self._timer = threading.Timer(limit_s, self.roll_back, (why,))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def seal(self) -> None:
+        """See Transaction. Constraints that are deferred are checked now, so that they fail the step."""
+        self._timer.cancel()
+        gate = self.connection.gate
+        with gate.lock:
+            gate.refuse_if_shut()
+            gate.shut(ENDED)
+            if self._db.closed:
+                raise StoreUnavailable(
+                    f"{self._address.where}: the connection was lost in a step's transaction"
+                )
+            status = self._db.info.transaction_status
+            if status is TransactionStatus.INERROR:
+                raise InvalidUse(
+                    "a statement in the step's transaction failed, and the step went on: let such errors pass, or "
+                    "surround what may fail by `with db.transaction():`"
+                )
+            try:
+                ((token,),) = self._db.execute("SELECT current_setting('zart.step', true)").fetchall()
+                if token != self._token:
+                    raise InvalidUse(
+                        f"the step ended its transaction itself, and its outcome is not in it; {HOST_ENDS}"
+                    )
+                self._db.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            except psycopg.OperationalError as error:
+                raise weather(error, self._address.where) from error
+
+    def commit(self, batch: Sequence[Write]) -> list[Appended]:
+        """See Transaction."""
+        self._timer.cancel()
+        self._committing = True
+        gate = self.connection.gate
+        with gate.lock:
+            gate.shut(ENDED)
+            if self._over:
+                return [Rejected(f"unavailable: it was rolled back: {gate.why}")] * len(batch)
+            try:
+                check(batch)
+                return self._commit(batch)
+            finally:
+                self._end()
+
+    def _commit(self, batch: Sequence[Write]) -> list[Appended]:
+        db, address, committing = self._db, self._address, False
+        try:
+            with db.pipeline():
+                db.execute(f"SET LOCAL lock_timeout = {self._lock_ms}".encode())
+                if self._power:
+                    db.execute(WAITS)
+            unit = Batch(PostgresSource(db, address), address.where)
+            unit.prepare(ids_of(batch))
+            outcomes = [unit.write(item) for item in batch]
+            if not all(isinstance(outcome, Ok) for outcome in outcomes):
+                refused = Rejected("stale: another write of the transaction was refused")
+                return [refused if isinstance(outcome, Ok) else outcome for outcome in outcomes]
+            changes = unit.changes()
+            committing = True
+            with db.pipeline():
+                write_changes(db, address, changes)
+                db.execute(b"COMMIT")
+        except psycopg.Error as error:
+            return [self._failed(error, committing=committing)] * len(batch)
+        return outcomes
+
+    def _failed(self, error: psycopg.Error, *, committing: bool) -> Rejected | Unknown:
+        """Decide what an error means for the whole transaction."""
+        what = weather(error, self._address.where)
+        if committing and is_lost(error):
+            return Unknown(f"the connection was lost in the commit: {what}")
+        if isinstance(error, psycopg.IntegrityError) and error.sqlstate != "23505":
+            return Rejected(f"invalid: what the step wrote cannot be committed: {what}")
+        if error.sqlstate in FULL:
+            return Rejected(f"full: {what}")
+        return Rejected(f"damaged: {what}" if isinstance(what, LogCorrupt) else f"unavailable: {what}")
+
+    def roll_back(self, why: str) -> None:
+        """See Transaction."""
+        if self._committing:
+            return
+        self._timer.cancel()
+        gate = self.connection.gate
+        gate.shut(why)
+        while not gate.lock.acquire(timeout=CANCEL_S):
+            with contextlib.suppress(psycopg.Error):  # the connection is lost by now
+                self._db.cancel_safe(timeout=CANCEL_S)
+        try:
+            self._end()
+        finally:
+            gate.lock.release()
+
+    def is_weather(self, error: BaseException) -> bool:
+        """See Transaction."""
+        if self.connection.gate.why not in ("", ENDED):
+            return False
+        return self._db.closed or (isinstance(error, psycopg.Error) and error.sqlstate in AGAIN)
+
+    def _end(self) -> None:
+        """Roll back what was not committed, and give the connection back. Twice is once."""
+        if self._over:
+            return
+        self._over = True
+        try:
+            if self._db.info.transaction_status is not TransactionStatus.IDLE:
+                self._db.execute(b"ROLLBACK")
+        except psycopg.Error:
+            self._db.close()
+        finally:
+            self._ended(self, self._db)
