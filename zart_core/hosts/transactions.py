@@ -59,12 +59,13 @@ def create_within(log: stored.EventLog, connection: Any, new: stored.New) -> boo
 class Lent:
     """What one attempt of a step may ask a transaction of. For any thread."""
 
-    __slots__ = ("cloud", "lock", "log", "over", "transaction", "weather")
+    __slots__ = ("asked", "cloud", "lock", "log", "over", "transaction", "weather")
 
     def __init__(self, log: stored.EventLog) -> None:
         self.log = log
         self.lock = threading.Lock()
         self.transaction: stored.Transaction | None = None
+        self.asked = False
         self.over = ""
         """Why none is to be had any more."""
         self.cloud: Weather | None = None
@@ -74,6 +75,7 @@ class Lent:
 
     def ask(self, limit_s: float) -> Any:
         """Give the connection, with a transaction begun. In the step's thread. Raises InvalidUse, StoreUnavailable."""
+        self.asked = True
         with self.lock:
             if self.over:
                 raise InvalidUse(f"there is no transaction to be had: {self.over}")
@@ -84,14 +86,14 @@ class Lent:
 
     def seal(self) -> None:
         """The step has returned. Raises InvalidUse when what it wrote cannot be committed any more."""
-        if self.transaction is None and not self.over:  # the step is over and can ask no more
+        if not self.asked:
             return
         with self.lock:
             if self.over:
                 raise InvalidUse(f"what the step wrote was rolled back: {self.over}")
-            assert self.transaction is not None
-            with self.noting_weather():
-                self.transaction.seal()
+            if self.transaction is not None:  # else it could not begin, and the step went on
+                with self.noting_weather():
+                    self.transaction.seal()
 
     @contextlib.contextmanager
     def noting_weather(self) -> Generator[None]:
@@ -104,6 +106,8 @@ class Lent:
 
     def fail(self, error: BaseException) -> None:
         """The step raised this: roll back."""
+        if not self.asked:
+            return
         with self.lock:
             began = self.transaction
             self.weather = error is self.cloud or (began is not None and began.is_weather(error))
@@ -176,9 +180,12 @@ class Transactions:
             self.engine.recovery.start(live, f"the transaction of a step: {type(error).__name__}")
 
     def end(self, attempt: Attempt) -> None:
-        """Roll back what an attempt may have written, away from the loop."""
+        """Roll back what an attempt may have written, away from the loop; it can ask for nothing any more."""
         lent = attempt.lent
-        if lent is not None:
+        if lent is None:
+            return
+        lent.over = lent.over or UNWANTED
+        if lent.asked:
             with contextlib.suppress(RuntimeError):  # the engine has closed, and the log ends what is left
                 self.engine.readers.submit(lent.end, UNWANTED)
 
@@ -249,7 +256,7 @@ class Transactions:
         for live in list(self.engine.live.values()):
             for attempt in list(live.calls.values()):
                 lent = attempt.lent
-                if lent is not None:
+                if lent is not None and lent.asked:
                     await self.engine.off_loop(lambda lent=lent: lent.end(UNWANTED))  # type: ignore[misc]
 
 
