@@ -332,3 +332,48 @@ def test_a_creation_during_which_the_lease_ran_out_starts_nothing() -> None:
         assert summary is not None
         assert summary.owner == "other"
     log.close()
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_what_was_idle_when_the_lease_ran_out_starts_nothing_before_it_is_ours_again(taken: bool) -> None:
+    """F24: the log has made it nobody's, and takes its next turn all the same: then anybody may take it."""
+    owners: list[str | None] = []
+
+    @zart.step("work")
+    def work() -> int:
+        summary = log.log.summary("a")
+        assert summary is not None
+        owners.append(summary.owner)
+        return 1
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[int]:
+        yield from zart.wait_for_event("go")
+        return (yield from work())
+
+    class Robbed(Held):
+        lost = False
+
+        def append(self, batch: Sequence[Write]) -> list[Appended]:
+            outcomes = super().append(batch)
+            if self.lost and taken and isinstance(batch[0], Turn):
+                self.log.acquire("other", "a", lease_s=600.0)
+            return outcomes
+
+    async def lapsed(engine: AsyncEngine) -> None:
+        log.log.release(engine.worker)
+        log.lost = True
+        engine.claims.leased_until = engine.loop.time() - 1.0
+        await engine.claims.renew()
+
+    log = Robbed()
+    with zart.open(log, [flow]) as engine:
+        handle = engine.start(flow, None, id="a")
+        asyncio.run_coroutine_threadsafe(lapsed(engine.engine), engine.engine.loop).result(10)
+        handle.send("go", None)
+        if taken:
+            until(lambda: "a" not in engine.engine.live)
+        else:
+            assert handle.result(10) == 1
+        assert owners == ([] if taken else [engine.engine.worker])
+    log.close()

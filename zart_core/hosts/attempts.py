@@ -102,18 +102,18 @@ class Attempts:
     def lapse(self) -> None:
         """The lease may run out, or has: stop what runs, and read back whatever is under way (F24).
 
-        An attempt that may run once only is lost, others run again. What is idle is safe: its next turn is fenced.
+        An attempt that may run once only is lost, others run again. What is idle is read back when it is due: the log
+        may have made it nobody's, and takes its turn all the same.
         """
         self.leases += 1
         for live in list(self.engine.live.values()):
-            for seq, attempt in list(live.calls.items()):
-                self.abandon(live, seq)
+            live.lapsed = True
+            attempts = list(live.calls.values())
+            for attempt in attempts:
+                self.abandon(live, attempt.call.seq)
                 live.run.lose(attempt.call, self.engine.clock.now())
                 self.lapses += 1
-                live.lapsed = True
-            if live.writing:
-                live.lapsed = True
-            elif live.lapsed:
+            if attempts:
                 self.engine.recovery.start(live, "the lease may have run out")
 
     async def run_async(self, live: Live, attempt: Attempt, part: Part) -> None:

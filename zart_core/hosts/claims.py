@@ -103,6 +103,7 @@ class Claims:
         """Extend the lease on all that the engine holds. Raises Weather."""
         if not await self.leased(lambda: self.engine.log.renew(self.engine.worker, lease_s=self.lease_s)):
             LOGGER.warning("the lease had run out; what others took is dropped at its next turn")
+            self.engine.attempts.lapse()  # by the log's account, whatever this engine's own clock says
 
     # ------------------------------------------------------------ finding work
 
@@ -245,11 +246,15 @@ class Claims:
     async def take(self, id: str) -> None:
         """Take up one execution that is not here, due or not, if nobody else has it. Raises Weather."""
         if self.is_elsewhere(id):
-            held = await self.leased(
-                partial(self.engine.log.acquire, self.engine.worker, id, lease_s=self.lease_s)
-            )
+            held = await self.acquire(id)
             if held is not None and self.is_elsewhere(id):
                 await self.take_up(held)
+
+    async def acquire(self, id: str) -> stored.Summary | None:
+        """Ask for one execution, due or not; None when somebody else has it. Raises Weather."""
+        return await self.leased(
+            partial(self.engine.log.acquire, self.engine.worker, id, lease_s=self.lease_s)
+        )
 
     def look_at(self, id: str) -> None:
         """The log has given what was about to be here: take in what came for it meanwhile."""

@@ -50,7 +50,7 @@ class Live:
         self.hungry_since = 0.0
         """Since when, in seconds of the loop."""
         self.lapsed = False
-        """Whether attempts of it were stopped, or not started, because the lease may have run out."""
+        """Whether the lease may have run out since it was read: nothing of it starts before it is read back."""
         self.tries = 0
         """Appends that failed in a row."""
         self.wake: float | None = None

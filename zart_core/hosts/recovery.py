@@ -115,6 +115,14 @@ class Recovery:
             if summary is not None and summary.owner == self.engine.worker:
                 self.engine.claims.miss()  # lost and given again, while this one stood in its place
             return False
+        if summary.owner != self.engine.worker and not summary.status.closed:
+            held = await self.engine.claims.acquire(run.id)
+            if held is None:
+                return False
+            if held.fence != run.fence + 1:
+                self.engine.claims.miss()  # it is ours, after somebody else has had it
+                return False
+            summary, run.fence = held, held.fence  # the lease had run out, and nobody else has had it
         if summary.run != run.run:
             for seq in list(live.calls):
                 self.engine.attempts.abandon(live, seq)
