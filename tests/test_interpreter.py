@@ -1181,3 +1181,24 @@ def test_closing_leaves_the_context_of_its_caller_alone():
     execution.close()
 
     assert place.get() == "outside"
+
+
+def test_a_hand_over_concerns_only_what_runs_here() -> None:
+    """A step that was offered to others goes on when whoever holds its execution ends: it keeps its grace (R5, R18)."""
+
+    @zart.step("far", cancel_grace="7s")
+    def far() -> int:
+        return 1
+
+    @zart.workflow("waits")
+    def waits() -> zart.Flow[int]:
+        return (yield from far())
+
+    execution = zart.Execution(waits)
+    execution.apply(zart.Started("x", 0, "waits", b"null", at=1.0))
+    for event in [*execution.decide(), zart.Began(0, 0, 1.0), zart.Noted("offered", 1.0, "0", "!step/0/0/x")]:
+        execution.apply(event)
+    execution.apply(zart.Noted("handed-over", 2.0))
+    assert (execution.progress(0).elsewhere, execution.progress(0).handed_over) == (True, False)
+    execution.apply(zart.Interrupted("cancel", 3.0))
+    assert execution.cancelling == {0: 10.0}

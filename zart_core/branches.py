@@ -55,6 +55,8 @@ class Progress:
     """Crashes held against the step, as of the last start on record (R5)."""
     handed_over: bool = False
     """Whether the worker that started it gave it back on purpose."""
+    elsewhere: bool = False
+    """Whether it was put where any worker may take it; its own execution says how far it has come there."""
 
 
 NOT_BEGUN = Progress()

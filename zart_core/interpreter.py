@@ -431,7 +431,12 @@ class Execution:
     def _on_noted(self, event: Noted) -> None:
         if event.what == HANDED_OVER:
             for node in self._nodes.values():
-                node.progress = attrs.evolve(node.progress, handed_over=True)
+                if not node.progress.elsewhere:
+                    node.progress = attrs.evolve(node.progress, handed_over=True)
+        elif event.what == OFFERED and event.who.isdecimal():
+            offered = self._nodes.get(int(event.who))
+            if offered is not None:
+                offered.progress = attrs.evolve(offered.progress, elsewhere=True)
 
     def _step_of(self, event: Began | Retried) -> Node:
         node = self._nodes.get(event.seq)
@@ -874,6 +879,8 @@ STRICT = (
 )
 """What `strict` compares of an Issued, beside its kind and name (R21)."""
 
+OFFERED = "offered"
+"""The Noted that says that a step was put where any worker may take it."""
 HANDED_OVER = "handed-over"
 """The Noted that a worker leaves when it gives an execution back with steps in flight (R5)."""
 

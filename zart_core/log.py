@@ -338,6 +338,15 @@ class EventLog(Protocol):
 
 
 @runtime_checkable
+class Shared(Protocol):
+    """What a log may offer beside the protocol, when several workers can use it at once."""
+
+    def others(self, worker: str) -> int:
+        """How many workers but this one hold a lease now: whether somebody might take what finds no room here."""
+        ...
+
+
+@runtime_checkable
 class Examinable(Protocol):
     """What a log may offer beside the protocol: its settings, as they read back now, for `zart doctor`."""
 

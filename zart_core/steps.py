@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import string
 import typing
 from collections.abc import Callable, Coroutine
@@ -23,6 +24,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
+QUEUE_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+DEFAULT_QUEUE = "default"
+"""The queue of steps that name none."""
+
 
 @record
 class StepPolicy:
@@ -35,6 +40,8 @@ class StepPolicy:
     at_most_once: bool
     max_crashes: int
     cancel_grace_s: float
+    queue: str | None = None
+    """Which workers may run it: those that serve the queue; None for whoever holds the execution."""
 
 
 class StepFunction(Generic[P, T_co]):
@@ -109,6 +116,13 @@ class StepFunction(Generic[P, T_co]):
         fn = stand_in or self.fn
         if self.is_plain:
             return fn(*values)
+        args, kwargs = self.spread(values)
+        return fn(*args, **kwargs)
+
+    def spread(self, values: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The positional and the keyword arguments of a call with one value for each parameter: undoes `bound`."""
+        if self.is_plain:
+            return tuple(values), {}
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for parameter, value in zip(self.signature.parameters.values(), values, strict=True):
@@ -121,7 +135,7 @@ class StepFunction(Generic[P, T_co]):
                     kwargs[parameter.name] = value
                 case _:
                     args.append(value)
-        return fn(*args, **kwargs)
+        return tuple(args), kwargs
 
 
 def positional_arity(signature: inspect.Signature) -> int:
@@ -245,6 +259,7 @@ def step(
     at_most_once: bool = False,
     max_crashes: int = 3,
     cancel_grace: Duration = 10.0,
+    queue: str | None = None,
 ) -> StepDecorator:
     """Make a durable step of a plain or async function.
 
@@ -258,6 +273,8 @@ def step(
         at_most_once: never run it again when its worker died while it may have been running (R10).
         max_crashes: how often it may bring down its worker before it resolves as StepLost (R5).
         cancel_grace: how long a running attempt gets to end when it is cancelled (R18).
+        queue: it runs only on workers that serve this queue (`zart.open(..., queues=("default", "gpu"))`,
+            `zart worker --queue gpu`). By default on the worker that holds the execution, or on another with room.
 
     Raises InvalidUse for a definition that cannot work.
     """
@@ -275,6 +292,7 @@ def step(
             at_most_once=at_most_once,
             max_crashes=max_crashes,
             cancel_grace_s=seconds(cancel_grace, f"cancel_grace of step '{id}'"),
+            queue=None if queue in (None, DEFAULT_QUEUE) else queue_name(queue),
         )
         if max_crashes < 1:
             raise InvalidUse(f"max_crashes of step '{id}' is {max_crashes}; it must be 1 or more")
@@ -283,6 +301,13 @@ def step(
     if callable(name):
         raise InvalidUse("write @zart.step() with parentheses, or @zart.step('a-name')")
     return decorate  # type: ignore[return-value]  # the overloads above say more than one signature can
+
+
+def queue_name(name: object) -> str:
+    """The name of a queue; raises InvalidUse. It becomes part of the name under which stores keep its steps."""
+    if not isinstance(name, str) or not QUEUE_NAME.fullmatch(name):
+        raise InvalidUse(f"queue={name!r}: a queue's name is 1 to 64 letters, digits, '-', '_' and '.'")
+    return name
 
 
 def checked_retry(retry: Retry | None, id: str) -> Retry:

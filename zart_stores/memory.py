@@ -406,6 +406,13 @@ class MemoryLog:
             self._shelf.robbed.discard(worker)
             return not robbed
 
+    def others(self, worker: str) -> int:
+        """See Shared. O(workers)."""
+        with self._shelf.lock:
+            self._refuse_if_closed()
+            now = self._clock()
+            return sum(end > now for other, end in self._shelf.leases.items() if other != worker)
+
     def release(self, worker: str, ids: Collection[str] | None = None) -> None:
         """See EventLog. Works for any worker's claims, so that a test can declare one dead."""
         shelf = self._shelf

@@ -16,9 +16,11 @@ import zart_core as zart
 from property_tests.chaos import flows
 from property_tests.chaos.audit import Change, takes, zombies
 from zart_core.errors import Defect
+from zart_core.hosts.offers import is_offered, with_offers
 from zart_core.interpreter import CODEC
 from zart_core.log import EventLog, Message, Post, Summary
 from zart_core.testing import invariants
+from zart_core.testing.invariants import offered_in
 from zart_core.testing.replaying import replay_strictly
 from zart_core.testing.witness import Key, Played
 
@@ -75,7 +77,7 @@ def violations(seen: Seen) -> Iterator[str]:
     for id in seen.started:
         if id not in seen.summaries:
             yield f"I1: the start of '{id}' was acknowledged, and it is not there"
-    registry = zart.Registry(flows.ALL)
+    registry = with_offers(zart.Registry(flows.ALL), CODEC)
     for id, summary in seen.summaries.items():
         yield from of_one(seen, id, summary, registry)
     yield from of_results(seen)
@@ -157,6 +159,13 @@ def of_effects(seen: Seen) -> Iterator[str]:
         if isinstance(event, zart.Issued)
     }
     taken = takes(seen.changes)
+    elsewhere = {
+        (id, run, event.name): offered[event.seq]
+        for (id, run), history in seen.histories.items()
+        if (offered := offered_in(history))
+        for event in history
+        if isinstance(event, zart.Issued) and event.seq in offered
+    }
     begins = Counter(
         (line["id"], line["run"], line["step"], line["attempt"], f"life-{line['life']}")
         for line in seen.journal
@@ -165,11 +174,12 @@ def of_effects(seen: Seen) -> Iterator[str]:
     for (id, run, step, attempt, app), count in begins.items():
         if (id, run, step) not in issued:
             yield f"I13: '{step}' of '{id}' ran, and the log does not know that it was asked for"
-        allowed = taken[id, app] + seen.read_back[id, app]
+        held = elsewhere.get((id, run, step), id)
+        allowed = taken[held, app] + seen.read_back[held, app]
         if count > allowed:
             yield (
                 f"I12: attempt {attempt} of '{step}' of '{id}' was begun {count} times by {app}, "
-                f"which took it {taken[id, app]} times and read it back {seen.read_back[id, app]} times"
+                f"which took it {taken[held, app]} times and read it back {seen.read_back[held, app]} times"
             )
     keys: dict[tuple[Any, ...], set[str]] = defaultdict(set)
     ended: set[tuple[Any, ...]] = set()
@@ -191,6 +201,8 @@ def of_effects(seen: Seen) -> Iterator[str]:
 def of_outcomes(seen: Seen, ended: set[tuple[Any, ...]]) -> Iterator[str]:
     """I12: each value on record is one that the step gave; R5: only what may run once is ever lost."""
     for (id, run), history in seen.histories.items():
+        if is_offered(seen.summaries[id].workflow):  # what it came to is on record where it belongs
+            continue
         names = {
             event.seq: event.name
             for event in history

@@ -179,7 +179,7 @@ BUGS = (
     Bug(
         18,
         "zart_core/hosts/turns.py",
-        "            self._posts.append(report(self.codec, execution.started.parent, closed))",
+        "            self._posts.append(self._report(execution.started.parent, closed))",
         "            pass",
         "I18",
         "a parent is not told that its child has ended",

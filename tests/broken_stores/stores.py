@@ -463,6 +463,32 @@ class SwallowsDamage(Remembered):
     swallows = True
 
 
+class CountsItself(Broken):
+    """L8: a worker is one of the others."""
+
+    def others(self, worker: str) -> int:
+        return super().others(worker) + 1
+
+
+class CountsTheDead(Broken):
+    """L8: whoever was there once is counted for ever."""
+
+    def __init__(self, log: EventLog) -> None:
+        super().__init__(log)
+        self.seen: set[str] = set()
+
+    def claim(self, worker: str, **options: Any) -> Any:
+        self.seen.add(worker)
+        return super().claim(worker, **options)
+
+    def renew(self, worker: str, *, lease_s: float) -> bool:
+        self.seen.add(worker)
+        return super().renew(worker, lease_s=lease_s)
+
+    def others(self, worker: str) -> int:
+        return len(self.seen - {worker})
+
+
 class IdAsPath(Broken):
     """L11: an id names a file, so that some ids lead elsewhere or nowhere."""
 

@@ -25,6 +25,7 @@ from zart_core.cli.texts import as_json, plain, say
 from zart_core.deploys.versions import versions_in
 from zart_core.errors import InvalidUse, LogCorrupt
 from zart_core.hosts.engine import status_of
+from zart_core.hosts.offers import page_of
 from zart_core.interpreter import CODEC
 from zart_core.log import EventLog, MessageKind
 
@@ -110,13 +111,19 @@ def worker(
         str,
         typer.Option(metavar="DURATION", help="How long what it holds stays its own when it falls silent."),
     ] = "30s",
+    queue: Annotated[
+        list[str],
+        typer.Option(
+            "--queue", help="Whose steps run here; may be given again. Without 'default' nothing but steps."
+        ),
+    ] = ["default"],  # noqa: B006  # typer reads it, nobody changes it
 ) -> int:
     """Take up executions of these modules' workflows, for ever, beside any number of other workers.
 
     SIGTERM and Ctrl-C hand over what runs and end within a second, with code 0; nothing is lost. What a worker that
     was killed had taken is taken up by others: at once on one machine, after its lease on several.
     """
-    return running.work(modules, store, concurrency, lease)
+    return running.work(modules, store, concurrency, lease, queue)
 
 
 @app.command()
@@ -170,7 +177,7 @@ def list_(
         return OK
     wanted = None if status is None else status_of(status)
     with reading.opened(store) as log:
-        page = log.list(status=wanted, workflow=workflow, id_prefix=prefix, limit=limit, after=after)
+        page = page_of(log, status=wanted, workflow=workflow, id_prefix=prefix, limit=limit, after=after)
     shown.show_list(page, json)
     return OK
 

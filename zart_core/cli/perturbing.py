@@ -19,6 +19,7 @@ from zart_core.cli.texts import as_json, jsonable, plain, say
 from zart_core.deploys.histories import read_history
 from zart_core.errors import InvalidUse
 from zart_core.events import Event
+from zart_core.hosts.offers import page_of
 from zart_core.log import EventLog, Summary
 from zart_core.testing.perturbation import KINDS, PerturbedReport, perturbed_in, summed_up
 from zart_core.workflows import Registry
@@ -85,7 +86,7 @@ def all_of(log: EventLog) -> Iterator[Summary]:
     """Every execution, in the order of their ids."""
     after = None
     while True:
-        page = log.list(limit=PAGE, after=after)
+        page = page_of(log, limit=PAGE, after=after)
         yield from page.items
         after = page.next
         if after is None:

@@ -57,7 +57,7 @@ def run(target: str, text: str | None, url: str, id: str | None, concurrency: in
         return report(log, name, closed, json)
 
 
-def work(modules: Sequence[str], url: str, concurrency: int, lease: str) -> int:
+def work(modules: Sequence[str], url: str, concurrency: int, lease: str, queues: Sequence[str]) -> int:
     """Serve a store's executions of these modules' workflows until a signal comes."""
     registry = Registry(*(load(module) for module in modules))
     if not list(registry):
@@ -67,9 +67,13 @@ def work(modules: Sequence[str], url: str, concurrency: int, lease: str) -> int:
     with (
         opened(url, new=True) as log,
         signals() as received,
-        face.open(log, registry, max_concurrent_steps=concurrency, lease=lease) as engine,
+        face.open(log, registry, max_concurrent_steps=concurrency, lease=lease, queues=queues) as engine,
     ):
-        say(f"worker {plain(engine.engine.worker)} serves {listed(registry)}")
+        sharing = engine.engine.sharing
+        steps = sorted({step.id for step in sharing.steps.values() if step.policy.queue in sharing.queues})
+        what = listed(registry) if sharing.holds_executions else "no executions"
+        own = f", and of queues {', '.join(sorted(sharing.queues))}: {', '.join(steps)}" if steps else ""
+        say(f"worker {plain(engine.engine.worker)} serves {what}{plain(own)}")
         while not received:
             time.sleep(LOOK_S)
             if (failed := engine.engine.writer.failed) is not None:

@@ -34,7 +34,7 @@ class Attempts:
         self.engine = engine
         self.executor = executor or engine.threads.executor("zart-step")
         self.owns_executor = executor is None
-        self.slots = slots
+        self.slots = self.slots_max = slots
         self.hungry: deque[Live] = deque()
         self.running = 0
         """How many attempts run."""
@@ -67,13 +67,18 @@ class Attempts:
             live.hungry = False
             self.engine.pump.kick(live)
 
-    def begin(self, run: Run, now: float) -> None:
-        """Begin in the turn of a run what may begin now; while a suspect is watched, that is it and nothing else."""
+    def begin(self, run: Run, now: float, overflow: int = 0) -> None:
+        """Begin in the turn of a run what may begin now; while a suspect is watched, that is it and nothing else.
+
+        Up to `overflow` steps that find no slot here are offered to others.
+        """
+        market = self.engine.sharing
         watched = self.engine.suspects.watched
         if self.engine.opening or (watched is not None and watched[0] != run.id):
-            run.begin(0, now)
+            run.begin(0, now, market=market)
         else:
-            self.slots -= run.begin(self.slots, now, only=None if watched is None else watched[1])
+            only = None if watched is None else watched[1]
+            self.slots -= run.begin(self.slots, now, only, market, overflow)
 
     def give_slots(self, count: int) -> None:
         """Attempts that were to begin do not."""
@@ -223,6 +228,9 @@ class Attempts:
         Who has been in line for longer than FAIR_S goes first.
         """
         self.slots += 1
+        if self.engine.claims.left and not self.hungry:
+            self.engine.claims.left = False
+            self.engine.claims.claiming.set()
         if self.hungry:
             if self.engine.loop.time() - self.hungry[0].hungry_since > FAIR_S:
                 self.call_in()
@@ -234,6 +242,7 @@ class Attempts:
             live.hungry = True
             live.hungry_since = self.engine.loop.time()
             self.hungry.append(live)
+            self.engine.sharing.starving()
 
     def call_in_all(self) -> None:
         """Whoever is in line may build a turn, as far as there are slots; while a suspect is watched, it alone may."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zart_core.context import Context
+from zart_core.hosts.offers import Offered, is_offered
 from zart_core.hosts.ports import StepCall
 from zart_core.interpreter import Execution
 from zart_core.policies import TimeoutScope
@@ -44,19 +45,23 @@ def step_call(execution: Execution, seq: int, now: float) -> StepCall:
     assert started is not None
     function: StepFunction[..., Any] = execution.command(seq).function
     own = countdown(function.policy, now)
+    id, run, workflow = started.id, started.run, started.workflow
+    if is_offered(workflow):
+        offered: Offered = execution.codec.decode(started.payload, Offered)
+        id, run, workflow = offered.execution_id, offered.run, offered.workflow
     context = Context(
-        started.id,
-        started.run,
-        started.workflow,
+        id,
+        run,
+        workflow,
         now,
         issued.name,
         progress.attempt,
         function.policy.retry.retries_max,
         progress.attempt > 0,
-        f"{started.id}/{started.run}/{issued.name}",
+        f"{id}/{run}/{issued.name}",
         at_most(at_most(own, progress.deadline), execution.deadline),
     )
-    return StepCall(seq, function, execution.arguments(seq), context, own)
+    return StepCall(seq, function, execution.arguments(seq), context, own, started.id)
 
 
 def at_most(first: float | None, second: float | None) -> float | None:

@@ -14,6 +14,7 @@ from zart_core import log as stored
 from zart_core.errors import LogCorrupt, StoreFailed, Weather
 from zart_core.events import Status
 from zart_core.hosts.live import Live
+from zart_core.hosts.offers import is_offered
 from zart_core.hosts.turns import Run
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Claims:
         """Whether the answer to a claim was lost: the log may have given what is not here."""
         self.alarmed = False
         """Whether the alarm is set for what will be due next; not while another worker is late."""
+        self.left = False
+        """Whether steps that others offer were left where they are, for want of room."""
         self.taken: list[Live] = []
         """What was taken up, and whose suspects are not tried yet."""
 
@@ -184,14 +187,20 @@ class Claims:
     async def claim_due(self, *, told: bool) -> None:
         """Take what is due; set the alarm for what will be, unless nothing can have changed since it was set."""
         self.alarmed = self.alarmed and not told
+        offers_too = full = True
         while not self.engine.closing:
-            names = [workflow.name for workflow in self.engine.registry]
+            names, limit = self.wanted(offers_too)
             now = self.engine.clock.now()
             self.claimed_at = self.engine.loop.time()
             try:
                 given = await self.leased(
-                    lambda names=names, now=now: self.engine.log.claim(  # type: ignore[misc]  # bound at once
-                        self.engine.worker, now=now, lease_s=self.lease_s, limit=CLAIMS_MAX, workflows=names
+                    partial(
+                        self.engine.log.claim,
+                        self.engine.worker,
+                        now=now,
+                        lease_s=self.lease_s,
+                        limit=limit,
+                        workflows=names,
                     )
                 )
             except Weather:
@@ -200,18 +209,31 @@ class Claims:
             for summary in given:
                 await self.take_up(summary)
             told = told or bool(given)
-            if len(given) < CLAIMS_MAX:
+            full = len(given) == limit
+            if not full:
                 break
+            offers_too = not offers_too
         if not told and self.alarmed and self.engine.log.blocking:
             return  # this log can be listened to; what was missed all the same is found once it is due
         wake = await self.engine.off_loop(self.engine.log.next_wake)
-        self.alarmed = wake is None or wake > self.engine.clock.now()
+        late = wake is not None and wake <= self.engine.clock.now()
+        self.alarmed = not late
+        self.left = late and (full or self.engine.sharing.room() == 0)
         if (
             wake is not None
             and wake > self.engine.clock.now()
             and not (self.engine.alarms.timers and self.engine.alarms.timers[0][0] <= wake)
         ):
             self.engine.alarms.set(wake, "")
+
+    def wanted(self, offers_too: bool) -> tuple[list[str], int]:
+        """What may be claimed now, and how much of it: of steps that others offer no more than there is room for."""
+        sharing = self.engine.sharing
+        names = [workflow.name for workflow in self.engine.registry] if sharing.holds_executions else []
+        room = sharing.room()
+        if room > 0 and (offers_too or not names):
+            return [*names, *sharing.served], min(room, CLAIMS_MAX)
+        return names, CLAIMS_MAX
 
     async def take_given(self) -> None:
         """Take up what the log has given and the answer did not tell: it gives nothing twice. Costs O(unfinished)."""
@@ -342,9 +364,10 @@ class Claims:
 
     def park_unknown(self) -> None:
         """Mark what is unfinished and whose workflow nobody here has registered (R20). Costs O(unfinished)."""
-        for status in (Status.SCHEDULED, Status.RUNNING, Status.WAITING):
+        statuses = (Status.SCHEDULED, Status.RUNNING, Status.WAITING)
+        for status in statuses if self.engine.sharing.holds_executions else ():
             for summary in pages(self.engine.log, status):
-                if summary.workflow in self.engine.registry:
+                if summary.workflow in self.engine.registry or is_offered(summary.workflow):
                     continue
                 held = self.engine.log.acquire(self.engine.worker, summary.id, lease_s=self.lease_s)
                 if held is not None:
@@ -359,7 +382,7 @@ class Claims:
     async def retry_parked(self) -> None:
         """Take up parked executions that the code at hand has not been tried on."""
         for summary in await self.engine.off_loop(lambda: list(pages(self.engine.log, Status.PARKED))):
-            if summary.workflow in self.engine.registry and summary.id not in self.engine.tried:
+            if self.engine.sharing.serves(summary.workflow) and summary.id not in self.engine.tried:
                 await self.take(summary.id)
 
 

@@ -13,7 +13,7 @@ import concurrent.futures
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Mapping
 from datetime import datetime
 from typing import Any, TypeAlias, TypeVar, overload
 
@@ -39,6 +39,7 @@ from zart_core.hosts.claims import LEASE_MIN_S, LEASE_S, Claims
 from zart_core.hosts.handles import AsyncHandle
 from zart_core.hosts.inline import emit, encoded_input
 from zart_core.hosts.live import Live
+from zart_core.hosts.offers import page_of
 from zart_core.hosts.ports import (
     LOTS,
     Clock,
@@ -56,6 +57,7 @@ from zart_core.hosts.recovery import Recovery
 from zart_core.hosts.relatives import OWN_KEY, new_execution
 from zart_core.hosts.requests import Requests, own_key
 from zart_core.hosts.results import Results
+from zart_core.hosts.sharing import Sharing
 from zart_core.hosts.suspects import Suspects
 from zart_core.hosts.threads import DaemonThreads
 from zart_core.hosts.transactions import Transactions, create_within
@@ -63,6 +65,7 @@ from zart_core.hosts.writer import Writer
 from zart_core.insight.explaining import circumstances, explanation, lines_of
 from zart_core.interpreter import CODEC
 from zart_core.policies import Duration, seconds
+from zart_core.steps import DEFAULT_QUEUE, queue_name
 from zart_core.workflows import Registry, Workflow, WorkflowSource, titled
 
 I = TypeVar("I")  # noqa: E741  # the input
@@ -101,6 +104,7 @@ class AsyncEngine:
         threads: Threads | None = None,
         lots: Lots = LOTS,
         cast: Callable[[StepCall], Part] = the_step_itself,
+        queues: Collection[str] = (DEFAULT_QUEUE,),
     ) -> None:
         self.log = log
         self.owns_log = owns_log
@@ -124,6 +128,7 @@ class AsyncEngine:
         self.attempts = Attempts(self, executor, max_concurrent_steps)
         self.transactions = Transactions(self)
         self.suspects = Suspects(self)
+        self.sharing = Sharing(self, queues)
         self.alarms = Alarms(self)
         self.claims = Claims(self)
         self.recovery = Recovery(self)
@@ -260,6 +265,7 @@ class AsyncEngine:
         self.check_usable()
         for workflow in Registry(*sources).everything():
             self.registry.replace(workflow)
+        self.sharing.learn()
         self.code += 1
         self.tried.clear()
         for live in list(self.live.values()):
@@ -441,17 +447,17 @@ class AsyncEngine:
         limit: int = 100,
         after: str | None = None,
     ) -> stored.Page[stored.Summary]:
-        """A page of executions in the order of their ids."""
+        """A page of executions in the order of their ids; offered steps only when it is those that are asked for."""
         self.check_usable()
         wanted = None if status is None else status_of(status)
         return await self.off_loop(
-            lambda: self.log.list(
-                status=wanted, workflow=workflow, id_prefix=id_prefix, limit=limit, after=after
+            lambda: page_of(
+                self.log, status=wanted, workflow=workflow, id_prefix=id_prefix, limit=limit, after=after
             )
         )
 
     async def stats(self) -> Mapping[Status, int]:
-        """How many executions stand where; every status is there."""
+        """How many executions stand where, offered steps among them; every status is there."""
         self.check_usable()
         counted = await self.off_loop(self.log.stats)
         return {status: counted.get(status, 0) for status in Status}
@@ -510,6 +516,7 @@ async def serve(
     max_live: int = 10_000,
     max_concurrent_steps: int = 64,
     lease: Duration = LEASE_S,
+    queues: Collection[str] = (DEFAULT_QUEUE,),
     owns_loop: bool = False,
 ) -> AsyncGenerator[AsyncEngine]:
     """An engine on the running event loop: `async with zart.serve("sqlite:orders.db", [order]) as engine`.
@@ -523,6 +530,8 @@ async def serve(
     lease_s = seconds(lease, "lease")
     if lease_s < LEASE_MIN_S:
         raise InvalidUse(f"lease is {lease!r}; it must be {LEASE_MIN_S:g} s or longer")
+    if isinstance(queues, str) or not queues:
+        raise InvalidUse(f'queues={queues!r}: give the names of queues, such as queues=("default", "gpu")')
     log = open_log(url, durability) if isinstance(url, str) else url
     engine = AsyncEngine(
         log,
@@ -537,6 +546,7 @@ async def serve(
         max_live=max_live,
         max_concurrent_steps=max_concurrent_steps,
         lease_s=lease_s,
+        queues=[queue_name(queue) for queue in queues],
     )
     try:
         await engine.begin()

@@ -10,7 +10,7 @@ import concurrent.futures
 import contextlib
 import os
 import threading
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Collection, Coroutine, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Generic, TypeVar, overload
@@ -24,6 +24,7 @@ from zart_core.hosts.handles import AsyncHandle
 from zart_core.hosts.ports import Clock
 from zart_core.log import EventLog, Page, Summary
 from zart_core.policies import Duration
+from zart_core.steps import DEFAULT_QUEUE
 from zart_core.workflows import Workflow, WorkflowSource
 
 I = TypeVar("I")  # noqa: E741  # the input
@@ -277,6 +278,7 @@ def open(
     max_live: int = 10_000,
     max_concurrent_steps: int = 64,
     lease: Duration = LEASE_S,
+    queues: Collection[str] = (DEFAULT_QUEUE,),
 ) -> Engine:
     """Open a log and run workflows on it: `with zart.open("sqlite:orders.db", [order_fulfilment]) as engine`.
 
@@ -295,6 +297,8 @@ def open(
         max_concurrent_steps: attempts that run at once.
         lease: how long what this engine holds stays its own after it was last heard of, 1 s at the least. Others take
             over what a worker that was killed held after so long; one that is silent for longer stops by itself.
+        queues: whose steps may run here. Without "default" among them this worker holds no executions: it takes
+            nothing but steps that name one of its queues, and what is started here others go on with.
 
     Raises UnknownStore, StoreLocked, LogCorrupt, FormatTooNew, StoreUnavailable and InvalidUse.
     """
@@ -314,6 +318,7 @@ def open(
         max_live=max_live,
         max_concurrent_steps=max_concurrent_steps,
         lease=lease,
+        queues=queues,
         owns_loop=True,
     )
     try:

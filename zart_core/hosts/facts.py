@@ -19,6 +19,7 @@ from zart_core.events import (
     Resolved,
     Status,
 )
+from zart_core.hosts.offers import accepted
 from zart_core.interpreter import Execution
 
 TimerKind: TypeAlias = Literal["run", "sleep", "event", "step", "retry", "grace"]
@@ -79,7 +80,7 @@ def received(codec: Codec, execution: Execution, message: stored.Message, now: f
                 and isinstance(fact, Resolved)
                 and fact.seq in execution.pending
             )
-            return fact if meant else None
+            return accepted(execution, fact) if meant and isinstance(fact, Resolved) else None
 
 
 def terminated(message: stored.Message, now: float) -> Closed:

@@ -22,7 +22,7 @@ class Past:
     """The time of the last event: no later one has an earlier time (I2)."""
     interrupted: bool
     children: Mapping[int, str]
-    """Ids of children that it waits for, by seq."""
+    """Ids of children and offered steps that it waits for, by seq."""
     attempts: Mapping[int, int]
     """The attempt that comes next, or runs, by seq."""
     settled: Collection[int]
@@ -50,6 +50,8 @@ def look_back(events: Sequence[Event], id: str, run: int) -> Past:
             case Retried():
                 attempts[event.seq] = event.attempt + 1
                 guilty.pop(event.seq, None)
+            case Noted(what="offered", who=who) if who.isdecimal():
+                children[int(who)] = event.why
             case Noted(what="alone", who=who) if who.isdecimal():
                 guilty[int(who)] = None
             case Noted(what=what) if what == HANDED_OVER:

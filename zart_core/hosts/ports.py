@@ -81,6 +81,8 @@ class StepCall:
     context: Context
     attempt_until: float | None = None
     """When this attempt's own countdown ends (PER_ATTEMPT), in seconds since the epoch."""
+    held: str = ""
+    """The execution that its worker holds: the step's own, or the one that an offered step is."""
 
 
 class Part(Protocol):

@@ -95,7 +95,9 @@ class Pump:
         """The writes of its next turn; empty when there is nothing to write."""
         run, now = live.run, self.engine.clock.now()
         run.build(now)
-        self.engine.attempts.begin(run, now)
+        self.engine.attempts.begin(run, now, live.overflow)
+        if live.overflow:
+            self.engine.sharing.offered(live)
         if run.ready:
             self.engine.attempts.line_up(live)
         live.released = run.defect is not None and not live.calls
@@ -150,6 +152,8 @@ class Pump:
             self.engine.attempts.abandon(live, seq)
         for seq in effects.stops:
             self.engine.attempts.tell_to_end(live, seq)
+        for id in effects.recalled:
+            self.engine.spawn(self.engine.sharing.recall(id))
         if effects.calls and not self.engine.closing:  # else they are handed over with the rest
             if self.engine.claims.is_leased() and not live.lapsed:
                 for call in effects.calls:

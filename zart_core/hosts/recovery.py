@@ -58,7 +58,7 @@ class Recovery:
         run.receive(messages)
         if run.seen < seen:  # some came in meanwhile
             self.engine.claims.claiming.set()
-        run.revive(records, self.engine.registry)
+        run.revive(records, self.engine.sharing.registry_of(run.workflow_name))
         try:
             children = run.children()
         except Defect as defect:

@@ -56,7 +56,7 @@ class Requests:
     async def try_to_create(self, new: stored.New) -> bool:
         """Write it, again while it is not known whether it is there."""
         live, leases = None, self.engine.attempts.leases
-        if new.wake is None or new.wake <= self.engine.clock.now():
+        if self.engine.sharing.holds_executions and (new.wake is None or new.wake <= self.engine.clock.now()):
             live = self.first_turn(new)
             if live.run.closed is not None or live.run.defect is not None:
                 self.forget(live)

@@ -15,7 +15,7 @@ import heapq
 import logging
 from collections.abc import Collection, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 
@@ -40,14 +40,16 @@ from zart_core.events import (
     Started,
     Status,
 )
-from zart_core.hosts import outcomes
+from zart_core.hosts import offers, outcomes
 from zart_core.hosts.calls import attempt_deadline, global_deadline, policy_of, step_call
 from zart_core.hosts.facts import Timer, TimerKind, fired, received, terminated
+from zart_core.hosts.offers import is_offered, offered_id
 from zart_core.hosts.past import ALONE, Past, look_back
 from zart_core.hosts.ports import LOTS, Lots, StepCall
 from zart_core.hosts.relatives import cancel_child, end_children, new_execution, next_run, report
-from zart_core.interpreter import HANDED_OVER, Execution, capture_type
+from zart_core.interpreter import HANDED_OVER, OFFERED, Execution, capture_type
 from zart_core.records import record
+from zart_core.steps import StepFunction
 from zart_core.workflows import Registry
 
 EVENTS_MAX = 50_000
@@ -74,13 +76,28 @@ class Effects:
     """What the workflow logged."""
     created: Sequence[str]
     """Ids of executions that are there now."""
+    recalled: Sequence[str]
+    """Offered steps, by their executions, that have a message that ends them: nobody needs to run what nobody took."""
 
 
 UNREGISTERED = Registry()
 """What a run knows before it is replayed; it stays empty."""
 NO_CREATIONS: Any = MappingProxyType[int, stored.New]({})
+NO_OFFERS: Any = MappingProxyType[int, str]({})
 NOTHING: Any = ()
 """In place of the lists of a turn while none is being built."""
+
+
+class Market(Protocol):
+    """Says where steps run: here, or where any worker may take them."""
+
+    def here(self, function: StepFunction[..., Any]) -> bool:
+        """Whether a step that names a queue may begin on this worker as any other. Raises Defect."""
+        ...
+
+    def may_offer(self, function: StepFunction[..., Any]) -> bool:
+        """Whether other workers find this step by its name."""
+        ...
 
 
 class Run:
@@ -88,6 +105,7 @@ class Run:
 
     __slots__ = (
         "_adopted",
+        "_bound",
         "_busy",
         "_calls",
         "_captures",
@@ -99,6 +117,7 @@ class Run:
         "_offered",
         "_orphans",
         "_posts",
+        "_recalled",
         "_returning",
         "_stops",
         "_takeovers",
@@ -106,6 +125,7 @@ class Run:
         "_told",
         "_used",
         "_watched",
+        "_went_to",
         "closed",
         "codec",
         "defect",
@@ -115,6 +135,7 @@ class Run:
         "fence",
         "id",
         "inbox",
+        "offered",
         "opened",
         "outcomes",
         "position",
@@ -153,6 +174,12 @@ class Run:
         """Attempts that this host runs, by seq; they outlive the execution."""
         self.ready: list[int] = []
         """Steps whose next attempt may begin."""
+        self.offered: dict[int, str] = NO_OFFERS
+        """Steps that any worker may take, and the executions that they are there."""
+        self._bound: list[int] = []
+        """Steps that name a queue, and are not placed yet."""
+        self._went_to: Outcome | None = None
+        """What the one step of an offered step came to."""
         self.suspects: dict[int, int] = {}
         """Steps that were running when their worker died: seq, and crashes held against them so far (R5)."""
         self.dropped = 0
@@ -187,6 +214,7 @@ class Run:
         self._creates: dict[int, stored.New] = NO_CREATIONS
         self._calls: list[StepCall] = NOTHING
         self._stops: list[int] = NOTHING
+        self._recalled: list[str] = NOTHING
         self._ended: list[int] = NOTHING
 
     def _open(self) -> None:
@@ -199,6 +227,7 @@ class Run:
         self._creates = {}
         self._calls = []
         self._stops = []
+        self._recalled = []
         self._ended = []
 
     # ------------------------------------------------------------ taking up a run
@@ -213,6 +242,11 @@ class Run:
             events = self.codec.decode_events(records, self.id, self.run)
             past = look_back(events, self.id, self.run)
             self._look_back(past)
+            if is_offered(self.workflow_name):
+                self._went_to = next(
+                    (event.outcome for event in events if isinstance(event, Resolved) and event.seq == 0),
+                    None,
+                )
             if isinstance(events[-1], Closed):
                 self.closed = events[-1]
                 return
@@ -256,18 +290,33 @@ class Run:
         progress = execution.progress(seq)
         if progress.deadline is not None:
             heapq.heappush(self._timers, (progress.deadline, 1, seq, "step"))
+        if progress.elsewhere:
+            self._is_elsewhere(seq)
+            return
         if seq in self.running or any(outcome.seq == seq for outcome in self.outcomes):
             return  # it runs, or what it came to is not on record yet
         if progress.began and not self._adopted and not self._is_handed_over(execution, seq):
             self.suspects[seq] = progress.crashes
         elif progress.began or progress.retry_at is None:
             if seq not in self.suspects:
-                self.ready.append(seq)
+                self._make_ready(execution, seq, new=not progress.began)
         else:
             if not self._adopted:
                 self._returning[seq] = None
             self._busy.pop(seq, None)
             heapq.heappush(self._timers, (progress.retry_at, 1, seq, "retry"))
+
+    def _make_ready(self, execution: Execution, seq: int, *, new: bool) -> None:
+        """Its next attempt may begin; a step that names a queue and never began is to be placed first."""
+        bound = new and policy_of(execution, seq).queue is not None and not is_offered(self.workflow_name)
+        (self._bound if bound else self.ready).append(seq)
+
+    def _is_elsewhere(self, seq: int) -> None:
+        """Whoever takes it runs it: this host waits for word."""
+        if self.offered is NO_OFFERS:
+            self.offered = {}
+        self.offered[seq] = offered_id(self.id, self.run, seq)
+        self._busy.pop(seq, None)
 
     def _is_handed_over(self, execution: Execution, seq: int) -> bool:
         """Whether the worker that began it gave it back on purpose, and it may run again (R5, R10)."""
@@ -289,6 +338,8 @@ class Run:
         self.closed = None
         self.opened = None
         self.ready.clear()
+        self._bound.clear()
+        self.offered = NO_OFFERS
         self._timers.clear()
         self._busy.clear()
         self._captures.clear()
@@ -326,7 +377,7 @@ class Run:
     @property
     def idle(self) -> bool:
         """Whether it may be evicted: nothing runs, nothing is ready, nothing waits to be written."""
-        busy = self.running or self.ready or self.suspects or self.outcomes or self.events
+        busy = self.running or self.ready or self._bound or self.suspects or self.outcomes or self.events
         return not busy and (self.execution is not None or self.defect is not None)
 
     @property
@@ -379,6 +430,7 @@ class Run:
             for issued in pending
             if issued.kind == "child" and issued.child is not None and issued.seq not in self._creates
         ]
+        self._orphans += [id for seq, id in self.offered.items() if seq not in self._creates]
         self.park(defect)
         self._open()
         self._offered, self.outcomes = self.outcomes, []
@@ -411,7 +463,7 @@ class Run:
         if isinstance(event, Issued):
             if event.kind == "step":  # the most frequent by far
                 self._busy[event.seq] = None
-                self.ready.append(event.seq)
+                self._make_ready(execution, event.seq, new=True)
             else:
                 self._track_issued(event)
                 if event.child is not None:
@@ -419,6 +471,10 @@ class Run:
         elif isinstance(event, Resolved):
             self._busy.pop(event.seq, None)
             self.suspects.pop(event.seq, None)
+            if self.offered:
+                self.offered.pop(event.seq, None)
+            if event.seq == 0 and is_offered(self.workflow_name):
+                self._went_to = event.outcome
             if event.seq in self.running:
                 self._ended.append(event.seq)
         elif isinstance(event, Retried):
@@ -525,9 +581,12 @@ class Run:
             if seq in self._told:
                 continue
             self._told[seq] = None
-            child = execution.pending[seq].child
+            child = execution.pending[seq].child or self.offered.get(seq)
             if child is not None:
                 self._posts.append(cancel_child(child, self.run, seq, execution.now))
+                if seq in self.offered:
+                    self._recalled.append(child)
+                    heapq.heappush(self._timers, (until, 1, seq, "grace"))
             elif seq in self.running:
                 self._stops.append(seq)
                 heapq.heappush(self._timers, (until, 1, seq, "grace"))
@@ -544,15 +603,20 @@ class Run:
             newest = self.registry.by_name.get(self.workflow_name, execution.workflow)
             self.opened = next_run(self.codec, execution, closed, newest)
         elif execution.started is not None and execution.started.parent is not None:
-            self._posts.append(report(self.codec, execution.started.parent, closed))
-        self._posts += end_children(
-            [
-                issued.child
-                for issued in execution.pending.values()
-                if issued.kind == "child" and issued.child is not None
-            ],
-            closed,
-        )
+            self._posts.append(self._report(execution.started.parent, closed))
+        children = [
+            issued.child
+            for issued in execution.pending.values()
+            if issued.kind == "child" and issued.child is not None
+        ]
+        self._posts += end_children([*children, *self.offered.values()], closed)
+        self._recalled += self.offered.values()
+
+    def _report(self, parent: Parent, closed: Closed) -> stored.Post:
+        """The message that tells a parent how this run ended, or an execution what its offered step came to."""
+        if is_offered(self.workflow_name):
+            return offers.report(self.codec, parent, closed, self._went_to)
+        return report(self.codec, parent, closed)
 
     def _new_child(self, issued: Issued) -> stored.New:
         """The execution that a child or spawn command asks for; the same command always asks for the same one."""
@@ -568,15 +632,19 @@ class Run:
         """The executions behind pending commands, by seq, to be created again after a takeover: once each (L9)."""
         if self.execution is None:
             return {}
-        pending = self.execution.pending.values()
-        return {issued.seq: self._new_child(issued) for issued in pending if issued.child is not None}
+        pending = self.execution.pending
+        children = {
+            issued.seq: self._new_child(issued) for issued in pending.values() if issued.child is not None
+        }
+        return children | {seq: self._new_offer(self.execution, seq) for seq in self.offered}
 
     def created(self, seq: int, created: bool, now: float) -> None:
         """Whether the execution that a child or spawn command asked for is there; its id may be taken."""
         assert self.execution is not None
         issued = self.execution.pending[seq]
         if not created:
-            message = f"the id '{issued.child}' is taken by another execution"
+            taken = issued.child or offered_id(self.id, self.run, seq)
+            message = f"the id '{taken}' is taken by another execution"
             self.outcomes.append(
                 Resolved(seq, Failed(Failure("conflict", "ExecutionConflict", message)), now)
             )
@@ -585,10 +653,19 @@ class Run:
 
     # ------------------------------------------------------------ beginning attempts
 
-    def begin(self, slots: int, now: float, only: int | None = None) -> int:
+    def begin(
+        self,
+        slots: int,
+        now: float,
+        only: int | None = None,
+        market: Market | None = None,
+        overflow: int = 0,
+    ) -> int:
         """Begin up to `slots` attempts that are ready, on record where a rule asks for it; gives how many.
 
-        `only` is the seq of the one that may begin, when no other may (R5).
+        `only` is the seq of the one that may begin, when no other may (R5). Steps that name a queue go where the
+        `market` says, and up to `overflow` others that find no slot to whoever takes them. Without a market all steps
+        run here.
         """
         execution = self.execution
         if execution is None or self.closed is not None:
@@ -597,6 +674,8 @@ class Run:
             self.ready.sort(key=lambda seq: seq != only)
         count = 0
         try:
+            if self._bound:
+                self._place(execution, market, max(now, self._floor, execution.now))
             taken = 0
             for seq in self.ready:
                 if count == slots or only not in (None, seq):
@@ -607,11 +686,54 @@ class Run:
                     self._begin(execution, seq, max(now, due, self._floor, execution.now))
                     count += 1
             del self.ready[:taken]
+            if overflow and self.ready and market is not None and only is None:
+                self._overflow(execution, market, overflow, max(now, self._floor, execution.now))
         except MISBEHAVIOUR as error:
             self._park_mid_turn(error if isinstance(error, Defect) else misbehaviour(error))
             self._build_parked(max(now, self._floor))
             return 0
         return count
+
+    def _place(self, execution: Execution, market: Market | None, now: float) -> None:
+        """Put each step that names a queue where it may run."""
+        bound, self._bound = self._bound, []
+        for seq in bound:
+            if seq not in execution.pending or seq in execution.cancelling:
+                continue
+            if market is None or market.here(execution.command(seq).function):
+                self.ready.append(seq)
+            else:
+                self._offer(execution, seq, now)
+
+    def _overflow(self, execution: Execution, market: Market, limit: int, now: float) -> None:
+        """Offer the first of those that found no slot here; only what never began, and what others know by its name."""
+        left: list[int] = []
+        for seq in self.ready:
+            if limit and self._may_overflow(execution, market, seq):
+                self._offer(execution, seq, now)
+                limit -= 1
+            else:
+                left.append(seq)
+        self.ready[:] = left
+
+    def _may_overflow(self, execution: Execution, market: Market, seq: int) -> bool:
+        if seq not in execution.pending or seq in execution.cancelling or seq in self._takeovers:
+            return False
+        progress = execution.progress(seq)
+        new = not progress.began and progress.retry_at is None and seq not in self._returning
+        return new and market.may_offer(execution.command(seq).function)
+
+    def _offer(self, execution: Execution, seq: int, now: float) -> None:
+        """Put a step where any worker may take it, in this turn (L1). What began there is on record there."""
+        self._creates[seq] = self._new_offer(execution, seq)
+        began = Began(seq, 0, now)
+        execution.apply(began)
+        self.events.append(began)
+        self._apply(execution, Noted(OFFERED, now, str(seq), offered_id(self.id, self.run, seq)))
+        self._is_elsewhere(seq)
+
+    def _new_offer(self, execution: Execution, seq: int) -> stored.New:
+        return offers.offer(self.codec, execution, execution.pending[seq], execution.command(seq).function)
 
     def _begin(self, execution: Execution, seq: int, now: float) -> None:
         """Begin one attempt: the first is always on record, one after a takeover too, a retry where R10 asks for it."""
@@ -726,7 +848,7 @@ class Run:
         self.events.append(closed)
         self.closed = closed
         if self.started is not None and self.started.parent is not None:
-            self._posts.append(report(self.codec, self.started.parent, closed))
+            self._posts.append(self._report(self.started.parent, closed))
         self._posts += end_children(self._orphans, closed)
 
     def hand_over(self, now: float) -> None:
@@ -823,6 +945,7 @@ class Run:
             [seq for seq in self._ended if seq in self.running] if self._ended else (),
             self.execution.take_lines() if self.execution is not None else (),
             [new.id for new in self._creates.values()] if self._creates else (),
+            self._recalled,
         )
         for seq in effects.dropped:
             self.running.pop(seq, None)

@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from zart_core.codec import Codec
 from zart_core.events import Began, Closed, Delivered, Event, Failed, Failure, Resolved, Site, Started, Status
 from zart_core.hosts.explain import StepLine, moment, steps_of, words_of
+from zart_core.hosts.offers import queue_of
 from zart_core.insight.sources import Place, place_of, raised_at
 from zart_core.log import EventLog, Message, Summary
 from zart_core.records import record
@@ -76,7 +77,11 @@ class Explanation:
 def circumstances(log: EventLog, codec: Codec, summary: Summary) -> Circumstances:
     """Read what explains an execution. O(n) in its events."""
     events = codec.decode_events(log.records(summary.id, summary.run), summary.id, summary.run)
-    waited = [line.event for line in steps_of(events) if line.kind == "child" and line.ended_at is None]
+    waited = [
+        line.event
+        for line in steps_of(events)
+        if (line.kind == "child" or line.state == "offered") and line.ended_at is None
+    ]
     found = {child: log.summary(child) for child in waited}
     children = {child: one for child, one in found.items() if one is not None}
     return Circumstances(summary, events, log.inbox(summary.id), children)
@@ -257,6 +262,8 @@ class Teller:
                 times = "once" if line.attempts == 1 else f"{line.attempts} times"
                 what = f"step '{line.name}'{at} failed {times}, last with {line.error}"
                 return what, f"next attempt at {moment(line.until or 0.0)}", ""
+            case "step" if line.state == "offered":
+                return f"step '{line.name}'{at} is where any worker may take it{since}", self.taker(line), ""
             case "step" if line.state == "running" and self.given.summary.owner is None:
                 what = f"step '{line.name}'{at} began, attempt {line.attempts}{since}{till}"
                 return what, "the worker that ran it is gone; the next one to take it up begins it again", ""
@@ -268,6 +275,19 @@ class Teller:
                 )
             case _:
                 return f"{line.kind} '{line.name}'{at} is next to run{since}", "a worker begins it", ""
+
+    def taker(self, line: StepLine) -> str:
+        """Who has an offered step, or who may take it."""
+        offered = self.given.children.get(line.event)
+        if offered is None:
+            return "it is not there yet; a worker that takes this execution up puts it there"
+        queue = queue_of(offered.workflow)
+        if offered.status in (Status.PARKED, Status.PAUSED):
+            return f"its own execution '{offered.id}' is {offered.status}: {first_of(offered.reason)}"
+        if offered.owner is None and offered.position <= 1:
+            return f"a worker that serves queue '{queue}' and has the step registered takes it"
+        look = command("explain", offered.id, self.store)
+        return f"a worker of queue '{queue}' has taken it, and its outcome ends it: {look}"
 
     def sender(self, line: StepLine, until: float | None) -> tuple[str, str]:
         """Who can send an event, and whether somebody ever has."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from zart_core.events import CLOSED, Status
-from zart_core.log import EventLog, Mark, Summary, Write
+from zart_core.log import EventLog, Mark, Shared, Summary, Write
 from zart_core.testing.contract_base import Contract
 from zart_core.testing.contract_report import cases, checks
 from zart_core.testing.contract_writes import (
@@ -228,6 +228,18 @@ class ClaimChecks(Contract):
         expect(log.renew("w1", lease_s=LEASE_S), False, "something was taken away")
         expect(log.renew("w1", lease_s=LEASE_S), True, "and nothing since")
         expect((standing(log).owner, claimed(log, "w1")), ("w2", []))
+
+    def test_others(self, log: EventLog) -> None:
+        """L8: where a log says how many other workers there are, it counts those whose lease has not run out."""
+        if not isinstance(log, Shared):
+            return
+        write(log, new())
+        expect(log.others("w1"), 0)
+        claimed(log, "w1")
+        log.renew("w2", lease_s=SHORT_S)
+        expect([log.others(worker) for worker in ("w1", "w2", "w3")], [1, 1, 2])
+        self.advance(SHORT_S * 2)
+        expect([log.others(worker) for worker in ("w1", "w2", "w3")], [0, 1, 1])
 
     def test_claim_renews(self, log: EventLog) -> None:
         """L8: a claim renews the worker's lease, also when it gives nothing."""

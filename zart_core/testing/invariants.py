@@ -22,11 +22,14 @@ from zart_core.events import (
     Failed,
     Interrupted,
     Issued,
+    Noted,
     Resolved,
     Retried,
     Started,
     Taken,
 )
+from zart_core.hosts.offers import with_offers
+from zart_core.interpreter import OFFERED
 from zart_core.testing.replaying import replay_strictly
 from zart_core.testing.witness import Call, Key, Played
 from zart_core.testing.world import started_workflow
@@ -94,8 +97,11 @@ def executions_fit(played: Played) -> Iterator[str]:
     """I12: executed at least once for each outcome on record, again only after a crash while it was not."""
     calls = calls_of(played)
     for key, history in played.histories.items():
+        away = offered_in(history)
         names = {
-            event.seq: event.name for event in history if isinstance(event, Issued) and event.kind == "step"
+            event.seq: event.name
+            for event in history
+            if isinstance(event, Issued) and event.kind == "step" and event.seq not in away
         }
         called = {(call.seq, call.attempt) for call in calls[key]}
         earned = earned_outcomes(history, names)
@@ -220,11 +226,14 @@ def lost_rightly(played: Played) -> Iterator[str]:
     """R5: a step is lost only when its worker died while it may have been running."""
     for (id, run), history in played.histories.items():
         began: dict[int, int] = {}
+        away = offered_in(history)
         for n, event in enumerate(history):
             if isinstance(event, Began):
                 began.setdefault(event.seq, n)
             if is_lost(event):
                 assert isinstance(event, Resolved)
+                if event.seq in away:  # its own execution is looked at
+                    continue
                 first = began.get(event.seq, n)
                 stood = [death.stood.get(id, (run, 0)) for death in played.deaths]
                 if not any(found == run and first < position <= n for found, position in stood):
@@ -239,6 +248,24 @@ def at_most_once_holds(played: Played) -> Iterator[str]:
                 yield f"{title(key)}: {attempt} may run at most once and ran {count} times"
 
 
+def offers_fit(played: Played) -> Iterator[str]:
+    """R1: what an execution has on record of an offered step is what the step's own execution came to."""
+    calls = calls_of(played)
+    for key, history in played.histories.items():
+        away = offered_in(history)
+        for call in calls[key]:
+            if call.seq in away:
+                yield f"{title(key)}: '{call.name}' was offered to others, and ran here all the same"
+        for event in history:
+            if not isinstance(event, Resolved) or event.seq not in away:
+                continue
+            own = played.histories.get((away[event.seq], 0), [])
+            came_to = [each.outcome for each in own if isinstance(each, Resolved)]
+            failed = event.outcome.failure.kind if isinstance(event.outcome, Failed) else ""
+            if (isinstance(event.outcome, Done) or failed in EARNED) and came_to != [event.outcome]:
+                yield f"{title(key)}: command {event.seq} has an outcome that its offered step does not have"
+
+
 CHECKS: Mapping[str, Check] = {
     "I1": acknowledged_is_kept,
     "I2": positions_and_times,
@@ -249,6 +276,7 @@ CHECKS: Mapping[str, Check] = {
     "I14": timers_hold,
     "I15": events_are_taken_once,
     "I17": interrupted_once,
+    "R1": offers_fit,
     "R5": lost_rightly,
     "R10": at_most_once_holds,
 }
@@ -264,7 +292,7 @@ class Judge:
         self, baseline: Played, registry: Registry, codec: Codec, *, comparable: bool = True
     ) -> None:
         self.baseline = baseline
-        self.registry = registry
+        self.registry = with_offers(registry, codec)
         self.codec = codec
         self.comparable = comparable
         self.excused: Counter[str] = Counter()
@@ -345,6 +373,13 @@ def earned_outcomes(history: Sequence[Event], names: Mapping[int, str]) -> dict[
             case _:
                 pass
     return earned
+
+
+def offered_in(history: Sequence[Event]) -> dict[int, str]:
+    """Which commands of a run are steps that any worker may take, and the executions that they are there."""
+    return {
+        int(event.who): event.why for event in history if isinstance(event, Noted) and event.what == OFFERED
+    }
 
 
 def is_timer(event: Resolved, issued: Issued) -> bool:

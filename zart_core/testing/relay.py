@@ -9,7 +9,7 @@ import builtins
 from collections.abc import Collection, Mapping, Sequence
 
 from zart_core.events import Status
-from zart_core.log import Appended, EventLog, Level, Message, Page, Record, Summary, Write
+from zart_core.log import Appended, EventLog, Level, Message, Page, Record, Shared, Summary, Write
 
 
 class Relay:
@@ -50,6 +50,11 @@ class Relay:
         """See EventLog."""
         self.reach("inbox")
         return self.log.inbox(id, after)
+
+    def others(self, worker: str) -> int:
+        """See Shared; 0 where the other log cannot say."""
+        self.reach("others")
+        return self.log.others(worker) if isinstance(self.log, Shared) else 0
 
     def claim(
         self, worker: str, *, now: float, lease_s: float, limit: int, workflows: Collection[str] | None = None

@@ -70,6 +70,8 @@ from zart_stores.sql.verifying import verify
 T = TypeVar("T")
 
 LEVELS: dict[str, Level] = {"power": "power", "process": "process"}
+NAMES_MAX = 4
+"""From how many workflows on it pays to ask first which of them have something due."""
 LEASE_S = 30.0
 """The lease of a worker that owns a new execution and has none, in seconds."""
 FORGOTTEN_S = 86400.0
@@ -312,6 +314,11 @@ class PostgresLog:
 
     # ------------------------------------------------ claims
 
+    def others(self, worker: str) -> int:
+        """See Shared. O(workers)."""
+        query = f"SELECT count(*) FROM {{t}}workers WHERE worker <> ? AND lease > {_NOW}"  # noqa: S608
+        return self._read(lambda db: next(int(n) for (n,) in self._select(db, query, (worker, self._now()))))
+
     def claim(
         self, worker: str, *, now: float, lease_s: float, limit: int, workflows: Collection[str] | None = None
     ) -> list[Summary]:
@@ -438,13 +445,17 @@ class PostgresLog:
         if limit < 1:
             return []
         found: list[Sequence[Any]] = []
+        names: Iterable[str] | None
         for condition, owners in (("owner IS NULL", ()), ("owner = ?", (worker,))):
-            names = self._due_workflows(db, condition, owners) if workflows is None else workflows
+            names = workflows
+            if workflows is None or len(workflows) > NAMES_MAX:  # each costs a round trip
+                found_names = self._due_workflows(db, condition, owners)
+                names = [name for name in found_names if workflows is None or name in workflows]
             query = (
                 f"{_ROW} WHERE {condition} AND workflow = ? AND due <= ? "  # no data in it
                 "ORDER BY due, key LIMIT ? FOR UPDATE SKIP LOCKED"
             )
-            for name in storable(names):
+            for name in storable(names or ()):
                 found += self._select(db, query, (*owners, name, now, min(limit, 1 << 30)))
         return sorted(found, key=lambda values: (values[DUE], values[0]))[:limit]
 

@@ -268,6 +268,12 @@ class SqliteLog:
 
     # ------------------------------------------------ claims
 
+    def others(self, worker: str) -> int:
+        """See Shared. O(workers)."""
+        query = "SELECT count(*) FROM workers WHERE worker <> ? AND lease > ?"
+        now = self._clock()
+        return self._read(lambda db: int(db.execute(query, (worker, now)).fetchone()[0]))
+
     def claim(
         self, worker: str, *, now: float, lease_s: float, limit: int, workflows: Collection[str] | None = None
     ) -> list[Summary]:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from zart_core.errors import LogCorrupt, Weather
 from zart_core.hosts.engine import AsyncEngine
 from zart_core.hosts.live import Live
+from zart_core.hosts.offers import known_steps
 from zart_core.hosts.ports import StepCall
+from zart_core.steps import DEFAULT_QUEUE
 from zart_core.testing.simulation.cast import Acted
 from zart_core.testing.simulation.store import SimulatedStore
 from zart_core.testing.simulation.threads import SimulatedThreads
@@ -86,6 +88,7 @@ class Process:
             cast=self.cast,
             max_live=1 if crowd < 0.1 else 1000,
             max_concurrent_steps=1 if crowd > 0.8 else 64,
+            queues=self.queues(),
         )
         self.opened = engine
         try:
@@ -97,6 +100,15 @@ class Process:
             self.world.trace(self.name, f"cannot begin: {type(error).__name__}")
         if not self.ending:
             await self.end()
+
+    def queues(self) -> list[str]:
+        """Every second worker serves the queues that steps name too; the second of three or more serves only them."""
+        steps = known_steps(Registry(*self.world.workflows)).values()
+        named = {step.policy.queue for step in steps if step.policy.queue is not None}
+        count = self.world.workers
+        if not named or (count > 1 and self.number % 2 == 0):
+            return [DEFAULT_QUEUE]
+        return [*([] if count > 2 and self.number == 1 else [DEFAULT_QUEUE]), *sorted(named)]
 
     def cast(self, call: StepCall) -> Acted:
         """Who plays an attempt."""

@@ -119,7 +119,8 @@ def simulate(
         workflow: what to run.
         input: its input.
         seed: what everything is drawn from.
-        workers: engines on the one store, 1 to 5, each in a simulated process of its own.
+        workers: engines on the one store, 1 to 5, each in a simulated process of its own. Every second one serves
+            the queues that steps name, a single one too; the second of three or more serves nothing else.
         faults: what goes wrong, and how often: `Faults(death=0.1)`, `Faults.none()`; `Faults.drawn(seed)` by default.
         copies: so many executions at once, each with the same input and events; ids end in -1, -2 and so on.
         steps: as in `run`; when fakes keep state, a function that makes fresh ones for each world.

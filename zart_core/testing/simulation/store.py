@@ -219,6 +219,10 @@ class SimulatedStore(Relay):
         """See EventLog."""
         return self.under_weather("inbox", lambda: self.log.inbox(id, after))
 
+    def others(self, worker: str) -> int:
+        """See Shared."""
+        return self.under_weather("others", lambda: Relay.others(self, worker))
+
     def next_wake(self) -> float | None:
         """See EventLog."""
         return self.under_weather("next_wake", self.log.next_wake)

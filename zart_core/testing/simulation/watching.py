@@ -28,6 +28,8 @@ class Seen:
 
     process: Process
     context: Context
+    held: str
+    """The execution that is held while it runs."""
     fence: int
 
 
@@ -144,24 +146,25 @@ class Watch:
         """A worker starts an attempt: what it holds must be its own (F24)."""
         world, context, function = self.world, call.context, call.function
         engine = process.opened
-        live = engine.live.get(context.execution_id) if engine is not None else None
+        live = engine.live.get(call.held) if engine is not None else None
         fence = live.run.fence if live is not None else 0
-        seen = Seen(process, context, fence)
-        summary = process.log.summary(context.execution_id)
+        seen = Seen(process, context, call.held, fence)
+        summary = process.log.summary(call.held)
         if world.timeline.now > process.leased_until or self.is_stale(seen):
             what = f"'{context.step}' of '{context.execution_id}' was started after the lease had run out"
             self.wrong.append(("F24", what))
-        life = (process.name, context.execution_id, fence, process.lapses())
+        run = context.run if call.held == context.execution_id else 0
+        life = (process.name, call.held, fence, process.lapses())
         self.called.append(
             Call(
                 life=self.lives.setdefault(life, len(self.lives)),
-                id=context.execution_id,
-                run=context.run,
+                id=call.held,
+                run=run,
                 seq=call.seq,
                 name=context.step or "",
                 attempt=context.attempt,
                 at=context.now,
-                stood=summary.position if summary is not None and summary.run == context.run else 0,
+                stood=summary.position if summary is not None and summary.run == run else 0,
                 function=function.origin,
                 at_most_once=function.policy.at_most_once,
                 took_s=0.0,
@@ -182,5 +185,5 @@ class Watch:
 
     def is_stale(self, seen: Seen) -> bool:
         """Whether the execution is in other hands."""
-        summary = seen.process.log.summary(seen.context.execution_id)
+        summary = seen.process.log.summary(seen.held)
         return summary is None or summary.fence != seen.fence

@@ -65,6 +65,7 @@ class Simulation:
         make: Callable[..., AsyncEngine] = AsyncEngine,
     ) -> None:
         self.seed = seed
+        self.workers = workers
         self.scenario = scenario
         self.place = place
         self.codec = codec
