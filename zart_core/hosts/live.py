@@ -51,13 +51,9 @@ class Live:
         self.hungry_since = 0.0
         """Since when, in seconds of the loop."""
         self.lapsed = False
-<<<<<<< HEAD
         """Whether the lease may have run out since it was read: nothing of it starts before it is read back."""
-=======
-        """Whether attempts of it were stopped, or not started, because the lease may have run out."""
         self.overflow = 0
         """How many steps that find no slot here its next turn may offer to other workers."""
->>>>>>> fb36d9d (Steps run on any worker: queues, and overflow to workers with room)
         self.tries = 0
         """Appends that failed in a row."""
         self.wake: float | None = None
