@@ -161,3 +161,30 @@ def test_threads_of_a_busy_log_claim_as_before(url):
     assert given == ["new"]
     for log in logs:
         log.close()
+
+
+def test_who_lacks_a_version_leaves_the_execution_to_who_has_it(url, monkeypatch):
+    """Both claim by the workflow's name; what one cannot go on with is parked, and taken up by the other."""
+    monkeypatch.setattr(claims, "SAFETY_S", 0.1)
+    monkeypatch.setattr(claims, "PARKED_S", 0.2)
+
+    @zart.workflow("grown", version=1)
+    def old(_: None) -> zart.Flow[str]:
+        yield from one()
+        return "old"
+
+    @zart.workflow("grown", version=2)
+    def new(_: None) -> zart.Flow[str]:
+        yield from one()
+        return "new"
+
+    ids = [f"g{n}" for n in range(6)]
+    with zart.open(url, [old]) as behind:
+        log = postgres.open(url)
+        for id in ids:
+            Inline(log, Registry()).start(new, None, id)
+        until(lambda: str(log.summary(ids[0]).status) == "parked", 60)
+        with zart.open(url, [old, new]) as ahead:
+            assert [ahead.get(id).result(60) for id in ids] == ["new"] * len(ids)
+        assert not behind.engine.live
+        log.close()
