@@ -8,14 +8,18 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+LATE_S = 0.3
 
 
 class Proxy:
     """Listens on a local socket in a directory; `plan` says what happens to the n-th COMMIT from now, from 0.
 
-    "drop": the connection is cut before the server sees it. "swallow": it is cut when the server has answered.
+    "drop": the connection is cut before the server sees it. "swallow": it is cut when the server has answered. "late":
+    it is cut, and what the client had sent already comes to the server LATE_S after that.
     Counts in `commits`, with `writes_only` but those of transactions that may write; all statements in `statements`.
     """
 
@@ -71,6 +75,7 @@ class Line:
         """The text of each prepared statement, by its name."""
         self.reading = False
         self.swallow = False
+        self.late = False
 
     def start(self) -> None:
         for run in (self.there, self.back):
@@ -79,7 +84,8 @@ class Line:
     def there(self) -> None:
         """Messages of the client; the first has no type."""
         try:
-            for first, kind, message in messages(self.client, bare=True):
+            sent = messages(self.client, bare=True)
+            for first, kind, message in sent:
                 query = None if first else self.query_of(kind, message)
                 if query is not None:
                     self.proxy.statements.append(query)
@@ -93,6 +99,9 @@ class Line:
                             return
                         case "swallow":
                             self.swallow = True
+                        case "late":
+                            self.deliver_late(message, sent)
+                            return
                 self.server.sendall(message)
         except OSError:
             pass
@@ -105,10 +114,23 @@ class Line:
                 if self.swallow and kind == b"C" and message[5:].startswith(b"COMMIT"):
                     self.hang_up()
                     return
-                self.client.sendall(message)
+                if not self.late:
+                    self.client.sendall(message)
         except OSError:
             pass
         self.hang_up()
+
+    def deliver_late(self, message: bytes, sent: Iterator[tuple[bool, bytes, bytes]]) -> None:
+        """The rest of what was sent together, up to its Sync, and the end of the session."""
+        rest = [message]
+        for _, kind, each in sent:
+            rest.append(each)
+            if kind == b"S":
+                break
+        self.late = True
+        self.client.shutdown(socket.SHUT_RDWR)
+        time.sleep(LATE_S)
+        self.server.sendall(b"".join(rest) + b"X\0\0\0\4")
 
     def query_of(self, kind: bytes, message: bytes) -> bytes | None:
         """The statement that a message has carried out: a query, or one that is bound, prepared before or unnamed."""

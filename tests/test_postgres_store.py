@@ -275,9 +275,9 @@ def through(server, proxy):
     return server.url("again").replace(str(server.root), str(proxy.directory))
 
 
-@pytest.mark.parametrize(("fate", "there"), [("drop", 0), ("swallow", 1)])
+@pytest.mark.parametrize(("fate", "there"), [("drop", 0), ("swallow", 1), ("late", 1)])
 def test_a_commit_that_nobody_answered_is_unknown(server, emptied, proxy, fate, there):
-    """Dropped or done, the outcome is the same, and reading back tells (F16, I9); the next append goes through."""
+    """Dropped, done or done later, the outcome is the same, and reading tells at once (F16, I9)."""
     emptied()
     store = postgres.open(through(server, proxy))
     write(store, new("a"))

@@ -218,6 +218,7 @@ class PostgresLog:
         except StoreLocked:
             raise
         except _Doubtful as doubt:
+            self._outlast(batch)
             failed: Appended = Unknown(f"the connection was lost in the commit: {doubt}")
         except _Full as full:
             failed = Rejected(f"full: {full}")
@@ -225,10 +226,26 @@ class PostgresLog:
             failed = Rejected(f"damaged: {error}")
         except Weather as error:
             failed = Rejected(f"unavailable: {error}")
+        except Exception:
+            raise
+        except BaseException:  # the commit may be on its way
+            self._outlast(batch)
+            raise
         else:
             return outcomes
         outcomes += [failed] * (len(batch) - len(outcomes))
         return [failed if isinstance(each, Ok) else each for each in outcomes]
+
+    def _outlast(self, batch: Sequence[Write]) -> None:
+        """Wait for the end of a transaction whose reply nobody got: from then on reading tells what came of it (L3).
+
+        The server may still be at it when the connection is gone; the rows it locked are free when it is over.
+        """
+        with contextlib.suppress(Weather):  # whoever reads meets the same weather
+            self._transaction(lambda db: self._lock(db, batch))
+
+    def _lock(self, db: Connection, batch: Sequence[Write]) -> None:
+        PostgresSource(db, self._address).rows(sorted(ids_of(batch)))
 
     def create_within(self, connection: Any, new: New) -> Appended:
         """See Transactional. `connection` is a psycopg.Connection to this database, of any row type."""
