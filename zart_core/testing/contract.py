@@ -30,6 +30,7 @@ from zart_core.testing.contract_edge import EdgeChecks
 from zart_core.testing.contract_faults import FaultChecks
 from zart_core.testing.contract_messages import MessageChecks
 from zart_core.testing.contract_report import CheckResult, ContractReport, cases_of, stated
+from zart_core.testing.contract_transactions import TransactionChecks
 from zart_core.testing.contract_turns import TurnChecks
 from zart_core.testing.contract_views import ViewChecks
 from zart_core.testing.contract_writes import (
@@ -49,12 +50,14 @@ from zart_core.testing.contract_writes import (
 )
 
 
-class StoreContract(TurnChecks, EdgeChecks, MessageChecks, ClaimChecks, ViewChecks, FaultChecks):
+class StoreContract(
+    TurnChecks, EdgeChecks, MessageChecks, ClaimChecks, ViewChecks, FaultChecks, TransactionChecks
+):
     """What every EventLog promises. A subclass gives `open`; each check runs on an object of its own.
 
     Say `durable = False` or `shared = False` for a store that is not. Override `advance` where leases run by a clock of
-    the test's, and `damage`, `full`, `unreadable` and `newer` where a test can bring the store into such a state; what
-    is not given is left out, and said so.
+    the test's, and `damage`, `full`, `unreadable` and `newer` where a test can bring the store into such a state, and
+    `connect` where it shares transactions (`Transactional`); what is not given is left out, and said so.
     """
 
 
