@@ -31,6 +31,15 @@ def half(n: int, id: str) -> int:
     time.sleep(0.02)
     return n * 2
 
+@zart.step("draw-{n}", queue="gpu")
+def draw(n: int) -> int:
+    ran(f"draw {os.getpid()}")
+    return n + 1
+
+@zart.workflow("picture")
+def picture(n: int) -> zart.Flow[int]:
+    return (yield from draw(n))
+
 @zart.workflow("sum")
 def total(n: int) -> zart.Flow[int]:
     values = yield from zart.wait([half(k, zart.context().execution_id) for k in range(n)])
@@ -57,14 +66,14 @@ def place(request, tmp_path):
     return tmp_path, url
 
 
-def worker(place):
+def worker(place, *options, serves="serves picture, sum"):
     """A running worker that has said so."""
     directory, url = place
     process = subprocess.Popen(
-        [sys.executable, "-m", "zart_core.cli", "worker", "flows", "--store", url],
+        [sys.executable, "-m", "zart_core.cli", "worker", "flows", "--store", url, *options],
         cwd=directory, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert "serves sum" in process.stdout.readline()
+    assert serves in process.stdout.readline()
     return process
 
 
@@ -132,3 +141,26 @@ def test_a_lease_that_no_worker_can_keep_is_refused(tmp_path):
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert "lease is '20ms'; it must be 1 s or longer" in done.stderr
+
+
+def test_a_worker_of_a_queue_takes_its_steps_and_nothing_else(place):
+    """The worker that holds the execution does not run them, in whichever order they come."""
+    directory, url = place
+    flows: dict[str, Any] = {}
+    exec(FLOWS, flows)
+    log = open_log(url if "sqlite" not in url else f"sqlite:{directory}/log.db")
+    workers = [worker(place)]
+    try:
+        workers.append(worker(place, "--queue", "gpu", serves="no executions, and of queues gpu: draw-{n}"))
+        Inline(log, Registry()).start(flows["picture"], 4, "p")
+        until(lambda: str(log.summary("p").status) == "completed", 60)
+        assert (directory / "ran").read_text() == f"draw {workers[1].pid}\n"
+        for process in workers:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+    finally:
+        for process in workers:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        log.close()
