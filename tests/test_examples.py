@@ -21,6 +21,7 @@ SAYS = {
     "brewery_finder": ["Alt (pub)", "Zwickl (micro)", "/zip/97209", "/zip/97209", "/breweries/portland"],
     "children": ["100 children: 328350"],
     "counter": ["2000 events counted", "events in the history of the last run"],
+    "dask_cluster": ["7837 primes below 80000", "counted elsewhere: True"],
     "deploy": [
         "diverges at 8 cuts, the first after event 4 (step 'charge')",
         "marker 'screening' answers 1 at 8 cuts, 2 at 9 cuts; it is needed",
