@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from xml.etree import ElementTree as ET
 
-from benchmarks.rows import Result
+from benchmarks.rows import Result, figure
 from zart_core.insight.drawing import add, svg, text_of, write
 
 LABELS = 370.0
@@ -68,7 +68,7 @@ def draw_row(root: ET.Element, x: Callable[[float], float], y: float, result: Re
     """A name, a line from the least to the greatest, a point, and the figure."""
     rooms = result.headrooms
     sign = "≤" if result.at_most else "≥"
-    says = f"{result.value:.3g} {result.unit}, budget {sign} {result.budget:g}"
+    says = f"{figure(result.value)} {result.unit}, budget {sign} {figure(result.budget)}"
     write(root, 14, y + 4, result.title, LABELS - 24)
     add(root, "line", x1=x(min(rooms)), x2=x(max(rooms)), y1=y, y2=y, class_="spread")
     middle = x(statistics.median(rooms))
@@ -76,5 +76,5 @@ def draw_row(root: ET.Element, x: Callable[[float], float], y: float, result: Re
         add(root, "circle", says, cx=middle, cy=y, r=4.5, class_="met")
     else:  # another shape, not only another colour
         add(root, "path", says, d=f"M{middle - 5:.1f} {y - 5:.1f}l10 10m0 -10l-10 10", class_="missed")
-    text = f"{result.value:.3g} (budget {sign} {result.budget:g})"
+    text = f"{figure(result.value)} (budget {sign} {figure(result.budget)})"
     write(root, LABELS + PLOT + 14, y + 4, text, NOTES - 20, "" if result.met else "badtext")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks import drawing
 from benchmarks.measuring import Sizes, timed
-from benchmarks.rows import Result
+from benchmarks.rows import Result, figure
 
 HEAD = "| row | what | median | least to greatest | budget | met | beside |\n|---|---|---|---|---|---|---|"
 SYNCS = 200
@@ -44,11 +44,6 @@ def heading(sizes: Sizes) -> str:
     """What stands above the rows."""
     note = "" if sizes.share == 1 else f" **A look, not a measurement: sizes times {sizes.share:g}.**"
     return f"{machine()}; {sizes.rounds} rounds.{note}\n\n{HEAD}"
-
-
-def figure(value: float) -> str:
-    """A number with three digits that count."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def line(result: Result) -> str:

@@ -116,6 +116,11 @@ def duration(us: float) -> str:
     return f"{us:.0f} µs" if us < 1000 else f"{us / 1000:.3g} ms"
 
 
+def figure(value: float) -> str:
+    """A number with three digits that count."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def each(
     name: str,
     title: str,
