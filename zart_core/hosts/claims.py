@@ -63,6 +63,8 @@ class Claims:
         """Whether steps that others offer were left where they are, for want of room."""
         self.taken: list[Live] = []
         """What was taken up, and whose suspects are not tried yet."""
+        self.leaving: dict[str, bool] = {}
+        """What was let go, and whether that is written: taken up again meanwhile, it may be nobody's right after."""
 
     # ------------------------------------------------------------ the lease
 
@@ -192,6 +194,7 @@ class Claims:
             names, limit = self.wanted(offers_too)
             now = self.engine.clock.now()
             self.claimed_at = self.engine.loop.time()
+            gone = [id for id, written in self.leaving.items() if written]
             try:
                 given = await self.leased(
                     partial(
@@ -208,6 +211,9 @@ class Claims:
                 raise
             for summary in given:
                 await self.take_up(summary)
+            for id in gone:
+                if self.leaving.get(id):
+                    del self.leaving[id]
             told = told or bool(given)
             full = len(given) == limit
             if not full:
@@ -310,6 +316,9 @@ class Claims:
             self.engine.pump.lose(live)
         live = Live(Run(summary, self.engine.codec))
         live.writing = True
+        live.lapsed = (
+            summary.id in self.leaving
+        )  # it is read back, and acquired again, before anything of it starts
         self.hold(live)
         if await self.engine.recovery.replay(live):
             self.taken.append(live)
@@ -359,7 +368,8 @@ class Claims:
             self.engine.alarms.set(live.run.wake, "")
         self.engine.live.pop(live.run.id, None)
         live.run.drop()
-        self.engine.writer.submit([mark], lambda outcomes: None)
+        self.leaving[live.run.id] = False
+        self.engine.writer.submit([mark], lambda outcomes: self.leaving.update({live.run.id: True}))
         self.engine.results.look_again(live.run.id)
 
     def park_unknown(self) -> None:
