@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -47,8 +49,10 @@ class Stage:
 
 @contextmanager
 def staged(sizes: Sizes) -> Iterator[Stage]:
-    """A stage that leaves nothing behind."""
+    """A stage that leaves nothing behind, also when it is told to end."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     folder = Path(tempfile.mkdtemp(prefix="zart-bench-"))
     with ExitStack() as stack:
+        stack.callback(signal.signal, signal.SIGTERM, before)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         yield Stage(sizes, folder, stack)
