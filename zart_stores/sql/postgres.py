@@ -241,7 +241,7 @@ class PostgresLog:
 
         The server may still be at it when the connection is gone; the rows it locked are free when it is over.
         """
-        with contextlib.suppress(Weather):  # whoever reads meets the same weather
+        with contextlib.suppress(Weather, _Full):  # whoever reads meets the same weather
             self._transaction(lambda db: self._lock(db, batch))
 
     def _lock(self, db: Connection, batch: Sequence[Write]) -> None:
