@@ -111,6 +111,8 @@ class Recovery:
         except Defect as defect:
             run.park(defect)
             return True
+        if summary is not None and summary.fence < run.fence:  # fences only grow (I6)
+            raise StoreUnavailable("it was given again while it was read")
         if summary is None or summary.fence != run.fence:
             if summary is not None and summary.owner == self.engine.worker:
                 self.engine.claims.miss()  # lost and given again, while this one stood in its place
