@@ -5,6 +5,8 @@ set -eu
 cd "$(dirname "$0")/.."
 BIN=${BIN:-.venv/bin}
 export ZART_DEEP=1
+"$BIN/python" -m pip install --quiet --editable '.[deep]'
+"$BIN/python" -m property_tests.atheris_decoders 600
 "$BIN/pytest" -n 2 --dist worksteal property_tests
 "$BIN/python" -m property_tests.seeded_bugs
 "$BIN/python" -m property_tests.reliability
