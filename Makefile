@@ -23,7 +23,7 @@ types: .venv/dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 tests: .venv/dev .venv/strace.asked
-	$(BIN)/pytest -n 2 --dist worksteal tests property_tests
+	$(BIN)/pytest -n 3 --dist worksteal tests property_tests
 
 coverage: .venv/dev
 	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered $(COVERED)

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from property_tests.tally import ROOT
 
-WORDS = ("-n", "2", "--dist", "worksteal", "tests", "property_tests")
+WORDS = ("-n", "3", "--dist", "worksteal", "tests", "property_tests")
 
 
 def failed(report: Path) -> list[str]:
