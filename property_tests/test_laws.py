@@ -14,6 +14,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -292,21 +293,39 @@ def assert_in_order(played: Played, journal: Journal) -> None:
 
 
 def assert_taken_in_order(log: list[zart.Event]) -> int:
-    """R14, I15: each wait takes the oldest delivery, the oldest wait first; gives how many are left over."""
+    """R14, I15: each wait takes the oldest delivery, the oldest wait first; gives how many are left over.
+
+    One that is cancelled before the next fact comes takes nothing, and those behind it do not wait for it.
+    """
     lines: dict[str, Line] = {}
     events = {fact.seq: fact.of for fact in log if isinstance(fact, zart.Issued) and fact.kind == "event"}
-    for fact in log:
+    gone: set[int] = set()
+    for n, fact in enumerate(log):
+        if isinstance(fact, zart.Resolved) and fact.seq in events:
+            for seq in cancelled_at_once(log[n:], events):
+                if seq not in gone:
+                    gone.add(seq)
+                    lines[events[seq]].leave(seq, None)
         match fact:
             case zart.Issued(kind="event"):
                 lines.setdefault(fact.of, Line()).join(fact.seq)
             case zart.Delivered():
                 lines.setdefault(fact.event, Line()).deliver(fact.n)
-            case zart.Resolved() if fact.seq in events:
+            case zart.Resolved() if fact.seq in events and fact.seq not in gone:
                 taken = fact.outcome.n if isinstance(fact.outcome, zart.Taken) else None
                 lines[events[fact.seq]].leave(fact.seq, taken)
             case _:
                 pass
     return sum(len(line.buffer) + len(line.given) for line in lines.values())
+
+
+def cancelled_at_once(log: list[zart.Event], events: Mapping[int, str]) -> Iterator[int]:
+    """The waits that are cancelled before the next fact, and before another wait begins."""
+    for fact in log:
+        if not isinstance(fact, zart.Resolved) or fact.seq not in events:
+            return
+        if isinstance(fact.outcome, zart.Cancellation):
+            yield fact.seq
 
 
 @attrs.define
