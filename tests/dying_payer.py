@@ -29,7 +29,13 @@ FILES = frozenset(
         (zart, ("hosts/transactions.py",)),
         (
             zart_stores,
-            ("sql/sqlite_transaction.py", "sql/sqlite_joining.py", "sql/sqlite_batch.py", "sql/line.py"),
+            (
+                "sql/sqlite_transaction.py",
+                "sql/sqlite_joining.py",
+                "sql/sqlite_batch.py",
+                "sql/line.py",
+                "sql/step_transaction.py",
+            ),
         ),
     )
     for name in names

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -23,17 +22,15 @@ from psycopg.rows import TupleRow, tuple_row
 from zart_core.errors import InvalidUse, LogCorrupt, StoreUnavailable
 from zart_core.events import Ok
 from zart_core.log import Appended, Rejected, Unknown, Write
-from zart_stores.checks import check
 from zart_stores.sql.batch import Batch, ids_of
 from zart_stores.sql.gate import ENDED, HOST_ENDS, Gate
 from zart_stores.sql.postgres_batch import PostgresSource, write_changes
 from zart_stores.sql.postgres_joining import WAITS
 from zart_stores.sql.postgres_server import FULL, Address, Connection, is_lost, weather
+from zart_stores.sql.step_transaction import StepTransaction, refused
 
 AGAIN = ("40001", "40P01", "55P03")
 """States after which a step's transaction is tried again: serialization, deadlock, lock timeout (F17)."""
-CANCEL_S = 0.2
-"""How often a statement that is in the way is cancelled again."""
 
 ENDS = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
@@ -79,8 +76,10 @@ class Guarded(psycopg.Connection[TupleRow]):
     tpc_begin = tpc_prepare = tpc_commit = tpc_rollback = _refuse
 
 
-class PostgresTransaction:
+class PostgresTransaction(StepTransaction):
     """See Transaction. `ended` is called once, with the connection to be given back."""
+
+    INTERRUPT_S = 0.2
 
     def __init__(
         self,
@@ -98,26 +97,18 @@ class PostgresTransaction:
         self._power = power
         self._ended = ended
         self._token = secrets.token_hex(8)
-        self._over = False
-        self._committing = False
         with db.pipeline():
             db.execute(b"BEGIN")
             db.execute(
                 f"SET LOCAL zart.step = '{self._token}'".encode()
             )  # no query: the step may set its isolation
         self.connection = Guarded(db)
-        why = (
-            f"the step used its transaction for longer than {limit_s:g} s; "
-            "make it shorter, or ask for more: zart.transaction(limit=...)"
-        )
-        self._timer = threading.Timer(limit_s, self.roll_back, (why,))
-        self._timer.daemon = True
-        self._timer.start()
+        super().__init__(self.connection.gate, limit_s)
 
     def seal(self) -> None:
         """See Transaction. Constraints that are deferred are checked now, so that they fail the step."""
         self._timer.cancel()
-        gate = self.connection.gate
+        gate = self._gate
         with gate.lock:
             gate.refuse_if_shut()
             gate.shut(ENDED)
@@ -141,21 +132,6 @@ class PostgresTransaction:
             except psycopg.OperationalError as error:
                 raise weather(error, self._address.where) from error
 
-    def commit(self, batch: Sequence[Write]) -> list[Appended]:
-        """See Transaction."""
-        self._timer.cancel()
-        self._committing = True
-        gate = self.connection.gate
-        with gate.lock:
-            gate.shut(ENDED)
-            if self._over:
-                return [Rejected(f"unavailable: it was rolled back: {gate.why}")] * len(batch)
-            try:
-                check(batch)
-                return self._commit(batch)
-            finally:
-                self._end()
-
     def _commit(self, batch: Sequence[Write]) -> list[Appended]:
         db, address, committing = self._db, self._address, False
         try:
@@ -167,8 +143,7 @@ class PostgresTransaction:
             unit.prepare(ids_of(batch))
             outcomes = [unit.write(item) for item in batch]
             if not all(isinstance(outcome, Ok) for outcome in outcomes):
-                refused = Rejected("stale: another write of the transaction was refused")
-                return [refused if isinstance(outcome, Ok) else outcome for outcome in outcomes]
+                return refused(outcomes)
             changes = unit.changes()
             committing = True
             with db.pipeline():
@@ -189,20 +164,9 @@ class PostgresTransaction:
             return Rejected(f"full: {what}")
         return Rejected(f"damaged: {what}" if isinstance(what, LogCorrupt) else f"unavailable: {what}")
 
-    def roll_back(self, why: str) -> None:
-        """See Transaction."""
-        if self._committing:
-            return
-        self._timer.cancel()
-        gate = self.connection.gate
-        gate.shut(why)
-        while not gate.lock.acquire(timeout=CANCEL_S):
-            with contextlib.suppress(psycopg.Error):  # the connection is lost by now
-                self._db.cancel_safe(timeout=CANCEL_S)
-        try:
-            self._end()
-        finally:
-            gate.lock.release()
+    def _interrupt(self) -> None:
+        with contextlib.suppress(psycopg.Error):  # the connection is lost by now
+            self._db.cancel_safe(timeout=self.INTERRUPT_S)
 
     def is_weather(self, error: BaseException) -> bool:
         """See Transaction."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -17,12 +16,12 @@ from typing import Any, NoReturn, cast
 from zart_core.errors import InvalidUse, LogCorrupt, StoreUnavailable
 from zart_core.events import Ok
 from zart_core.log import Appended, Rejected, Unknown, Write
-from zart_stores.checks import check
 from zart_stores.sql.batch import Batch
 from zart_stores.sql.gate import ENDED, HOST_ENDS, Gate
 from zart_stores.sql.sqlite_batch import SqliteSource, write_changes
 from zart_stores.sql.sqlite_joining import Plain, plainly
 from zart_stores.sql.sqlite_weather import Trouble, code, is_busy, patiently, weather
+from zart_stores.sql.step_transaction import StepTransaction, refused
 
 OWN_TABLES = frozenset(
     (
@@ -42,8 +41,6 @@ WRITES = frozenset(
 OWN_PRAGMAS = frozenset(
     ("application_id", "user_version", "journal_mode", "locking_mode", "synchronous", "writable_schema")
 )
-INTERRUPT_S = 0.02
-"""How often a statement that is in the way is interrupted again."""
 
 
 class GuardedCursor(sqlite3.Cursor):
@@ -186,8 +183,10 @@ def begin(path: str, synchronous: int, busy_s: float) -> Guarded:
     return db
 
 
-class SqliteTransaction:
+class SqliteTransaction(StepTransaction):
     """See Transaction. `ended` is called once: what went wrong or None, rows committed, is something due."""
+
+    INTERRUPT_S = 0.02
 
     def __init__(
         self, db: Guarded, path: str, limit_s: float, ended: Callable[[Trouble | None, int, bool], None]
@@ -195,15 +194,7 @@ class SqliteTransaction:
         self.connection = db
         self._path = path
         self._ended = ended
-        self._over = False
-        self._committing = False
-        why = (
-            f"the step used its transaction for longer than {limit_s:g} s, and nobody else can write meanwhile; "
-            "make it shorter, or ask for more: zart.transaction(limit=...)"
-        )
-        self._timer = threading.Timer(limit_s, self.roll_back, (why,))
-        self._timer.daemon = True
-        self._timer.start()
+        super().__init__(db.gate, limit_s, ", and nobody else can write meanwhile")
 
     def seal(self) -> None:
         """See Transaction."""
@@ -219,21 +210,6 @@ class SqliteTransaction:
                     "let such errors pass"
                 )
 
-    def commit(self, batch: Sequence[Write]) -> list[Appended]:
-        """See Transaction."""
-        self._timer.cancel()
-        self._committing = True
-        gate = self.connection.gate
-        with gate.lock:
-            gate.shut(ENDED)
-            if self._over:
-                return [Rejected(f"unavailable: it was rolled back: {gate.why}")] * len(batch)
-            try:
-                check(batch)
-                return self._commit(batch)
-            finally:
-                self._end()
-
     def _commit(self, batch: Sequence[Write]) -> list[Appended]:
         committing = False
         db = self.connection
@@ -243,8 +219,7 @@ class SqliteTransaction:
                 unit = Batch(SqliteSource(plain, self._path), self._path)
                 outcomes = [unit.write(item) for item in batch]
                 if not all(isinstance(outcome, Ok) for outcome in outcomes):
-                    refused = Rejected("stale: another write of the transaction was refused")
-                    return [refused if isinstance(outcome, Ok) else outcome for outcome in outcomes]
+                    return refused(outcomes)
                 changes = unit.changes()
                 write_changes(plain, changes)
                 committing = True
@@ -266,20 +241,9 @@ class SqliteTransaction:
             return Unknown(f"the commit failed: {what}")
         return Rejected(f"damaged: {what}" if isinstance(what, LogCorrupt) else f"unavailable: {what}")
 
-    def roll_back(self, why: str) -> None:
-        """See Transaction."""
-        if self._committing:
-            return
-        self._timer.cancel()
-        gate = self.connection.gate
-        gate.shut(why)
-        while not gate.lock.acquire(timeout=INTERRUPT_S):
-            with contextlib.suppress(sqlite3.Error):  # it is closed by now
-                self.connection.interrupt()
-        try:
-            self._end()
-        finally:
-            gate.lock.release()
+    def _interrupt(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # it is closed by now
+            self.connection.interrupt()
 
     def is_weather(self, error: BaseException) -> bool:
         """See Transaction. The write lock is held: nothing of the kind can come."""
