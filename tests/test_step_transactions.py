@@ -9,6 +9,7 @@ import pytest
 
 import zart_core as zart
 from tests.engines import Ledger, until
+from tests.one_step import flow_of, run
 from zart_core.hosts import transactions
 from zart_core.hosts.ports import open_log
 from zart_core.log import Rejected, Turn, Unknown
@@ -55,23 +56,6 @@ def debit(cents: int) -> int:
 def pay(cents: int) -> zart.Flow[int]:
     paid = yield from debit(cents)
     return paid
-
-
-def flow_of(function, **policy):
-    """A workflow of one step, which may fail."""
-    step = zart.step("the-step", **policy)(function)
-
-    @zart.workflow("one-step")
-    def one_step() -> zart.Flow[str]:
-        found = yield from zart.outcome(step())
-        return str(found.value) if isinstance(found, zart.Ok) else str(found.error)
-
-    return one_step
-
-
-def run(bank, function, **policy):
-    with zart.open(bank.url, [flow := flow_of(function, **policy)]) as engine:
-        return engine.run(flow)
 
 
 def test_committed_with_the_outcome(bank):

@@ -13,6 +13,7 @@ from psycopg.rows import dict_row
 
 import zart_core as zart
 from tests.engines import Ledger, until
+from tests.one_step import flow_of, run
 from tests.postgres import running
 from tests.postgres_proxy import Proxy
 from zart_stores.sql import postgres
@@ -54,23 +55,6 @@ class Bank:
 @pytest.fixture
 def bank(server):
     return Bank(server)
-
-
-def flow_of(function, **policy):
-    """A workflow of one step, which may fail."""
-    step = zart.step("the-step", **policy)(function)
-
-    @zart.workflow("one-step")
-    def one_step() -> zart.Flow[str]:
-        found = yield from zart.outcome(step())
-        return str(found.value) if isinstance(found, zart.Ok) else str(found.error)
-
-    return one_step
-
-
-def run(bank, function, **policy):
-    with zart.open(bank.url, [flow := flow_of(function, **policy)]) as engine:
-        return engine.run(flow)
 
 
 def test_committed_with_the_outcome(bank):
