@@ -10,6 +10,7 @@ import zart_core as zart
 from tests.engines import until
 from zart_core.hosts.claims import LEASE_S
 from zart_core.hosts.ports import open_log
+from zart_core.log import Post
 from zart_core.testing.relay import Relay
 
 
@@ -112,3 +113,54 @@ def test_nothing_is_begun_once_a_short_lease_has_run_out(log):
         log.deaf = False
         handle.result(30)
     assert began == [True]
+
+
+def test_nothing_begins_of_what_was_claimed_before_the_lease_ran_out(tmp_path):
+    """Two are claimed, and the lease runs out while the first is read: the other is acquired again first (F24)."""
+    begun = []
+
+    @zart.step("tells")
+    def tells(id: str) -> None:
+        begun.append((id, store.summary(id).owner))
+
+    @zart.workflow("telling")
+    def telling(id: str) -> zart.Flow[None]:
+        yield from zart.wait_for_event("go")
+        yield from tells(id)
+
+    class Robbed(Leases):
+        """What it gave to a worker is nobody's before the first of it was read."""
+
+        robbing = False
+        reading, robbed = threading.Event(), threading.Event()
+
+        def claim(self, worker, **options):
+            return [] if self.robbed.is_set() else super().claim(worker, **options)
+
+        def renew(self, worker, *, lease_s):
+            renewed = super().renew(worker, lease_s=lease_s)
+            if not self.reading.is_set() or self.robbed.is_set():
+                return renewed
+            self.log.release(worker)
+            self.robbed.set()
+            return False
+
+        def records(self, id, *where):
+            if self.robbing:
+                self.reading.set()
+                self.robbed.wait(20)
+            return super().records(id, *where)
+
+    store = open_log(f"sqlite:{tmp_path}/log.db")
+    log = Robbed(store)
+    with zart.open(log, [telling]) as engine:
+        for id in "ab":
+            engine.start(telling, id, id=id)
+    with zart.open(log, [telling], lease=1.0) as engine:
+        log.robbing = True
+        store.append([Post(id, "event", "go", b"null", 0.0) for id in "ab"])
+        for id in "ab":
+            engine.get(id).result(30)
+    assert sorted(id for id, _ in begun) == ["a", "b"]
+    assert None not in {owner for _, owner in begun}
+    store.close()

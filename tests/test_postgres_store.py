@@ -26,7 +26,7 @@ from zart_core.errors import (
     StoreLocked,
     StoreUnavailable,
 )
-from zart_core.events import Ok
+from zart_core.events import Ok, Status
 from zart_core.log import Examinable, Rejected, Unknown
 from zart_core.testing.contract import (
     LEASE_S,
@@ -520,6 +520,22 @@ def test_a_name_in_use_is_refused_until_its_lease_ends(server, emptied):
 
 
 # ---------------------------------------------------------------- settings
+
+
+def test_asking_in_vain_renews_no_lease(server, emptied):
+    """What has ended, is unknown or is another's is not given by id, and a lease that has run out stays so."""
+    emptied()
+    now = 1000.0
+    log = postgres.open(server.url("again"), clock=lambda: now)
+    write(log, new(), new("ended"), turn("ended", 1, status=Status.COMPLETED))
+    claimed(log, "w1")
+    write(log, new("theirs", owner="w2"))
+    log.renew("w2", lease_s=LEASE_S * 10)
+    now += LEASE_S * 2
+    assert [log.acquire("w1", id, lease_s=LEASE_S) for id in ("ended", "unknown", "theirs")] == [None] * 3
+    assert standing(log).owner == "w1"
+    assert [each.id for each in log.claim("w2", now=now, lease_s=LEASE_S, limit=9)] == ["a"]
+    log.close()
 
 
 def test_settings_are_those_of_its_transactions(server, emptied):

@@ -209,8 +209,9 @@ class Claims:
             except Weather:
                 self.in_doubt = True
                 raise
+            leases = self.engine.attempts.leases
             for summary in given:
-                await self.take_up(summary)
+                await self.take_up(summary, lapsed=leases != self.engine.attempts.leases)
             for id in gone:
                 if self.leaving.get(id):
                     del self.leaving[id]
@@ -297,10 +298,12 @@ class Claims:
         self.in_doubt = True
         self.claiming.set()
 
-    async def take_up(self, summary: stored.Summary) -> None:
+    async def take_up(self, summary: stored.Summary, *, lapsed: bool = False) -> None:
         """Hold an execution that was claimed: the live one with its new messages, or one that is replayed.
 
-        What cannot be read is tried again, and what is being created here is looked at when that is done.
+        What cannot be read is tried again, and what is being created here is looked at when that is done. With
+        `lapsed` the lease may have run out since it was claimed; then, and when its release was on the way, it is
+        read back and acquired again before anything of it starts (F24).
         """
         if summary.id in self.engine.requests.creating:
             self.engine.requests.asked.add(summary.id)
@@ -316,9 +319,7 @@ class Claims:
             self.engine.pump.lose(live)
         live = Live(Run(summary, self.engine.codec))
         live.writing = True
-        live.lapsed = (
-            summary.id in self.leaving
-        )  # it is read back, and acquired again, before anything of it starts
+        live.lapsed = lapsed or summary.id in self.leaving
         self.hold(live)
         if await self.engine.recovery.replay(live):
             self.taken.append(live)

@@ -392,13 +392,16 @@ class PostgresLog:
 
         def take_it(db: Connection) -> Summary | None:
             row = self._row(db, id)
-            if row is not None and row.owner not in (None, worker):
+            if row is not None and row.status not in CLOSED and row.owner not in (None, worker):
                 self._sweep(db, but=worker)
-            self._lease(db, worker, lease_s)
+                row = self._row(db, id)
+            if row is None or row.status in CLOSED or row.owner not in (None, worker):
+                return None  # and the lease stays as it is
+            self._lease(db, worker, lease_s)  # workers are locked before executions
             unit = self._batch(db)
             row = unit.find(id)
             if row is None or row.status in CLOSED or row.owner not in (None, worker):
-                return None
+                return None  # somebody was quicker
             take(row, worker)
             unit.changed(row)
             write_changes(db, self._address, unit.changes())
