@@ -4,8 +4,9 @@ BIN := .venv/bin
 CHECKED := zart_core zart_stores examples typing_tests tests property_tests benchmarks
 
 # Tests under which every branch of interpreter, codec and stores has to be passed.
-COVERED := $(patsubst %,tests/test_%.py,branches codec context divergence file_store inline_host interpreter \
-	interrupted_memory memory_store mistakes salvage sqlite_store stores_in_trouble values waiting workflows)
+COVERED := $(patsubst %,tests/test_%.py,branches codec context contract_transactions divergence file_store inline_host \
+	interpreter interrupted_memory memory_store mistakes salvage sqlite_store sqlite_transactions starting_within \
+	step_transactions stores_in_trouble values waiting workflows)
 
 .PHONY: demo test lint types tests coverage seeded-bugs deep stable bench bench-peers bench-workers clean
 

@@ -195,6 +195,7 @@ def test_plain_values_of_subclasses():
         (Options, {"mode": "a", "x": 1}, "result: found keys that Options does not declare"),
         (tuple[int, str], (1,), "result: expected tuple[int, str], found 1 items"),
         (Literal["a"], "b", "result: expected Literal['a'], found another str"),
+        (str, "\ud800", "result: found text with a lone surrogate"),
         (list[str], ["a", "\ud800"], "result[1]: found text with a lone surrogate"),
         (dict[str, int], {"\ud800": 1}, "result"),
         (list[int], [10**5000], "result[0]: found an int of thousands of digits"),

@@ -1202,3 +1202,24 @@ def test_a_hand_over_concerns_only_what_runs_here() -> None:
     assert (execution.progress(0).elsewhere, execution.progress(0).handed_over) == (True, False)
     execution.apply(zart.Interrupted("cancel", 3.0))
     assert execution.cancelling == {0: 10.0}
+
+
+@pytest.mark.parametrize("who", ["7", "-1", "", "first"])
+def test_a_note_about_no_command_changes_nothing(who: str) -> None:
+    """Notes are inert: one about a step that this run has not says nothing about those that it has."""
+
+    @zart.step("near", cancel_grace="7s")
+    def near() -> int:
+        return 1
+
+    @zart.workflow("waits")
+    def waits() -> zart.Flow[int]:
+        return (yield from near())
+
+    execution = zart.Execution(waits)
+    execution.apply(zart.Started("x", 0, "waits", b"null", at=1.0))
+    for event in [*execution.decide(), zart.Began(0, 0, 1.0), zart.Noted("offered", 1.0, who, "!step/0/0/x")]:
+        execution.apply(event)
+    assert not execution.progress(0).elsewhere
+    execution.apply(zart.Noted("handed-over", 2.0))
+    assert execution.progress(0).handed_over

@@ -362,6 +362,51 @@ def test_sqlite_full(sqlite):
     db.rollback()
 
 
+def test_sqlite_locked_where_it_begins_the_transaction(sqlite):
+    """A transaction that cannot begin is not begun later: nothing is committed before the user commits (L1)."""
+    place, engine, db = sqlite
+    with contextlib.closing(sqlite3.connect(place.path, timeout=0)) as mine:
+        db.execute("BEGIN IMMEDIATE")
+        mine.set_trace_callback(lambda sql: db.rollback() if sql.startswith("SAVEPOINT") else None)
+        with pytest.raises(zart.StoreUnavailable, match=r"was not created: unavailable: .*locked$"):
+            engine.start(greeting, "ann", id="one", connection=mine)
+        assert not mine.in_transaction
+        db.rollback()
+        with pytest.raises(zart.UnknownExecution):
+            engine.get("one")
+        assert engine.start(greeting, "ann", id="one", connection=mine).created
+        mine.rollback()
+
+
+def test_sqlite_full_in_a_transaction(sqlite):
+    """Where SQLite rolls everything back the message says so: the user's own rows are gone as well."""
+    _, engine, db = sqlite
+    db.execute("CREATE TABLE orders (id text)")
+    (pages,) = db.execute("PRAGMA page_count").fetchone()
+    db.execute(f"PRAGMA max_page_count={pages}")
+    db.execute("INSERT INTO orders VALUES ('42')")
+    with pytest.raises(
+        zart.StoreUnavailable, match=r"full: .*; SQLite has rolled your whole transaction back"
+    ):
+        engine.start(greeting, "x" * 100_000, id="big", connection=db)
+    assert not db.in_transaction
+    assert db.execute("SELECT count(*) FROM orders").fetchone() == (0,)
+
+
+def test_sqlite_damaged(tmp_path):
+    """Damage is told as damage, and what the user wrote before it can still be committed (L12)."""
+    place = Sqlite(tmp_path)
+    log = zart.open_log(place.url)
+    with contextlib.closing(log), contextlib.closing(place.connect()) as db:
+        db.execute("CREATE TABLE orders (id text)")
+        db.execute("DROP TABLE records")
+        db.execute("INSERT INTO orders VALUES ('42')")
+        outcome = log.create_within(db, new("a"))
+        assert outcome.reason.startswith("damaged: ") and "no such table" in outcome.reason
+        db.commit()
+    assert orders(place) == ["42"]
+
+
 # ---------------------------------------------------------------- PostgreSQL's own
 
 

@@ -240,6 +240,7 @@ def test_a_limit_that_cannot_be_granted(bank):
         (lambda db: db.execute("DELETE FROM records"), "the log's own"),
         (lambda db: db.execute("PRAGMA user_version = 7"), "the log's own"),
         (lambda db: db.set_authorizer(None), "ends with its step"),
+        (lambda db: db.cursor(sqlite3.Cursor), "cursors of its own"),
     ],
 )
 def test_what_a_step_may_not_do(bank, what, told):
@@ -266,7 +267,13 @@ def test_what_a_step_may_do(bank):
         db.execute("ROLLBACK TO s")
         db.execute("RELEASE s")
         db.execute("CREATE TABLE notes (text)")
-        db.executemany("INSERT INTO notes VALUES (?)", [("a",), ("b",)])
+        db.executemany("INSERT INTO notes VALUES (?)", [("a",), ("b",), ("c",), ("d",)])
+        notes = db.execute("SELECT text FROM notes ORDER BY text")
+        assert (notes.fetchone()[0], [len(notes.fetchmany()), len(notes.fetchmany(2))]) == (b"a", [1, 2])
+        with pytest.raises(
+            sqlite3.OperationalError, match="no such table"
+        ):  # the driver's own errors are its own
+            db.execute("SELECT 1 FROM nowhere")
         return next(db.execute("SELECT cents FROM accounts WHERE name = 'alice'"))["cents"]
 
     assert run(bank, busy) == "70"

@@ -25,13 +25,14 @@ class Line:
                 return True
             turn = threading.Event()
             self._waiting.append(turn)
-        entered = False
         try:
-            entered = turn.wait(timeout_s)
-        finally:
-            if not entered:
-                entered = self._give_up(turn)
-        return entered
+            if turn.wait(timeout_s):
+                return True
+        except BaseException:  # F27
+            if self._give_up(turn):
+                self.leave()
+            raise
+        return self._give_up(turn)
 
     def let_pass(self, timeout_s: float) -> None:
         """Wait until those who came before have had their turn, or the time is over; whoever comes later waits."""

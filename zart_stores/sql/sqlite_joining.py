@@ -57,8 +57,7 @@ def create_within(db: sqlite3.Connection, path: str, new: New, *, power: bool) -
         with plainly(db) as plain:
             _refuse_stranger(plain, path)
             _refuse_hasty(plain, power=power)
-            began = _begin(plain)
-            return _create(plain, path, new, began=began)
+            return _create(plain, path, new, begins=_begins(plain))
     except sqlite3.ProgrammingError as error:  # closed, or made in another thread
         raise InvalidUse(f"connection= cannot be used: {error}") from error
 
@@ -84,8 +83,8 @@ def _refuse_hasty(plain: Plain, *, power: bool) -> None:
         )
 
 
-def _begin(plain: Plain) -> bool:
-    """Make sure that there is a transaction; tell whether it was begun here."""
+def _begins(plain: Plain) -> bool:
+    """Tell whether there is a transaction to begin."""
     if plain.db.in_transaction:
         return False
     if plain.db.isolation_level is None:
@@ -93,15 +92,13 @@ def _begin(plain: Plain) -> bool:
             "connection= has no open transaction, and begins none by itself (isolation_level=None): "
             'execute "BEGIN IMMEDIATE" on it first, and COMMIT afterwards'
         )
-    try:
-        plain.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError:
-        return False  # the first statement meets the same, and says so
     return True
 
 
-def _create(plain: Plain, path: str, new: New, *, began: bool) -> Appended:
+def _create(plain: Plain, path: str, new: New, *, begins: bool) -> Appended:
     try:
+        if begins:
+            plain.execute("BEGIN IMMEDIATE")
         plain.execute("SAVEPOINT zart")
         unit = Batch(SqliteSource(plain, path), path)
         outcome = unit.write(new)
@@ -109,10 +106,8 @@ def _create(plain: Plain, path: str, new: New, *, began: bool) -> Appended:
         if not changes.empty:
             write_changes(plain, changes)
         plain.execute("RELEASE zart")
-    except sqlite3.ProgrammingError:
-        raise
     except TROUBLE as error:
-        return _undone(plain, path, error, began=began)
+        return _undone(plain, path, error, began=begins)
     return outcome
 
 

@@ -42,6 +42,8 @@ OWN_PRAGMAS = frozenset(
     ("application_id", "user_version", "journal_mode", "locking_mode", "synchronous", "writable_schema")
 )
 
+UNDONE = "SQLite rolled the step's transaction back when a statement failed, and the step went on; let such errors pass"
+
 
 class GuardedCursor(sqlite3.Cursor):
     """A cursor that works while its step runs."""
@@ -99,6 +101,8 @@ class Guarded(sqlite3.Connection):
         self.refusal = ""
         try:
             with self.gate.passing():
+                if not self.in_transaction:  # what comes now would be committed by itself
+                    raise InvalidUse(UNDONE)
                 yield
         except sqlite3.DatabaseError as error:
             if self.refusal:
@@ -166,6 +170,7 @@ def begin(path: str, synchronous: int, busy_s: float) -> Guarded:
         db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False, factory=Guarded)
         plain = Plain(db)
         plain.execute("PRAGMA cell_size_check=ON")
+        plain.execute("PRAGMA fullfsync=ON")
         plain.execute("PRAGMA foreign_keys=ON")
         plain.execute("PRAGMA wal_autocheckpoint=0")  # the log makes checkpoints itself
         plain.execute(f"PRAGMA synchronous={synchronous}")
@@ -205,10 +210,7 @@ class SqliteTransaction(StepTransaction):
             db.gate.shut(ENDED)
             if not db.in_transaction:
                 self._end()
-                raise InvalidUse(
-                    "SQLite rolled the step's transaction back when a statement failed, and the step went on; "
-                    "let such errors pass"
-                )
+                raise InvalidUse(UNDONE)
 
     def _commit(self, batch: Sequence[Write]) -> list[Appended]:
         committing = False
