@@ -17,6 +17,7 @@ from zart_core import log as stored
 from zart_core.events import Began, Closed, Issued, Noted, Resolved, Started, Status
 from zart_core.hosts.offers import known_steps, offered_id, page_of
 from zart_core.hosts.ports import open_log
+from zart_core.testing.relay import Relay
 from zart_core.workflows import Registry
 
 PATIENCE_S = 60.0
@@ -210,6 +211,33 @@ async def test_a_finished_run_takes_its_offers_along(url: str) -> None:
         async with engines(url, ("gpu",)) as (there,):
             while (await there.summary("!step/0/0/e")).status is not Status.TERMINATED:
                 await asyncio.sleep(0.01)
+
+
+class LosesAnAnswer(Relay):
+    """The first execution that is asked for by id is given, and the answer is lost."""
+
+    lost = ""
+
+    def acquire(self, worker: str, id: str, *, lease_s: float) -> stored.Summary | None:
+        given = super().acquire(worker, id, lease_s=lease_s)
+        if given is not None and not self.lost:
+            self.lost = id
+            raise zart.StoreUnavailable("nobody answers")
+        return given
+
+
+@on_a_loop
+async def test_an_offer_whose_recall_was_not_answered_ends(url: str) -> None:
+    """The log gave it, and gives nothing twice: it is looked for."""
+    store = open_log(url)
+    log = LosesAnAnswer(store)
+    async with zart.serve(log, FLOWS) as here:
+        await here.start(ends, id="e")
+        await here.terminate("e", "enough")
+        while (await here.summary("!step/0/0/e")).status is not Status.TERMINATED:
+            await asyncio.sleep(0.01)
+    store.close()
+    assert log.lost == "!step/0/0/e"
 
 
 @on_a_loop

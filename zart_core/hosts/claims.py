@@ -280,10 +280,14 @@ class Claims:
                 await self.take_up(held)
 
     async def acquire(self, id: str) -> stored.Summary | None:
-        """Ask for one execution, due or not; None when somebody else has it. Raises Weather."""
-        return await self.leased(
-            partial(self.engine.log.acquire, self.engine.worker, id, lease_s=self.lease_s)
-        )
+        """Ask for one execution, due or not; None when somebody else has it. Raises Weather: it may have been given."""
+        try:
+            return await self.leased(
+                partial(self.engine.log.acquire, self.engine.worker, id, lease_s=self.lease_s)
+            )
+        except Weather:
+            self.in_doubt = True
+            raise
 
     def look_at(self, id: str) -> None:
         """The log has given what was about to be here: take in what came for it meanwhile."""
