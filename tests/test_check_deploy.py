@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -220,10 +221,13 @@ def test_strictly_or_as_a_host_does(log):
 
     argument = judged(log, order(cents=6, nap="1h"))
     assert (argument.kind, argument.event) == ("diverges", 1)
-    assert "the arguments differ" in argument.message and "Only a strict comparison minds" in argument.message
+    assert (
+        "the arguments differ (cents)" in argument.message
+        and "Only a strict comparison minds" in argument.message
+    )
     timer = judged(log, order(nap="2h"))
     assert (timer.kind, timer.event) == ("diverges", 4)
-    assert "the times differ" in timer.message
+    assert "the times differ (1:00:00 recorded, 2:00:00 yielded)" in timer.message
     assert judged(log, order(cents=6, nap="2h"), strict=False).kind == "fits"
 
 
@@ -248,7 +252,28 @@ def test_ids_of_children(log):
         verdicts = {v.id: v.kind for v in check_deploy(log, [parent(id), kid]).verdicts}
         assert verdicts[name] == "fits"
     changed = {v.id: v.message for v in check_deploy(log, [parent("kid-2"), kid]).misfits}
-    assert "the ids of the executions differ" in changed["given"]
+    assert "the ids of the executions differ ('kid-1' recorded, 'kid-2' yielded)" in changed["given"]
+
+
+def test_each_disagreement_is_told_once(log):
+    """Of many that part at the same command one is told in full, with the line of the code at hand; others name it."""
+    begun(log, order(), ids="abc")
+    begun(log, order(name="other"), ids="d")
+
+    report = check_deploy(log, [order(extra="gift")])
+    lines = str(report).splitlines()
+    assert lines[0] == "4 unfinished executions: 3 diverges, 1 unregistered"
+    (full,) = [line for line in lines if line.startswith("a: ")]
+    assert full == "a: diverges: execution 'a' (run 0) of workflow 'order' diverged at event 4"
+    assert [line for line in lines if line.startswith(("b: ", "c: "))] == [
+        "b: diverges at event 4, as a",
+        "c: diverges at event 4, as a",
+    ]
+    place = lines[next(n for n, line in enumerate(lines) if line.startswith("  yielded: ")) + 1]
+    found = re.fullmatch(r" {4}\S*test_check_deploy\.py:(\d+): (.*)", place)
+    assert found is not None
+    assert Path(__file__).read_text().splitlines()[int(found[1]) - 1].strip() == found[2]
+    assert any(line.startswith("d: unregistered: workflow 'other' is not registered") for line in lines)
 
 
 def test_a_marker_that_has_moved_on_fits_strictly_too(log):
@@ -390,10 +415,11 @@ def test_the_command(called):
     code, out, err = called("check", "v2.py")
 
     assert (code, err) == (5, "")
-    assert out.splitlines()[:4] == [
+    assert out.splitlines()[:5] == [
         "a: diverges: execution 'a' (run 0) of workflow 'order' diverged at event 4",
         "  recorded: event 'address[1]'   at v1.order, line +3",
         "  yielded:  step 'tip'   at v2.order, line +3",
+        "    v2.py:11: yield from pay(n).named('tip')",
         "  It fits again if 'tip' is taken out here, or guarded with zart.version(...).",
     ]
     assert out.splitlines()[-1] == "2 unfinished executions: 2 diverges"

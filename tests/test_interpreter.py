@@ -501,7 +501,7 @@ def test_a_result_that_no_longer_decodes_is_a_divergence(play):
         yield from step()
 
     run = play(plain(lambda: (yield from w()))).start().done("s", "text")
-    with pytest.raises(zart.Diverged, match="the result of step 's' no longer decodes to <class 'int'>"):
+    with pytest.raises(zart.Diverged, match="the result of step 's' no longer decodes to int:"):
         run.replayed(plain(lambda: (yield from w(new))))
 
 
@@ -1050,7 +1050,7 @@ def test_an_input_that_no_longer_decodes_is_a_divergence(play):
     def w(n: int):
         yield from do(str(n))
 
-    with pytest.raises(zart.Diverged, match="event 0: the input no longer decodes to <class 'int'>"):
+    with pytest.raises(zart.Diverged, match="event 0: the input no longer decodes to int:"):
         play(w).start(b'"text"')
 
 

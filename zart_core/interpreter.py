@@ -830,9 +830,9 @@ class Execution:
             c.starts_another(head.command) and head.command.id is None
         ):  # it was made from the execution's own id
             asked = attrs.evolve(asked, child=event.child)
-        differing = [what for name, what in STRICT if getattr(asked, name) != getattr(event, name)]
+        differing = [name for name in STRICT if getattr(asked, name) != getattr(event, name)]
         if differing:
-            raise self._diverged(event, head, f"{' and '.join(differing)} differ")
+            raise self._diverged(event, head, wording.differences(differing, event, asked, head.command))
 
     def wanted_names(self) -> list[str]:
         """The names of the commands that the code asks for and the log does not hold, in order."""
@@ -871,12 +871,7 @@ class Execution:
         return wording.not_pending(self._title(), self.position, seq, kind)
 
 
-STRICT = (
-    ("of", "the ids"),
-    ("payload", "the arguments"),
-    ("until", "the times"),
-    ("child", "the ids of the executions"),
-)
+STRICT = ("of", "payload", "until", "child")
 """What `strict` compares of an Issued, beside its kind and name (R21)."""
 
 OFFERED = "offered"

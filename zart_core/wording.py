@@ -6,11 +6,16 @@ Rule 1: nothing is decided here, and no payload is ever shown.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import timedelta
 from typing import Any
 
+import msgspec
+
 from zart_core.branches import Node, Taking, Want, Withdrawal, site_of
+from zart_core.commands import Command, Step
 from zart_core.errors import DecodeError, Diverged, LogCorrupt
 from zart_core.events import Closed, Delivered, Event, Interrupted, Issued, Resolved, Site, Started, Status
+from zart_core.values.forms import type_name
 
 REMEDY = (
     "Nothing is written; the execution is parked, and goes on by itself once code that fits is registered. "
@@ -52,16 +57,60 @@ def diverged(
     )
 
 
+DIFFERING = {
+    "of": "the ids",
+    "payload": "the arguments",
+    "until": "the times",
+    "child": "the ids of the executions",
+}
+"""What a strict comparison compares, in words."""
+
+
+def differences(names: Sequence[str], recorded: Issued, yielded: Issued, command: Command[Any]) -> str:
+    """What differs between two sides of one kind and name: both where that is no payload, else which argument."""
+    details: list[str] = []
+    for name in names:
+        if name == "payload":
+            details += arguments_of(recorded, yielded, command)
+        elif name == "until":
+            details.append(
+                f"{lasting(recorded, recorded.at)} recorded, {lasting(yielded, recorded.at)} yielded"
+            )
+        else:
+            details.append(f"'{getattr(recorded, name)}' recorded, '{getattr(yielded, name)}' yielded")
+    said = f"{' and '.join(DIFFERING[name] for name in names)} differ"
+    return f"{said} ({'; '.join(details)})" if details else said
+
+
+def arguments_of(recorded: Issued, yielded: Issued, command: Command[Any]) -> list[str]:
+    """The names of a step's arguments that differ, where both sides have as many as it takes."""
+    names: Sequence[str] = command.function.parameter_names if isinstance(command, Step) else ()
+    try:
+        old = msgspec.json.decode(recorded.payload, type=list[msgspec.Raw])
+        new = msgspec.json.decode(yielded.payload, type=list[msgspec.Raw])
+    except (msgspec.DecodeError, ValueError, RecursionError):  # no JSON: a codec of the user's own
+        return []
+    if not len(old) == len(new) == len(names):
+        return []
+    return [", ".join(name for name, a, b in zip(names, old, new, strict=True) if a != b)]
+
+
+def lasting(issued: Issued, since: float) -> str:
+    """How long a wait lasts from where it began."""
+    return "no time limit" if issued.until is None else str(timedelta(seconds=round(issued.until - since, 3)))
+
+
 def unreadable(
     title: str, position: int, event: Started | Issued, what: str, declared: Any, error: DecodeError
 ) -> Diverged:
     """A recorded payload no longer decodes to the declared type."""
     remedy = "keep the old type readable: give new fields a default, or decode to a union of old and new"
+    wanted = declared if isinstance(declared, str) else type_name(declared)
     return Diverged(
-        f"{title} diverged at event {position}: {what} no longer decodes to {declared}: {error}\n  {remedy}",
+        f"{title} diverged at event {position}: {what} no longer decodes to {wanted}: {error}\n  {remedy}",
         position=position,
         recorded=f"{what} as it was: {error}",
-        yielded=f"{what} as {declared}",
+        yielded=f"{what} as {wanted}",
         recorded_site=event.site if isinstance(event, Issued) else None,
         remedy=remedy,
         field=error.path,

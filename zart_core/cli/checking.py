@@ -18,7 +18,7 @@ from zart_core.cli.finding import load
 from zart_core.cli.junit import junit_of
 from zart_core.cli.reading import opened
 from zart_core.cli.texts import as_json, jsonable, plain, say
-from zart_core.deploys.checking import DeployReport, Verdict, verdicts_on, words_of
+from zart_core.deploys.checking import DeployReport, Verdict, lines_of, verdicts_on, words_of
 from zart_core.deploys.private import private
 from zart_core.errors import InvalidUse
 from zart_core.workflows import Registry
@@ -37,8 +37,8 @@ def check(modules: Sequence[str], url: str, *, relaxed: bool, junit: str, json: 
         executions = [verdict_json(verdict) for verdict in report.verdicts]
         say(as_json({"fits": report.fits, "counts": report.counts, "executions": executions}))
     else:
-        for verdict in report.misfits:
-            show(verdict)
+        for line in lines_of(report.misfits):
+            say(plain(line))
         say(words_of(report.counts))
     return OK if report.fits else PARKED
 
@@ -52,14 +52,6 @@ def registry_of(modules: Sequence[str]) -> Registry:
             raise InvalidUse(f"{place} has no workflow; give the modules that define or import them")
         registry.add(found)
     return registry
-
-
-def show(verdict: Verdict) -> None:
-    """Print one execution that does not fit, for people."""
-    first, *rest = verdict.message.splitlines() or [""]
-    say(plain(f"{verdict.id}: {verdict.kind}: {first}"))
-    for line in rest:
-        say(plain(line))
 
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:

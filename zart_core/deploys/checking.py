@@ -20,6 +20,7 @@ from zart_core.events import Closed, Event, Site, Started, Status
 from zart_core.hosts.offers import is_offered
 from zart_core.hosts.ports import open_log
 from zart_core.hosts.turns import MISBEHAVIOUR
+from zart_core.insight.sources import place_of
 from zart_core.interpreter import CODEC, Execution
 from zart_core.records import record
 from zart_core.workflows import Registry, Workflow, WorkflowSource
@@ -96,10 +97,27 @@ class DeployReport:
             raise AssertionError(str(self))
 
     def __str__(self) -> str:
-        lines = [words_of(self.counts)]
-        lines += [f"{verdict.id}: {verdict.message}" for verdict in self.misfits[:SHOWN_MAX]]
+        lines = [words_of(self.counts), *lines_of(self.misfits[:SHOWN_MAX])]
         more = len(self.misfits) - SHOWN_MAX
         return "\n".join(lines + ([f"and {more:,} more"] if more > 0 else []))
+
+
+def lines_of(misfits: Iterable[Verdict]) -> Iterator[str]:
+    """What does not fit, for people: each disagreement in full once, and a line for every other that has it too."""
+    first_with: dict[str, str] = {}
+    for verdict in misfits:
+        at = "" if verdict.event is None else f" at event {verdict.event}"
+        own = verdict.message.replace(f"'{verdict.id}' (run {verdict.run})", "it", 1).replace(at, "", 1)
+        first = first_with.setdefault(f"{verdict.kind} {verdict.workflow} {own}", verdict.id)
+        if first != verdict.id:
+            yield f"{verdict.id}: {verdict.kind}{at}, as {first}"
+            continue
+        head, *rest = verdict.message.splitlines() or [""]
+        yield f"{verdict.id}: {verdict.kind}: {head}"
+        for line in rest:
+            yield line
+            if line.startswith("  yielded: ") and (place := place_of(verdict.yielded_site)) is not None:
+                yield f"    {place}: {place.source}"
 
 
 def words_of(counts: Mapping[VerdictKind, int]) -> str:
