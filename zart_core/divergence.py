@@ -23,10 +23,8 @@ def replay_explained(
 ) -> Execution:
     """As `replay` of a complete log; a `Diverged` also names the nearest change that would mend it."""
     execution = Execution(workflow, codec=codec, strict=strict)
-    apply = execution.apply
     try:
-        for event in events:
-            apply(event)
+        execution.apply_all(events)
         execution.check_answered()
     except Diverged as diverged:
         explained = with_nearest(diverged, workflow, events, execution, codec)

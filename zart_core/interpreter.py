@@ -182,17 +182,23 @@ class Execution:
 
         Raises a Defect when code and log disagree or the code is wrong; the execution is then of no more use.
         """
+        self.apply_all((event,))
+
+    def apply_all(self, events: Iterable[Event]) -> None:
+        """As `apply` of one after the other, up to the first that raises."""
         if self.broken is not None:
             raise self.broken
+        wanted, versions = self._wanted, self._branches.versions
         try:
-            handler = self._handlers.get(type(event))
-            if handler is None:
-                raise self._out_of_place(event)
-            self.now = event.at
-            handler(self, event)
-            self.position += 1
-            if self._wanted and self._branches.versions:
-                self._answer_known()
+            for event in events:
+                handler = self._handlers.get(type(event))
+                if handler is None:
+                    raise self._out_of_place(event)
+                self.now = event.at
+                handler(self, event)
+                self.position += 1
+                if wanted and versions:
+                    self._answer_known()
         except InvalidUse as error:  # an annotation that cannot be resolved, a type that nothing decodes to
             self.broken = self._invalid(error)
             raise self.broken from error
@@ -338,7 +344,9 @@ class Execution:
     def _on_began(self, event: Began) -> None:
         if self._wanted and not self._unanswered:
             self._pass(event)
-        node = self._step_of(event)
+        node = self._nodes.get(event.seq)
+        if node is None or node.kind != "step":
+            raise self._not_pending(event.seq, "Began")
         if event.takeover is None and event.deadline is None and event.attempt == 0:
             node.progress = FIRST_ATTEMPT
         else:
@@ -357,7 +365,9 @@ class Execution:
         if event.seq < self.next_seq and event.seq not in self._nodes:
             self.ignored += 1  # its command was settled while the attempt ran, and the run was parked
             return
-        node = self._step_of(event)
+        node = self._nodes.get(event.seq)
+        if node is None or node.kind != "step":
+            raise self._not_pending(event.seq, "Retried")
         if self.cancelling.pop(event.seq, None) is not None:  # nothing runs any more: it needs no grace
             self._unanswered = True
             self._branches.withdraw(node)
@@ -368,7 +378,7 @@ class Execution:
     def _on_resolved(self, event: Resolved) -> None:
         if type(event.outcome) is not Done and self._is_decision(event):
             self._check_decided(event)
-        elif not self._admit(event):
+        elif self._wanted and not self._admit(event):
             return
         elif event.held and event.seq not in self._nodes:
             self.ignored += 1  # its command was settled while it ran, and the run was parked
@@ -405,12 +415,12 @@ class Execution:
         if event.n != self.next_delivery:
             raise LogCorrupt(f"{self._title()}: delivery {event.n} follows {self.next_delivery - 1}")
         self.next_delivery += 1
-        if self._admit(event):
+        if not self._wanted or self._admit(event):
             self._unanswered = event.held
             self._deliver(event)
 
     def _on_interrupted(self, event: Interrupted) -> None:
-        if self._admit(event):
+        if not self._wanted or self._admit(event):
             self._unanswered = event.held
             self._interrupt(event)
 
@@ -438,20 +448,13 @@ class Execution:
             if offered is not None:
                 offered.progress = attrs.evolve(offered.progress, elsewhere=True)
 
-    def _step_of(self, event: Began | Retried) -> Node:
-        node = self._nodes.get(event.seq)
-        if node is None or node.kind != "step":
-            raise self._not_pending(event.seq, type(event).__name__)
-        return node
-
     def _admit(self, fact: Delivered | Resolved | Interrupted) -> bool:
-        """Whether a fact may take effect now. Something wanted bars it: held facts wait, others diverge (P6, R20)."""
-        if self._wanted:
-            if fact.held and self._head() is not None:
-                self._backlog.append(fact)
-                self._unanswered = True
-                return False
-            self._pass(fact)
+        """Whether a fact may take effect that something wanted bars: held facts wait, others diverge (P6, R20)."""
+        if fact.held and self._head() is not None:
+            self._backlog.append(fact)
+            self._unanswered = True
+            return False
+        self._pass(fact)
         return True
 
     def _pass(self, fact: Event) -> None:
@@ -506,7 +509,8 @@ class Execution:
     def _on_issued(self, event: Issued) -> None:
         if event.seq != self.next_seq:
             raise LogCorrupt(f"{self._title()}: command {event.seq} follows {self.next_seq - 1}")
-        head = self._head()
+        wanted = self._wanted
+        head = wanted[0] if wanted and not wanted[0].settled else self._head()
         while type(head) is not Node or head.name != event.name or head.kind != event.kind:
             if event.kind == "version":  # the code does not ask for it here, or no longer (R23)
                 self._branches.versions.setdefault(event.name, version_of(event))
@@ -518,7 +522,7 @@ class Execution:
             head = self._head()
         if self.strict:
             self._compare_arguments(event, head)
-        del self._wanted[0]
+        del wanted[0]
         self.next_seq += 1
         self._unanswered = False
         head.seq = event.seq
@@ -577,7 +581,8 @@ class Execution:
                 value, error = self._take(node, issued, outcome.n)
             case _:
                 error = Cancelled(outcome.reason)
-        self._settle(node, value, error)
+        self._branches.settle(node, value, error)
+        self._run()
 
     def _settle(self, node: Node, value: Any, error: BaseException | None) -> None:
         self._branches.settle(node, value, error)
@@ -950,8 +955,7 @@ def replay(
     """The execution that these events lead to. Raises a Defect where code and log disagree (R20)."""
     execution = Execution(workflow, codec=codec, strict=strict)
     try:
-        for event in events:
-            execution.apply(event)
+        execution.apply_all(events)
     except BaseException:
         execution.close()
         raise
