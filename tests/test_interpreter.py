@@ -250,6 +250,37 @@ def test_deliveries_that_are_given_back_keep_their_order(play):
     assert run.result == [1, 2]
 
 
+def test_waits_behind_a_cancelled_one_move_up(play):
+    """R14: a message is never taken before an older one, and the oldest wait that is left takes the oldest."""
+
+    def loses():
+        yield from zart.race(zart.wait_for_event("e", int, name="lost"), quick())
+
+    def quick():
+        yield from zart.now("n")
+
+    def wins(name):
+        return (yield from zart.wait_for_event("e", int, name=name))
+
+    def w():
+        yield from do("x")
+        first = yield from zart.wait([loses(), *(wins(name) for name in "abc")])
+        return [*first[1:], (yield from zart.wait_for_event("e", int))]
+
+    run = play(plain(w)).start().deliver("e", b"1").deliver("e", b"2").done("do-x")
+    assert run.history[-8:] == [
+        "event lost", "event a", "event b", "event c", "now n", "a takes 0", "b takes 1", "lost cancelled",
+    ]  # fmt: skip
+    run.deliver("e", b"3").deliver("e", b"4")
+    assert run.result == [1, 2, 3, 4]
+    enough = play(plain(w)).start()
+    for n in b"123456":
+        enough.deliver("e", b"%c" % n)
+    enough.done("do-x")
+    assert enough.result == [1, 2, 3, 4]
+    assert enough.execution.untaken() == [("e", b"5"), ("e", b"6")]
+
+
 def test_deliveries_have_numbers_without_a_gap(play):
     """A log in which one is missing is damaged."""
 

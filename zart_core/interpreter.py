@@ -9,7 +9,6 @@ Rule 4: what is not in TRANSITIONS cannot happen.
 from __future__ import annotations
 
 import logging
-from bisect import insort
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import copy_context
 from datetime import UTC, datetime
@@ -644,17 +643,27 @@ class Execution:
         return progress.began or (progress.retry_at is not None and progress.retry_at <= self.now)
 
     def _give_back(self, node: Node) -> None:
-        """A wait is cancelled: the delivery it was about to take goes to the next in line, or back to its place."""
+        """A wait is cancelled: those behind it move up, and a delivery that nobody is left for goes back (R14)."""
         event = self._pending[node.seq].of
         self._forget_listener(node, event)
-        for want in list(self._wanted):
-            if isinstance(want, Taking) and want.node is node and not want.settled:
-                want.settled = True
-                listeners = self._listeners.get(event)
-                if listeners:
-                    self._wanted.append(Taking(listeners.pop(0), want.n))
-                else:
-                    insort(self._buffers.setdefault(event, []), want.n)
+        takings = [
+            want
+            for want in self._wanted
+            if isinstance(want, Taking) and not want.settled and self._pending[want.node.seq].of == event
+        ]
+        line = [taking.node for taking in takings]
+        if node not in line:
+            return
+        line.remove(node)
+        listeners = self._listeners.get(event)
+        if listeners:
+            line.append(listeners.pop(0))
+        else:
+            last = takings.pop()
+            last.settled = True
+            self._buffers.setdefault(event, []).insert(0, last.n)
+        for taking, taker in zip(takings, line, strict=True):
+            taking.node = taker
 
     def _is_decided(self, head: Want, seq: int, outcome: Outcome) -> bool:
         match head:

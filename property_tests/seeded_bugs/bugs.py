@@ -63,7 +63,7 @@ BUGS = (
         5,
         "zart_core/interpreter.py",
         "decisions.append(self._decision(want))",
-        "decisions.append(self._decision(self._wanted.popleft()))  # type: ignore",
+        "decisions.append(self._decision(self._wanted.pop(0)))  # type: ignore",
         "I20",
         "to ask for decisions uses one up: a prefix and the rest differ from the whole",
         "laws",
