@@ -7,9 +7,11 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 import zart_core as zart
@@ -162,7 +164,7 @@ def test_an_event_of_a_similar_name_is_pointed_out(world: World) -> None:
     told = world.start(listens, None).leave().send("words").told()
 
     assert "('words' was sent: was 'word' meant?)" in told.waits[0].ends
-    assert "1 message(s) in its inbox that it has not taken so far: 1 'words'" in told.notes
+    assert "1 message is in its inbox, not taken so far: 1 'words'" in told.notes
 
 
 def test_a_sleep_ends_by_itself(world: World) -> None:
@@ -217,13 +219,30 @@ def test_a_parked_execution_waits_for_code(world: World) -> None:
     assert "It was parked by build b7." in told.notes[0]
 
 
+def test_no_line_is_shown_of_code_that_does_not_fit(world: World) -> None:
+    """The source at hand has other lines by now; the place on record is said all the same."""
+    world.start(listens, 600.0).leave().send("word")
+    assert world.told(sources=True).waits[0].place is not None
+    world.log.append([stored.Mark("x", zart.Status.PARKED, "Diverged: it diverged")])
+
+    (wait,) = world.told(sources=True).waits
+    assert wait.place is None and wait.site is not None
+    assert "it is taken once the code fits" in wait.ends
+
+
 def test_a_paused_execution_waits_for_a_person(world: World) -> None:
-    """Who paused it can resume it."""
-    world.start(naps).leave()
+    """No worker takes it up, nor what is sent to it; a copy goes on."""
+    world.start(listens, 600.0).leave().send("word")
     world.log.append([stored.Mark("x", zart.Status.PAUSED, "by ann")])
 
-    assert world.told().hopeless
-    assert world.told().notes[0] == "it is paused, and goes on when somebody resumes it"
+    told = world.told()
+    assert told.hopeless
+    assert told.waits[0].ends.startswith(
+        "one is in its inbox, sent but not taken so far: it is taken when it"
+    )
+    assert told.notes[0] == (
+        "it is paused, and no worker takes it up, nor any message to it; zart fork x MODULE makes a copy that goes on"
+    )
 
 
 def test_a_workflow_that_nobody_has(world: World) -> None:
@@ -261,6 +280,35 @@ def test_a_step_whose_worker_is_gone(world: World) -> None:
     assert world.told().waits[0].until == START + 60
     world.log.release("w")
     assert "the worker that ran it is gone" in world.told().waits[0].ends
+
+
+def test_a_worker_that_has_died_unseen(world: World) -> None:
+    """Its name still stands there, and no worker holds a lease: said by who is no worker itself."""
+    world.start(naps)
+    summary = world.log.summary("x")
+    assert summary is not None and summary.owner is not None
+    given = circumstances(world.log, zart.Codec(), summary)
+
+    later, due = START + 1e6, "no worker has taken it up"
+    assert not any(due in note for note in explanation(given, now=later).notes)  # memory cannot say
+    for workers, registered, alone in ((0, None, True), (1, None, False), (0, {"naps"}, False)):
+        told = explanation(attrs.evolve(given, workers=workers), now=later, registered=registered)
+        assert any(due in note for note in told.notes) is alone
+
+
+def test_workers_are_counted_where_the_log_can_say(tmp_path: Path) -> None:
+    """SQLite keeps leases, and those that have run out are not counted."""
+    with closing(zart.open_log(f"sqlite:{tmp_path / 'x.db'}")) as log:
+        host = Inline(log, zart.Registry(naps))
+        host.start(naps, None, "x")
+        host.work()
+        log.release(host.worker)
+        log.renew(host.worker, lease_s=0.0)
+        summary = log.acquire("w", "x", lease_s=600)
+        assert summary is not None
+        assert circumstances(log, zart.Codec(), summary).workers == 1
+        log.renew("w", lease_s=0.0)
+        assert circumstances(log, zart.Codec(), summary).workers == 0
 
 
 TURN = ("id", "run", "position", "fence", "records", "at", "status")
@@ -316,6 +364,7 @@ def test_a_site_is_found_in_the_source_as_it_is_now(tmp_path: Path, monkeypatch:
     assert place is not None
     assert (str(place), place.source) == ("some_flows.py:5", "yield 1")
     assert "some_flows" not in sys.modules
+    assert place_of(zart.Site("some_flows", "flow", 0)) is None  # nothing waits there
     for module, qualname in (("some_flows", "gone"), ("no_python", "f"), ("no_module_of_this_name", "f")):
         assert place_of(zart.Site(module, qualname, 1)) is None
     for hostile in ("../some_flows", "/etc/passwd", "", "a b", "..some_flows"):

@@ -24,6 +24,7 @@ from zart_core.cli.exits import EXIT_CODES, OK, USAGE, Ended
 from zart_core.cli.texts import as_json, plain, say
 from zart_core.deploys.versions import versions_in
 from zart_core.errors import InvalidUse, LogCorrupt
+from zart_core.events import Status
 from zart_core.hosts.engine import status_of
 from zart_core.hosts.offers import page_of
 from zart_core.interpreter import CODEC
@@ -559,6 +560,8 @@ def request(log: EventLog, id: str, kind: MessageKind, reason: str, json: bool) 
         say(as_json({"id": id, "accepted": accepted, "held": summary.owner is not None}))
     elif not accepted:
         say(f"it had ended before: {summary.status}")
+    elif summary.status is Status.PAUSED:
+        say(f"asked to {kind}; it is paused, and no process takes it up while it is")
     elif summary.owner is None:
         say(f"asked to {kind}; no process runs it now, so this takes effect when one does")
     else:

@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
+import attrs
+
 from zart_core.codec import Codec
 from zart_core.events import Began, Closed, Delivered, Event, Failed, Failure, Resolved, Site, Started, Status
 from zart_core.hosts.explain import StepLine, moment, steps_of, words_of
 from zart_core.hosts.offers import queue_of
 from zart_core.insight.sources import Place, place_of, raised_at
-from zart_core.log import EventLog, Message, Summary
+from zart_core.log import EventLog, Message, Shared, Summary
 from zart_core.records import record
 
 OVERDUE_S = 2.0
@@ -35,6 +37,8 @@ class Circumstances:
     inbox: Sequence[Message] = ()
     children: Mapping[str, Summary] = {}
     """Those that it waits for, as far as they are there."""
+    workers: int | None = None
+    """How many workers hold a lease in the log; None where it cannot say."""
 
 
 @record
@@ -84,7 +88,8 @@ def circumstances(log: EventLog, codec: Codec, summary: Summary) -> Circumstance
     ]
     found = {child: log.summary(child) for child in waited}
     children = {child: one for child, one in found.items() if one is not None}
-    return Circumstances(summary, events, log.inbox(summary.id), children)
+    workers = log.others("") if isinstance(log, Shared) else None
+    return Circumstances(summary, events, log.inbox(summary.id), children, workers)
 
 
 def explanation(
@@ -114,6 +119,10 @@ def explanation(
             summary.id, summary.workflow, summary.run, status, head + ending(last), reason, (), (), False
         )
     lines = [line for line in steps_of(events) if line.ended_at is None]
+    if (
+        registered is None and given.workers == 0 and summary.owner is not None
+    ):  # no process, this one neither
+        given = attrs.evolve(given, summary=attrs.evolve(summary, owner=None))
     teller = Teller(given, now, store, sources)
     waits = tuple(teller.awaited(line) for line in lines)
     stopped = tuple(stops(given, now, registered))
@@ -194,7 +203,10 @@ def stops(given: Circumstances, now: float, registered: Collection[str] | None) 
             )
             return
         case Status.PAUSED:
-            yield "it is paused, and goes on when somebody resumes it"
+            yield (
+                "it is paused, and no worker takes it up, nor any message to it; "
+                f"zart fork {shlex.quote(summary.id)} MODULE makes a copy that goes on"
+            )
             return
         case _:
             pass
@@ -229,6 +241,7 @@ class Teller:
         self.now = now
         self.store = store
         self.sources = sources
+        self.diverged = given.summary.status is Status.PARKED and given.summary.reason.startswith("Diverged")
         self.sent = {event.event for event in given.events if isinstance(event, Delivered)}
         self.posted = Counter(message.name for message in given.inbox if message.kind == "event")
         self.deadlines = {event.seq: event.deadline for event in given.events if isinstance(event, Began)}
@@ -239,7 +252,8 @@ class Teller:
         """One wait."""
         until = line.until if line.until is not None else self.deadlines.get(line.seq)
         what, ends, hopeless = self.told(line, until)
-        place = place_of(line.site) if self.sources else None
+        # the source at hand is not that of the record, where it is known not to fit
+        place = place_of(line.site) if self.sources and not self.diverged else None
         return Awaited(
             line.kind, line.name, line.state, line.site, place, line.issued_at, until, what, ends, hopeless
         )
@@ -292,10 +306,11 @@ class Teller:
     def sender(self, line: StepLine, until: float | None) -> tuple[str, str]:
         """Who can send an event, and whether somebody ever has."""
         if self.posted[line.event]:
-            return (
-                f"one is in its inbox, sent but not taken so far: a worker takes it{self.otherwise(until)}",
-                "",
-            )
+            taker = {
+                Status.PARKED: "it is taken once the code fits",
+                Status.PAUSED: "it is taken when it goes on",
+            }.get(self.given.summary.status, "a worker takes it")
+            return f"one is in its inbox, sent but not taken so far: {taker}{self.otherwise(until)}", ""
         ends = f"anybody can send it: {command('send', self.id, self.store, line.event, 'JSON')}"
         like = get_close_matches(line.event, [name for name in self.posted if name != line.event], 1)
         if like:
@@ -332,7 +347,8 @@ def notes(given: Circumstances, teller: Teller, waits: Sequence[Awaited]) -> Ite
     if summary.unread:
         events = ", ".join(f"{count} '{name}'" for name, count in teller.posted.most_common(SHOWN_MAX))
         named = f": {events}" if events else ""
-        yield f"{summary.unread} message(s) in its inbox that it has not taken so far{named}"
+        messages = "1 message is" if summary.unread == 1 else f"{summary.unread:,} messages are"
+        yield f"{messages} in its inbox, not taken so far{named}"
     if waits and all(one.hopeless for one in waits):
         yield f"it waits for ever unless somebody acts; {command('cancel', summary.id, teller.store)} would end it"
 

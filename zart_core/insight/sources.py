@@ -5,6 +5,7 @@ Rule 1: a module's file is looked for where Python would look, by name alone; wh
 
 from __future__ import annotations
 
+import dis
 import functools
 import linecache
 import re
@@ -19,6 +20,9 @@ from zart_core.records import record
 FRAME = re.compile(
     r'File "(?P<file>[^"\n]+)", line (?P<line>\d+), in (?P<function>.+)(?:\n +(?P<source>.+))?'
 )
+
+
+NOWHERE = dis.Positions()
 
 
 @record
@@ -36,7 +40,7 @@ class Place:
 
 
 def place_of(site: Site | None) -> Place | None:
-    """The line of a site, should its function still be there; it may have moved in its file."""
+    """The line of a site, should its function still be there and wait at it; it may have moved in its file."""
     if site is None or not all(part.isidentifier() for part in site.module.split(".")):
         return None
     return next((place for file in files_of(site.module) if (place := place_in(file, site))), None)
@@ -56,17 +60,17 @@ def files_of(module: str) -> Iterator[str]:
 
 def place_in(file: str, site: Site) -> Place | None:
     """The line of a site in a file, if the function is in it."""
-    first = first_lines(file).get(site.qualname)
-    if first is None:
-        return None
+    first, yielding = lines_of_functions(file).get(site.qualname, (0, frozenset[int]()))
     line = first + site.line
+    if line not in yielding:  # the function has changed since
+        return None
     return Place(file, line, linecache.getline(file, line).strip(), site.qualname)
 
 
 @functools.lru_cache(maxsize=256)
-def first_lines(file: str) -> dict[str, int]:
-    """The first line of each function of a file, decorators included; empty for one that is no Python."""
-    found: dict[str, int] = {}
+def lines_of_functions(file: str) -> dict[str, tuple[int, frozenset[int]]]:
+    """The first line of each function of a file, decorators included, and those that yield; empty for no Python."""
+    found: dict[str, tuple[int, frozenset[int]]] = {}
     try:
         code = compile(Path(file).read_bytes(), file, "exec", dont_inherit=True)
     except (OSError, SyntaxError, ValueError):
@@ -74,9 +78,18 @@ def first_lines(file: str) -> dict[str, int]:
     left = [code]
     while left:
         one = left.pop()
-        found.setdefault(one.co_qualname, one.co_firstlineno)
+        found.setdefault(one.co_qualname, (one.co_firstlineno, yielding_lines(one)))
         left.extend(inner for inner in one.co_consts if isinstance(inner, CodeType))
     return found
+
+
+def yielding_lines(code: CodeType) -> frozenset[int]:
+    """The lines at which a generator may wait."""
+    return frozenset(
+        line
+        for instruction in dis.get_instructions(code)
+        if instruction.opname == "YIELD_VALUE" and (line := (instruction.positions or NOWHERE).lineno)
+    )
 
 
 def raised_at(traceback: str) -> Place | None:
