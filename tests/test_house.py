@@ -115,8 +115,8 @@ PUBLIC = [
     "StepTimedOut", "StepsFailed", "StoreFailed", "StoreLocked", "StoreUnavailable", "Stuck", "Summary",
     "SystemClock", "Taken", "Task", "TimeoutScope", "Unencodable", "UnknownExecution", "UnknownStore",
     "UnknownWorkflow", "Waitable", "Weather", "Workflow", "ZartError", "capture", "child", "context", "gather",
-    "inspect", "logger", "now", "open", "open_log", "outcome", "race", "random", "replay", "resource", "run_inline",
-    "schedule", "scope", "serve", "settle", "shield", "sleep", "sleep_until", "spawn", "step", "step_or",
+    "heartbeat", "inspect", "logger", "now", "open", "open_log", "outcome", "race", "random", "replay", "resource",
+    "run_inline", "schedule", "scope", "serve", "settle", "shield", "sleep", "sleep_until", "spawn", "step", "step_or",
     "step_or_else", "transaction", "uuid", "version", "wait", "wait_any", "wait_for_event", "workflow",
 ]  # fmt: skip
 

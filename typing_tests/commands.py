@@ -292,4 +292,6 @@ def where() -> str:
     assert_type(here.attempt, int)
     assert_type(here.deadline, float | None)
     assert_type(zart.resource("db"), Any)
+    zart.heartbeat()
+    zart.heartbeat({"done": 3, "of": [4, None]})
     return here.idempotency_key

@@ -29,7 +29,7 @@ from zart_core.commands import (
     wait_any,
     wait_for_event,
 )
-from zart_core.context import Context, context, logger, resource, transaction
+from zart_core.context import Context, context, heartbeat, logger, resource, transaction
 from zart_core.errors import (
     Cancelled,
     Conflict,
@@ -188,6 +188,7 @@ __all__ = [
     "child",
     "context",
     "gather",
+    "heartbeat",
     "inspect",
     "logger",
     "now",

@@ -1,4 +1,4 @@
-"""Where the running code is: what `zart.context()`, `zart.resource()` and `zart.logger` look at.
+"""Where the running code is: what `zart.context()`, `zart.resource()`, `zart.heartbeat()` and `zart.logger` look at.
 
 Rule 1: hosts set it around a step, the interpreter around a workflow; nobody else does.
 """
@@ -52,6 +52,8 @@ class Scene:
     """Commands that were built and never yielded (R12)."""
     transaction: Callable[[float], Any] | None = None
     """Gives the connection of the step's transaction, with a limit in seconds; None where there is none."""
+    heartbeat: Callable[[Any], None] | None = None
+    """Takes what the step says of its progress, and raises Cancelled when it is to end; None where nobody hears it."""
 
 
 SCENE: ContextVar[Scene | None] = ContextVar("zart_scene", default=None)
@@ -122,6 +124,31 @@ def transaction(kind: type[Any] = object, *, limit: Duration = TRANSACTION_S) ->
             "ask for the kind that goes with the store's URL"
         )
     return connection
+
+
+def heartbeat(progress: Any = None) -> None:
+    """Say how far a long step is, and hear whether anybody still waits for it.
+
+    `zart show` and `zart explain` show what a running step said last. It is written every few seconds at the most, so
+    it may be called as often as you like: a call costs as much as its progress takes to become JSON. It is no part of
+    the history, and is gone when the attempt has ended.
+
+    Args:
+        progress: a JSON value of 4 KiB at the most, or what the codec makes one of; what was said last counts.
+
+    Raises Cancelled once the step is to end: it lost a race, was cancelled or timed out, its worker lost the execution
+    or is about to stop. Let it pass: a sync step has no other way to hear of it. Raises InvalidUse where nobody hears
+    it: outside of steps, and where another process runs them; EncodeError for a progress that is no JSON or too long.
+    """
+    scene = SCENE.get()
+    if scene is None or scene.lines is not None:
+        raise InvalidUse("zart.heartbeat() is for steps; call it inside a function decorated with @zart.step")
+    if scene.heartbeat is None:
+        raise InvalidUse(
+            "nobody hears zart.heartbeat() here: it is for steps that an engine (zart.open, zart.serve), "
+            "zart.run_inline or a test runs in its own process"
+        )
+    scene.heartbeat(progress)
 
 
 class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):

@@ -212,6 +212,7 @@ class Summary:
     wake: float | None
     owner: str | None
     reason: str = ""
+    """Why it is parked or paused; of one that is `RUNNING`, what its steps say of their progress."""
     build: str = ""
     unread: int = 0
     """Messages in the inbox that no turn has consumed."""

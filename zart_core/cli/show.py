@@ -24,7 +24,14 @@ from zart_core.cli.texts import (
 from zart_core.deploys.versions import VersionUse
 from zart_core.events import Closed, Event, Started
 from zart_core.hosts.explain import StepLine, moment, steps_of
-from zart_core.insight.explaining import Explanation, circumstances, explanation, lines_of
+from zart_core.hosts.progress import Progress, reason_of
+from zart_core.insight.explaining import (
+    Explanation,
+    circumstances,
+    explanation,
+    lines_of,
+    words_of_progress,
+)
 from zart_core.interpreter import CODEC
 
 
@@ -43,7 +50,7 @@ def show_list(page: stored.Page[stored.Summary], json: bool) -> None:
                 str(item.status),
                 *numbers,
                 moment(item.updated_at),
-                shortened(one_line(item.reason), 100),
+                shortened(one_line(reason_of(item)), 100),
             )
         )
     for line in columns(rows):
@@ -79,7 +86,7 @@ def summary_json(summary: stored.Summary) -> dict[str, Any]:
         "updated_at": at(summary.updated_at),
         "due_at": None if summary.wake == 0.0 else at(summary.wake),
         "held": summary.owner is not None,
-        "reason": summary.reason,
+        "reason": reason_of(summary),
         "unread": summary.unread,
     }
 
@@ -90,16 +97,16 @@ def show(log: stored.EventLog, id: str, json: bool) -> None:
     given = circumstances(log, CODEC, summary)
     events, steps = given.events, steps_of(given.events)
     if json:
-        say(
-            as_json(
-                {**summary_json(summary), **ends_json(events), "steps": [step_json(step) for step in steps]}
-            )
-        )
+        told = [
+            {**step_json(step), "progress": progress_json(given.progress.get(step.seq))} for step in steps
+        ]
+        say(as_json({**summary_json(summary), **ends_json(events), "steps": told}))
         return
-    first, *rest = lines_of(explanation(given, now=time.time()))
+    now = time.time()
+    first, *rest = lines_of(explanation(given, now=now))
     say(plain(first))
     rows = [("STEP", "KIND", "STATE", "ATTEMPTS", "DURATION", "AT", "")]
-    rows += [step_row(step, time.time()) for step in steps]
+    rows += [step_row(step, now, given.progress.get(step.seq)) for step in steps]
     for line in columns(rows) if steps else ():
         say(f"  {line.rstrip()}")
     for line in rest:
@@ -127,11 +134,32 @@ def said_url(url: str) -> str:
 
 def explanation_json(told: Explanation) -> dict[str, Any]:
     """Give an explanation as plain data."""
-    waits = [{**jsonable(one), "since": at(one.since), "until": at(one.until)} for one in told.waits]
+    waits = [
+        {
+            **jsonable(one),
+            "since": at(one.since),
+            "until": at(one.until),
+            "progress": progress_json(one.progress),
+        }
+        for one in told.waits
+    ]
     return {**jsonable(told), "waits": waits}
 
 
-def step_row(step: StepLine, now: float) -> tuple[str, str, str, str, str, str, str]:
+def progress_json(progress: Progress | None) -> dict[str, Any] | None:
+    """Give what a running step said last as plain data."""
+    if progress is None:
+        return None
+    return {
+        "attempt": progress.attempt,
+        "at": at(progress.at),
+        "value": payload(progress.json.encode()),
+    }
+
+
+def step_row(
+    step: StepLine, now: float, progress: Progress | None
+) -> tuple[str, str, str, str, str, str, str]:
     """Give one command as cells."""
     attempts = str(step.attempts) if step.attempts else ""
     return (
@@ -141,7 +169,7 @@ def step_row(step: StepLine, now: float) -> tuple[str, str, str, str, str, str, 
         attempts,
         duration(taken(step, now)),
         str(step.site or ""),
-        step.error,
+        step.error if progress is None else words_of_progress(progress, now),
     )
 
 

@@ -1,4 +1,4 @@
-"""Text for people and for programs: escaping, columns, durations, and events as JSON.
+"""Text for people and for programs: escaping, columns, and events as JSON.
 
 Rule 1: `plain` stands before every print of something that comes from data: ids, names, messages, payloads.
 Rule 2: JSON goes out as ASCII, so it needs no escaping of its own.
@@ -16,6 +16,7 @@ import attrs
 from zart_core.cli.exits import OutputGone
 from zart_core.events import Cancellation, Done, Failed, Taken
 from zart_core.hosts.explain import moment
+from zart_core.insight.values import duration as duration
 from zart_core.insight.values import plain as plain
 from zart_core.insight.values import shortened as shortened
 
@@ -33,18 +34,6 @@ def say(line: str = "") -> None:
 def one_line(text: str) -> str:
     """Give a text of several lines as one, escaped."""
     return plain(" ".join(part.strip() for part in text.splitlines() if part.strip()))
-
-
-def duration(seconds: float) -> str:
-    """Give a duration as a person reads it: 0.012 s, 3.2 s, 4 min 05 s, 2 h 03 min."""
-    if seconds < 1:
-        return f"{max(seconds, 0.0):.3f} s"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def columns(rows: Iterable[Sequence[str]]) -> list[str]:

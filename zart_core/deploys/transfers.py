@@ -15,6 +15,7 @@ from zart_core.codec import Codec
 from zart_core.deploys.histories import History
 from zart_core.errors import ExecutionConflict, InvalidUse, StoreUnavailable, UnknownExecution
 from zart_core.events import Closed, Delivered, Event, Ok, Started, Status
+from zart_core.hosts.progress import reason_of
 from zart_core.hosts.relatives import digest_of
 from zart_core.interpreter import CODEC
 from zart_core.log import EventLog, Mark, New, Post, Turn, Write
@@ -40,7 +41,7 @@ def export_history(log: EventLog, id: str, codec: Codec | None = None) -> Histor
             len(runs[-1]),
             summary.status,
         ):
-            return History(id, summary.workflow, summary.status, summary.reason, runs, inbox)
+            return History(id, summary.workflow, summary.status, reason_of(summary), runs, inbox)
 
 
 def import_history(

@@ -10,9 +10,11 @@ import concurrent.futures
 import contextlib
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zart_core.context import SCENE, Context, Scene
+from zart_core.errors import Cancelled
 from zart_core.hosts.live import Attempt, Live
 from zart_core.hosts.ports import Part, StepCall
 from zart_core.hosts.transactions import Lent
@@ -124,7 +126,8 @@ class Attempts:
     async def run_async(self, live: Live, attempt: Attempt, part: Part) -> None:
         """An attempt of an async step, on the loop."""
         call = attempt.call
-        SCENE.set(Scene(lambda: call.context, self.engine.resources))
+        heartbeat = partial(self.engine.heartbeats.beat, live, attempt)
+        SCENE.set(Scene(lambda: call.context, self.engine.resources, heartbeat=heartbeat))
         limit: asyncio.Timeout | None = None
         try:
             if (
@@ -134,11 +137,8 @@ class Attempts:
             else:
                 async with (limit := asyncio.timeout(self.left(call))):
                     value = await part.call(call.values)
-        except asyncio.CancelledError as error:
-            if not attempt.told:
-                self.raised(live, attempt, error)
-            elif not self.engine.closing:
-                self.finished(live, attempt, lambda now: live.run.cancelled(call, now))
+        except (asyncio.CancelledError, Cancelled) as error:
+            self.stopped(live, attempt, error)
         except TimeoutError as error:
             if limit is not None and limit.expired():
                 self.finished(live, attempt, lambda now: live.run.timed_out(call, now, self.engine.lots))
@@ -162,6 +162,7 @@ class Attempts:
                 call.context,
                 self.engine.resources if here else {},
                 attempt.lent,
+                partial(self.engine.heartbeats.beat, live, attempt) if here else None,
             )
         except Exception as error:  # noqa: BLE001  # the user's executor does not take it
             self.engine.loop.call_soon(self.raised, live, attempt, error)
@@ -183,7 +184,9 @@ class Attempts:
         if future.cancelled():
             return
         error = future.exception()
-        if error is not None:
+        if isinstance(error, Cancelled):
+            self.stopped(live, attempt, error)
+        elif error is not None:
             if self.engine.transactions.is_to_be_repeated(live, attempt):
                 self.engine.transactions.repeat(live, attempt, error)
             else:
@@ -195,6 +198,7 @@ class Attempts:
 
     def overdue(self, live: Live, attempt: Attempt) -> None:
         """A sync attempt's own countdown is over."""
+        attempt.told = True
         self.engine.transactions.end(attempt)
         self.finished(live, attempt, lambda now: live.run.timed_out(attempt.call, now, self.engine.lots))
 
@@ -202,6 +206,13 @@ class Attempts:
         """Seconds until the attempt's own countdown is over; other deadlines are the turn's business."""
         limit = call.attempt_until
         return None if limit is None else max(0.0, limit - self.engine.clock.now())
+
+    def stopped(self, live: Live, attempt: Attempt, error: BaseException) -> None:
+        """An attempt let pass what tells it to end: if nothing did, that is an error like any other."""
+        if not attempt.told:
+            self.raised(live, attempt, error)
+        elif not self.engine.closing:
+            self.finished(live, attempt, lambda now: live.run.cancelled(attempt.call, now))
 
     def raised(self, live: Live, attempt: Attempt, error: BaseException) -> None:
         """The attempt raised an error."""
@@ -283,6 +294,7 @@ class Attempts:
         attempt = live.calls.pop(seq, None)
         live.run.running.pop(seq, None)
         if attempt is not None:
+            attempt.told = True
             self.running -= 1
             if attempt.task is not None:
                 attempt.task.cancel()
@@ -301,9 +313,11 @@ def call_with_context(
     context: Context,
     resources: Mapping[str, Any],
     lent: Lent | None = None,
+    heartbeat: Callable[[Any], None] | None = None,
 ) -> Any:
     """Call a sync step with its context around it; everything here can be pickled for an executor that does so."""
-    token = SCENE.set(Scene(lambda: context, resources, transaction=None if lent is None else lent.ask))
+    transaction = None if lent is None else lent.ask
+    token = SCENE.set(Scene(lambda: context, resources, transaction=transaction, heartbeat=heartbeat))
     try:
         value = part.call(values)
         if lent is not None:

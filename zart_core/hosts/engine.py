@@ -37,6 +37,7 @@ from zart_core.hosts.alarms import Alarms
 from zart_core.hosts.attempts import Attempts
 from zart_core.hosts.claims import LEASE_MIN_S, LEASE_S, Claims
 from zart_core.hosts.handles import AsyncHandle
+from zart_core.hosts.heartbeats import Heartbeats
 from zart_core.hosts.inline import emit, encoded_input
 from zart_core.hosts.live import Live
 from zart_core.hosts.offers import page_of
@@ -127,6 +128,7 @@ class AsyncEngine:
         """Executions in memory, the least recently used first."""
         self.attempts = Attempts(self, executor, max_concurrent_steps)
         self.transactions = Transactions(self)
+        self.heartbeats = Heartbeats(self)
         self.suspects = Suspects(self)
         self.sharing = Sharing(self, queues)
         self.alarms = Alarms(self)
@@ -190,6 +192,7 @@ class AsyncEngine:
         self.closing = True
         self.closed_down.set()
         self.claims.claiming.set()
+        self.heartbeats.close()
         await self.attempts.end_all()
         await self.transactions.end_running()
         if self.tasks:

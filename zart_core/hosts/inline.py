@@ -11,12 +11,15 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, overload
 
+import attrs
+
 from zart_core import log as stored
 from zart_core.codec import Codec
 from zart_core.context import Scene
-from zart_core.errors import Defect, ExecutionConflict, StoreUnavailable, ZartError
+from zart_core.errors import Cancelled, Defect, ExecutionConflict, StoreUnavailable, Weather, ZartError
 from zart_core.events import Closed, Failure, Ok, Status
 from zart_core.hosts.ports import Clock, DirectRunner, StepCall, StepRunner, SystemClock, new_id, open_log
+from zart_core.hosts.progress import INTERVAL_S, encoded, text_of
 from zart_core.hosts.relatives import new_execution
 from zart_core.hosts.turns import Effects, Run
 from zart_core.interpreter import CODEC
@@ -29,6 +32,9 @@ LEASE_S = 30.0
 CLAIMS_MAX = 1000
 TRIES_MAX = 8
 POLL_S = 1.0
+
+
+LOGGER = logging.getLogger("zart.inline")
 
 
 class Stuck(ZartError):
@@ -69,6 +75,8 @@ class Inline:
         self.rest = rest or self.wait_for_log
         self.worker = new_id(self.clock.now())
         self.runs: dict[str, Run] = {}
+        self.heard_at = -math.inf
+        """When it was written down last what a step says."""
 
     def start(self, workflow: Workflow[Any, Any], input: Any, id: str) -> bool:
         """Create an execution; False when this very one was there already. Raises ExecutionConflict and EncodeError."""
@@ -203,9 +211,14 @@ class Inline:
 
     def call(self, run: Run, call: StepCall) -> None:
         """Run one attempt, and tell the run how it ended."""
-        scene = Scene(lambda: call.context, self.resources)
+        pulse = Pulse(self, run, call)
+        scene = Scene(lambda: call.context, self.resources, heartbeat=pulse.beat)
         try:
             value = self.runner.run(call, scene)
+        except Cancelled:
+            if not pulse.over:
+                raise
+            run.timed_out(call, self.clock.now())
         except TimeoutError as error:
             if call.context.deadline is not None and self.clock.now() >= call.context.deadline:
                 run.timed_out(call, self.clock.now())
@@ -216,6 +229,16 @@ class Inline:
         else:
             run.returned(call, value, self.clock.now())
 
+    def note(self, run: Run, call: StepCall, now: float, data: bytes) -> bool:
+        """Renew the lease and write down what a running step says; False when somebody else has its execution."""
+        text = text_of(self.codec, run.id, run.run, [(call, now, data)])
+        try:
+            self.log.renew(self.worker, lease_s=LEASE_S)
+            return not self.is_lost(self.log.append([attrs.evolve(run.mark(), reason=text)]))
+        except Weather as weather:
+            LOGGER.warning("what a step of '%s' says cannot be written: %s", run.id, weather)
+            return True
+
     @staticmethod
     def is_lost(outcomes: list[stored.Appended]) -> bool:
         """Whether somebody else has the execution now."""
@@ -225,6 +248,30 @@ class Inline:
     def wait_for_log(self, until: float | None) -> None:
         """Wait until something is due, or somebody writes to the log."""
         self.log.wait(min(POLL_S, max(0.0, until - self.clock.now())) if until is not None else POLL_S)
+
+
+class Pulse:
+    """The heartbeats of one attempt: from time to time they renew the lease, which nothing else does meanwhile."""
+
+    def __init__(self, host: Inline, run: Run, call: StepCall) -> None:
+        self.host = host
+        self.run = run
+        self.call = call
+        self.over = ""
+        """Why the attempt is to end."""
+
+    def beat(self, progress: Any) -> None:
+        """The attempt says something. Raises Cancelled, EncodeError."""
+        host, deadline = self.host, self.call.context.deadline
+        data, now = encoded(host.codec, self.call, progress), host.clock.now()
+        if deadline is not None and now >= deadline:
+            self.over = self.over or "its deadline has passed"
+        elif not 0 <= now - host.heard_at < INTERVAL_S:
+            host.heard_at = now
+            if not host.note(self.run, self.call, now, data):
+                self.over = self.over or "another worker has its execution now"
+        if self.over:
+            raise Cancelled(f"step '{self.call.context.step}' is to end: {self.over}")
 
 
 # ---------------------------------------------------------------- shared with the engine

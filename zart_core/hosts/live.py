@@ -12,6 +12,9 @@ from zart_core.hosts.turns import Run
 if TYPE_CHECKING:
     from zart_core.hosts.transactions import Lent
 
+UNWANTED = "nobody waits for its step any more: it timed out, was cancelled, or its worker is about to stop"
+"""Why an attempt is to end, as it hears."""
+
 
 class Live:
     """An execution that the engine holds in memory."""
@@ -63,7 +66,7 @@ class Live:
 class Attempt:
     """A running attempt of a step."""
 
-    __slots__ = ("call", "future", "lent", "task", "timer", "told")
+    __slots__ = ("announced", "call", "future", "lent", "said", "task", "timer", "told")
 
     def __init__(self, call: StepCall) -> None:
         self.call = call
@@ -75,4 +78,8 @@ class Attempt:
         """The executor's future of a sync step."""
         self.timer: asyncio.TimerHandle | None = None
         self.told = False
-        """Whether it was told to end."""
+        """Whether it was told to end, or nobody wants its outcome any more."""
+        self.said: tuple[float, bytes] | None = None
+        """When it last said something of its progress, and what, as JSON; set in the step's own thread."""
+        self.announced = False
+        """Whether the loop knows, or is about to, that it has said something."""

@@ -20,14 +20,13 @@ from zart_core import log as stored
 from zart_core.errors import InvalidUse, StoreFailed, StoreUnavailable, Weather
 from zart_core.events import Done, Ok, Resolved
 from zart_core.hosts.inline import conflict
-from zart_core.hosts.live import Attempt, Live
+from zart_core.hosts.live import UNWANTED, Attempt, Live
 
 if TYPE_CHECKING:
     from zart_core.hosts.engine import AsyncEngine
 
 TRIES_MAX = 8
 """How often an attempt is made again in a row because of the weather of its transaction."""
-UNWANTED = "nobody waits for its step any more: it timed out, was cancelled, or its worker is about to stop"
 
 
 def transactional(log: stored.EventLog) -> stored.Transactional:
@@ -215,6 +214,7 @@ class Transactions:
         outcomes = self.outcomes_of(future, count)
         self.pending.pop(live.run.id, None)
         self.engine.pump.written(live, outcomes)
+        self.engine.heartbeats.overtake(live.run.id)
         if not all(isinstance(outcome, Ok) for outcome in outcomes):
             live.run.unearn(call.seq)
             live.run.lose(call, self.engine.clock.now())

@@ -1,6 +1,7 @@
 """What an execution waits for: at which line, since when, until when, and who can end the wait with which command.
 
-Rule 1: read from the log alone, beside workers and without the code; nothing is claimed or written, no payload shown.
+Rule 1: read from the log alone, beside workers and without the code; nothing is claimed or written, no payload shown
+        but what running steps say of their progress.
 Rule 2: a wait that nobody can end as things stand is said to be one.
 """
 
@@ -17,7 +18,9 @@ from zart_core.codec import Codec
 from zart_core.events import Began, Closed, Delivered, Event, Failed, Failure, Resolved, Site, Started, Status
 from zart_core.hosts.explain import StepLine, moment, steps_of, words_of
 from zart_core.hosts.offers import queue_of
+from zart_core.hosts.progress import Progress, heartbeats_of, progress_of, reason_of
 from zart_core.insight.sources import Place, place_of, raised_at
+from zart_core.insight.values import duration, shortened
 from zart_core.log import EventLog, Message, Shared, Summary
 from zart_core.records import record
 
@@ -39,6 +42,8 @@ class Circumstances:
     """Those that it waits for, as far as they are there."""
     workers: int | None = None
     """How many workers hold a lease in the log; None where it cannot say."""
+    progress: Mapping[int, Progress] = {}
+    """What running steps said last, by seq; those too that other workers have taken."""
 
 
 @record
@@ -59,6 +64,8 @@ class Awaited:
     """Who can end it, and how."""
     hopeless: str = ""
     """Why nobody will, as things stand; empty where somebody may."""
+    progress: Progress | None = None
+    """What a running step said last."""
 
 
 @record
@@ -81,15 +88,19 @@ class Explanation:
 def circumstances(log: EventLog, codec: Codec, summary: Summary) -> Circumstances:
     """Read what explains an execution. O(n) in its events."""
     events = codec.decode_events(log.records(summary.id, summary.run), summary.id, summary.run)
-    waited = [
-        line.event
-        for line in steps_of(events)
-        if (line.kind == "child" or line.state == "offered") and line.ended_at is None
-    ]
+    lines = [line for line in steps_of(events) if line.ended_at is None]
+    waited = [line.event for line in lines if line.kind == "child" or line.state == "offered"]
     found = {child: log.summary(child) for child in waited}
     children = {child: one for child, one in found.items() if one is not None}
     workers = log.others("") if isinstance(log, Shared) else None
-    return Circumstances(summary, events, log.inbox(summary.id), children, workers)
+    progress = dict(progress_of(summary, events, codec))
+    for line in lines:
+        taken = children.get(line.event) if line.state == "offered" else None
+        if taken is not None and heartbeats_of(taken):
+            theirs = codec.decode_events(log.records(taken.id, taken.run), taken.id, taken.run)
+            for said in progress_of(taken, theirs, codec).values():  # its one step
+                progress[line.seq] = said
+    return Circumstances(summary, events, log.inbox(summary.id), children, workers, progress)
 
 
 def explanation(
@@ -123,6 +134,7 @@ def explanation(
         registered is None and given.workers == 0 and summary.owner is not None
     ):  # no process, this one neither
         given = attrs.evolve(given, summary=attrs.evolve(summary, owner=None))
+    parked = reason_of(summary)
     teller = Teller(given, now, store, sources)
     waits = tuple(teller.awaited(line) for line in lines)
     stopped = tuple(stops(given, now, registered))
@@ -131,8 +143,8 @@ def explanation(
         workflow=summary.workflow,
         run=summary.run,
         status=summary.status,
-        head=f"{head}{summary.status}{': ' + first_of(summary.reason) if summary.reason else ''}",
-        reason=tuple(summary.reason.splitlines()[1:]),
+        head=f"{head}{summary.status}{': ' + first_of(parked) if parked else ''}",
+        reason=tuple(parked.splitlines()[1:]),
         waits=waits,
         notes=(*stopped, *notes(given, teller, waits)),
         hopeless=bool(stopped) or (bool(waits) and all(one.hopeless for one in waits)),
@@ -254,8 +266,21 @@ class Teller:
         what, ends, hopeless = self.told(line, until)
         # the source at hand is not that of the record, where it is known not to fit
         place = place_of(line.site) if self.sources and not self.diverged else None
+        progress = self.given.progress.get(line.seq)
+        if progress is not None:
+            what += f"; {words_of_progress(progress, self.now)}"
         return Awaited(
-            line.kind, line.name, line.state, line.site, place, line.issued_at, until, what, ends, hopeless
+            line.kind,
+            line.name,
+            line.state,
+            line.site,
+            place,
+            line.issued_at,
+            until,
+            what,
+            ends,
+            hopeless,
+            progress,
         )
 
     def told(self, line: StepLine, until: float | None) -> tuple[str, str, str]:
@@ -335,6 +360,11 @@ class Teller:
             why = f"that one is {child.status}: {first_of(child.reason)}".removesuffix(": ")
             return f"that one's end ends it: {look}", why
         return f"that one is {child.status}, and its end ends it: {look}", ""
+
+
+def words_of_progress(progress: Progress, now: float) -> str:
+    """What a step said last, and how long ago."""
+    return f"{duration(now - progress.at)} ago it said {shortened(progress.json)}"
 
 
 def notes(given: Circumstances, teller: Teller, waits: Sequence[Awaited]) -> Iterator[str]:

@@ -47,6 +47,18 @@ def shortened(text: str, chars_max: int = PAYLOAD_CHARS_MAX) -> str:
     return text if len(text) <= chars_max else f"{text[:chars_max]}... ({len(text):,} characters)"
 
 
+def duration(seconds: float) -> str:
+    """A duration in seconds as a person reads it: 0.012 s, 3.2 s, 4 min 05 s, 2 h 03 min."""
+    if seconds < 1:
+        return f"{max(seconds, 0.0):.3f} s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
 def shown(value: object, hide: Collection[str] = ()) -> str:
     """A value as a line of printable text.
 

@@ -11,6 +11,7 @@ import concurrent.futures
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+from zart_core.errors import Cancelled
 from zart_core.testing.simulation.timeline import SimulatedLoop
 
 P = ParamSpec("P")
@@ -54,7 +55,7 @@ class Blocking:
         threads.blocked.pop(self, None)
         threads.current = self
         try:
-            outcome: tuple[Any, Exception | None] = (self.work(), None)
+            outcome: tuple[Any, BaseException | None] = (self.work(), None)
         except Blocked as blocked:
             self.until = blocked.until
             self.timer = threads.loop.call_at(blocked.until, self.make)
@@ -63,7 +64,7 @@ class Blocking:
             return
         except Gone:
             return
-        except Exception as error:  # noqa: BLE001  # the caller's, whatever it is
+        except (Exception, Cancelled) as error:  # noqa: BLE001  # the caller's, whatever it is
             outcome = (None, error)
         finally:
             threads.current = None
@@ -121,7 +122,7 @@ class SimulatedExecutor(concurrent.futures.Executor):
                 return fn(*args, **kwargs)
             raise Gone
 
-        def done(value: T, error: Exception | None) -> None:
+        def done(value: T, error: BaseException | None) -> None:
             if error is None:
                 future.set_result(value)
             else:
@@ -143,7 +144,7 @@ class SimulatedLane:
     def run(self, work: Callable[[], T], done: Callable[[T], None]) -> None:
         """See Lane."""
 
-        def told(outcome: T, error: Exception | None) -> None:
+        def told(outcome: T, error: BaseException | None) -> None:
             if error is not None:
                 raise error
             done(outcome)
