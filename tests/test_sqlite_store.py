@@ -906,3 +906,29 @@ def test_a_read_that_is_interrupted_leaves_no_snapshot(log):
         log._read(interrupted)
     write(log, turn("a", 1, "x"))
     assert len(log.records("a")) == 2
+
+
+@pytest.mark.parametrize("statement", [1, 2, 3])
+def test_a_log_that_another_process_makes_just_now_is_one(tmp_path, monkeypatch, statement):
+    """It is looked at as of one moment: at any statement of the look it may come to be."""
+    path = f"{tmp_path}/log.db"
+    connect = sqlite_file.connect
+    traced = []
+
+    def interrupted_connect(path):
+        monkeypatch.setattr(sqlite_file, "connect", connect)
+        db = connect(path)
+
+        def trace(sql):
+            traced.append(sql)
+            if len(traced) == statement and not db.in_transaction:
+                sqlite.open(f"sqlite:{path}").close()
+
+        db.set_trace_callback(trace)
+        return db
+
+    monkeypatch.setattr(sqlite_file, "connect", interrupted_connect)
+    log = sqlite.open(f"sqlite:{path}")
+    assert log.verify()["executions"] == 0
+    log.close()
+    assert len(traced) >= statement

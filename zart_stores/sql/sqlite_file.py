@@ -108,6 +108,12 @@ SCHEMA = (
     f"PRAGMA user_version = {FORMAT}",
 )
 
+WHOSE = (
+    "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master) "
+    "FROM pragma_application_id, pragma_user_version"
+)
+"""In one statement, as of one moment."""
+
 
 def prepare(path: str, busy_s: float) -> None:
     """Make the database if it is not there, and refuse what is not one of ours."""
@@ -215,8 +221,8 @@ def _sync_name_of_wal(path: str) -> None:
 
 
 def _check_format(db: sqlite3.Connection, path: str) -> None:
-    """Refuse what is neither a log of this format nor an empty database."""
-    application, version = _one(db, "PRAGMA application_id"), _one(db, "PRAGMA user_version")
+    """Refuse what is neither a log of this format nor an empty database; another process may make it just now."""
+    application, version, tables = db.execute(WHOSE).fetchone()
     if application == APPLICATION_ID:
         if version > FORMAT:
             raise FormatTooNew(
@@ -226,7 +232,6 @@ def _check_format(db: sqlite3.Connection, path: str) -> None:
                 found=str(version),
             )
         return
-    tables = _one(db, "SELECT count(*) FROM sqlite_master")
     if application or version or tables:
         raise InvalidUse(
             f"{path!r} is an SQLite database of something else (application_id {application}, "
