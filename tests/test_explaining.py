@@ -289,11 +289,12 @@ def test_a_worker_that_has_died_unseen(world: World) -> None:
     assert summary is not None and summary.owner is not None
     given = circumstances(world.log, zart.Codec(), summary)
 
-    later, due = START + 1e6, "no worker has taken it up"
-    assert not any(due in note for note in explanation(given, now=later).notes)  # memory cannot say
+    later, gone = START + 1e6, "its worker is gone, and none holds a lease in this store"
+    assert not any(gone in note for note in explanation(given, now=later).notes)  # memory cannot say
     for workers, registered, alone in ((0, None, True), (1, None, False), (0, {"naps"}, False)):
         told = explanation(attrs.evolve(given, workers=workers), now=later, registered=registered)
-        assert any(due in note for note in told.notes) is alone
+        assert any(gone in note for note in told.notes) is alone
+        assert told.hopeless is alone
 
 
 def test_workers_are_counted_where_the_log_can_say(tmp_path: Path) -> None:

@@ -487,6 +487,19 @@ def test_export_and_import(called, tmp_path):
     )
 
 
+def test_a_newer_file_asks_for_a_newer_version(called, tmp_path):
+    """It is whole, so nothing has to be restored; nothing is imported of it (F26)."""
+    text = called("export", "declined")[1]
+    (tmp_path / "newer.json").write_text(text.replace('"zart_history": 1', '"zart_history": 2'))
+    code, out, err = called("import", "newer.json", "--store", "sqlite:fresh")
+    assert (code, out) == (4, "")
+    assert err == (
+        "zart: 'newer.json' has format 2; this version knows 1; "
+        "use a version of zart that is as new as what wrote it, and leave it as it is\n"
+    )
+    assert not (tmp_path / "fresh").exists()
+
+
 def test_what_holds_payloads_is_the_owners_alone(called, tmp_path):
     """Histories and reports have mode 0600, a folder that is made for them 0700; nothing is written through a link."""
 

@@ -280,7 +280,7 @@ def test_the_command(store, capsys):
 
     assert app.main(["perturb", "flows.py", *options, "--id", "good"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == (
-        "1 histories of 5 events, replayed in 1 perturbed processes: 0 not deterministic, 0 that do not fit"
+        "1 history of 5 events, replayed in 1 perturbed process: 0 not deterministic, 0 that do not fit"
     )
 
     assert app.main(["perturb", "flows.py", *options, "--json"]) == 5
@@ -289,6 +289,28 @@ def test_the_command(store, capsys):
         ("bad", 1, ["random"])
     ]
     assert told["histories"] == 2
+
+
+def test_other_workflows_of_a_store_are_left_out(store, tmp_path, capsys):
+    """They are counted, and are no misfit; a module that has none of those that are there is the wrong one."""
+    one, other = FLOWS.partition('@zart.workflow("bad")')[0], "import zart_core as zart\n"
+    (tmp_path / "only_good.py").write_text(one)
+    other += (
+        '@zart.workflow("other")\ndef other(x: str) -> zart.Flow[None]:\n    yield from zart.sleep("s", 1)\n'
+    )
+    (tmp_path / "others.py").write_text(other)
+    options = ["--store", store, "--rounds", "1", "--kind", "random"]
+    capsys.readouterr()
+
+    assert app.main(["perturb", "only_good.py", *options]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "1 history of 5 events, replayed in 1 perturbed process: 0 not deterministic, 0 that do not fit",
+        "left out, since none of the modules has workflow 'bad': 1 execution",
+    ]
+    assert app.main(["perturb", "only_good.py", *options, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["left_out"] == {"bad": 1}
+    assert app.main(["perturb", "others.py", *options]) == 2
+    assert "the store has no execution of other, but of bad, good" in capsys.readouterr().err
 
 
 def test_exported_histories(store, tmp_path, capsys):

@@ -11,6 +11,7 @@ from zart_core.errors import (
     Defect,
     ExecutionClosed,
     ExecutionConflict,
+    FormatTooNew,
     InvalidUse,
     LogCorrupt,
     UnknownExecution,
@@ -92,6 +93,8 @@ def code_of(error: Exception) -> int:
 def words_of(error: Exception) -> str:
     """Say what went wrong and what to do."""
     match error:
+        case FormatTooNew():
+            return f"{error}; use a version of zart that is as new as what wrote it, and leave it as it is"
         case LogCorrupt():
             return f"{error}; keep the store as it is and restore a copy"
         case Defect():

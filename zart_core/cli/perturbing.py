@@ -6,14 +6,15 @@ Rule 1: read-only: histories are read from a log or from files, and replayed wit
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import attrs
 
+from zart_core.cli.checking import registry_of
 from zart_core.cli.exits import OK, PARKED
-from zart_core.cli.finding import load
 from zart_core.cli.reading import events_of, opened, summary_of
 from zart_core.cli.texts import as_json, jsonable, plain, say
 from zart_core.deploys.histories import read_history
@@ -21,7 +22,7 @@ from zart_core.errors import InvalidUse
 from zart_core.events import Event
 from zart_core.hosts.offers import page_of
 from zart_core.log import EventLog, Summary
-from zart_core.testing.perturbation import KINDS, PerturbedReport, perturbed_in, summed_up
+from zart_core.testing.perturbation import KINDS, PerturbedReport, counted, perturbed_in, summed_up
 from zart_core.workflows import Registry
 
 PAGE = 200
@@ -41,16 +42,24 @@ def perturb(
     json: bool,
 ) -> int:
     """Replay what is asked for, and print what does not come out the same."""
-    for target in targets:
-        if not len(Registry(load(target))):
-            raise InvalidUse(f"{target} has no workflow; give the modules that define or import them")
+    registered = names_of(registry_of(targets))
     places = [place(target) for target in targets]
     report = PerturbedReport(0, 0, rounds, (), ())
+    others: Counter[str] = Counter()
     with contextlib.ExitStack() as stack:
-        found = recorded(files) if files else stored(stack.enter_context(opened(url)), ids)
+        if files:
+            found = recorded(files)
+        else:
+            log = stack.enter_context(opened(url))
+            found = stored(log, (summary_of(log, id) for id in ids) if ids else of(registered, log, others))
         for batch in batches(found):
             report = joined(report, perturbed_in(dict(batch), places, rounds=rounds, kinds=kinds or KINDS))
-    show(report, json)
+    if others and not report.histories:
+        raise InvalidUse(
+            f"the store has no execution of {', '.join(sorted(registered))}, but of {', '.join(sorted(others))}; "
+            "give the modules that have these"
+        )
+    show(report, others, json)
     return PARKED if report.differences or report.misfits else OK
 
 
@@ -75,9 +84,23 @@ def recorded(places: Sequence[str]) -> Iterator[Run]:
             yield from (((history.id, run), events) for run, events in enumerate(history.runs))
 
 
-def stored(log: EventLog, ids: Sequence[str]) -> Iterator[Run]:
-    """The events of every run of these executions, or of all."""
-    for summary in (summary_of(log, id) for id in ids) if ids else all_of(log):
+def names_of(registry: Registry) -> frozenset[str]:
+    """The names of the workflows, in whatever version."""
+    return frozenset(workflow.name for workflow in registry.everything())
+
+
+def of(registered: frozenset[str], log: EventLog, others: Counter[str]) -> Iterator[Summary]:
+    """Every execution of these workflows, in the order of their ids; those of others are counted."""
+    for summary in all_of(log):
+        if summary.workflow in registered:
+            yield summary
+        else:
+            others[summary.workflow] += 1
+
+
+def stored(log: EventLog, summaries: Iterable[Summary]) -> Iterator[Run]:
+    """The events of every run of these executions."""
+    for summary in summaries:
         for run in range(summary.run + 1):
             yield (summary.id, run), events_of(log, summary.id, run)
 
@@ -118,16 +141,21 @@ def joined(one: PerturbedReport, other: PerturbedReport) -> PerturbedReport:
     )
 
 
-def show(report: PerturbedReport, json: bool) -> None:
-    """Print a report, for people or for programs."""
+def show(report: PerturbedReport, others: Counter[str], json: bool) -> None:
+    """Print a report, and how many executions of which other workflows were left out, for people or for programs."""
     if json:
-        say(
-            as_json(
-                {field.name: jsonable(getattr(report, field.name)) for field in attrs.fields(PerturbedReport)}
-            )
-        )
+        fields = {
+            field.name: jsonable(getattr(report, field.name)) for field in attrs.fields(PerturbedReport)
+        }
+        say(as_json({**fields, "left_out": dict(others)}))
         return
     for each in (*report.differences, *report.misfits):
         for line in str(each).splitlines():
             say(plain(line))
     say(summed_up(report))
+    for workflow, number in sorted(others.items()):
+        say(
+            plain(
+                f"left out, since none of the modules has workflow '{workflow}': {counted(number, 'execution')}"
+            )
+        )

@@ -130,14 +130,13 @@ def explanation(
             summary.id, summary.workflow, summary.run, status, head + ending(last), reason, (), (), False
         )
     lines = [line for line in steps_of(events) if line.ended_at is None]
-    if (
-        registered is None and given.workers == 0 and summary.owner is not None
-    ):  # no process, this one neither
+    gone = registered is None and given.workers == 0 and summary.owner is not None
+    if gone:  # its name still stands there
         given = attrs.evolve(given, summary=attrs.evolve(summary, owner=None))
     parked = reason_of(summary)
     teller = Teller(given, now, store, sources)
     waits = tuple(teller.awaited(line) for line in lines)
-    stopped = tuple(stops(given, now, registered))
+    stopped = tuple(stops(given, now, registered, gone))
     return Explanation(
         id=summary.id,
         workflow=summary.workflow,
@@ -203,7 +202,7 @@ def command(name: str, id: str, store: str, *arguments: str) -> str:
 # ---------------------------------------------------------------- why nothing goes on
 
 
-def stops(given: Circumstances, now: float, registered: Collection[str] | None) -> Iterator[str]:
+def stops(given: Circumstances, now: float, registered: Collection[str] | None, gone: bool) -> Iterator[str]:
     """Why nobody takes it up, whatever it waits for."""
     summary = given.summary
     match summary.status:
@@ -224,6 +223,12 @@ def stops(given: Circumstances, now: float, registered: Collection[str] | None) 
             pass
     if registered is not None and summary.workflow not in registered and summary.owner is None:
         yield f"this process has not registered workflow '{summary.workflow}'; another one has to take it up"
+    if gone:
+        yield (
+            f"its worker is gone, and none holds a lease in this store: one that has registered '{summary.workflow}' "
+            "takes it up, such as zart worker MODULE"
+        )
+        return
     due = due_since(given)
     if summary.owner is None and due is not None and now - due > OVERDUE_S:
         yield (

@@ -92,9 +92,15 @@ class PerturbedReport:
 def summed_up(report: PerturbedReport) -> str:
     """The counts in one line."""
     return (
-        f"{report.histories:,} histories of {report.events:,} events, replayed in {report.rounds} perturbed processes: "
+        f"{counted(report.histories, 'history', 'histories')} of {counted(report.events, 'event')}, "
+        f"replayed in {counted(report.rounds, 'perturbed process', 'perturbed processes')}: "
         f"{len(report.differences):,} not deterministic, {len(report.misfits):,} that do not fit"
     )
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def shortened(text: str) -> str:
