@@ -17,7 +17,7 @@ from zart_core.hosts.engine import AsyncEngine
 from zart_core.hosts.ports import open_log
 from zart_core.hosts.relatives import new_execution
 from zart_core.interpreter import CODEC
-from zart_core.log import Appended, New, Post, Rejected, Turn, Write
+from zart_core.log import Appended, Mark, New, Post, Rejected, Turn, Write
 
 
 class Held(Sky):
@@ -376,4 +376,61 @@ def test_what_was_idle_when_the_lease_ran_out_starts_nothing_before_it_is_ours_a
         else:
             assert handle.result(10) == 1
         assert owners == ([] if taken else [engine.engine.worker])
+    log.close()
+
+
+def test_what_is_given_again_before_its_release_is_written_starts_nothing_before_it_is_ours() -> None:
+    """F24: the release makes it nobody's after it was taken up again, and takes its next turn all the same."""
+    owners: list[str | None] = []
+    engines: list[AsyncEngine] = []
+
+    @zart.step("work")
+    def work() -> int:
+        summary = log.log.summary("a")
+        assert summary is not None
+        owners.append(summary.owner)
+        return 1
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[int]:
+        yield from zart.wait_for_event("go")
+        return (yield from work())
+
+    class Slow(Held):
+        """Its first release is written when what it releases has become due, and was given again, once."""
+
+        released = False
+        given, turned = threading.Event(), threading.Event()
+
+        def append(self, batch: Sequence[Write]) -> list[Appended]:
+            if not self.released and any(isinstance(write, Mark) and write.id == "a" for write in batch):
+                self.released = True
+                self.log.append([Post("a", "event", "go", b"null", 0.0)])  # as somebody elsewhere
+                engines[0].loop.call_soon_threadsafe(engines[0].claims.claiming.set)
+                assert self.given.wait(10)
+            outcomes = super().append(batch)
+            if self.released and any(isinstance(write, Turn) and write.id == "a" for write in batch):
+                self.turned.set()
+            return outcomes
+
+        def claim(self, worker: str, **options: Any) -> Any:
+            if self.given.is_set() and not self.turned.is_set():
+                return []
+            found = super().claim(worker, **options)
+            if self.released and "a" in {summary.id for summary in found}:
+                self.given.set()
+            return found
+
+    async def let_go_and_take_up() -> None:
+        async with zart.serve(log, [flow], max_live=1) as engine:
+            engines.append(engine)
+            handle = await engine.start(flow, None, id="a")
+            await asyncio.to_thread(until, lambda: engine.claims.is_idle(engine.live["a"]))
+            await engine.start(flow, None, id="b")
+            assert await handle.result(10) == 1
+            assert owners == [engine.worker]
+
+    log = Slow()
+    asyncio.run(let_go_and_take_up())
+    assert log.turned.is_set()
     log.close()
