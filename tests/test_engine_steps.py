@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
+from contextvars import ContextVar
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -452,6 +453,37 @@ def test_another_executor_runs_sync_steps() -> None:
             engine.run(asks, None)
         assert executor.submit(int).result() == 0
     assert ledger.entries[0].startswith("mine")
+
+
+MARK: ContextVar[str] = ContextVar("mark", default="nothing")
+
+
+@zart.step("mark-{name}")
+async def mark(name: str) -> str:
+    """Gives what it finds, and leaves its own name."""
+    found = MARK.get()
+    MARK.set(name)
+    return found
+
+
+@zart.workflow("marks")
+def marks(_: None) -> zart.Flow[list[str]]:
+    first = yield from mark("a")
+    seen = MARK.get()
+    second = yield from mark("b")
+    third, fourth = yield from zart.gather(mark("c"), mark("d"))
+    return [first, seen, second, third, fourth, (yield from mark("e")), MARK.get()]
+
+
+@pytest.mark.parametrize("owns_loop", [True, False])
+def test_what_a_step_sets_in_its_context_stays_there(owns_loop: bool) -> None:
+    """A context variable that an async step sets is seen neither by the workflow nor by the steps after it."""
+
+    async def run() -> list[str]:
+        async with zart.serve("memory:", [marks], owns_loop=owns_loop) as engine:
+            return await engine.run(marks)
+
+    assert asyncio.run(run()) == ["nothing"] * 7
 
 
 def test_an_executor_that_takes_nothing_fails_the_step_alone() -> None:

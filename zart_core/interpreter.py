@@ -67,7 +67,7 @@ from zart_core.events import (
     Status,
     Taken,
 )
-from zart_core.steps import annotations_of
+from zart_core.steps import StepFunction, annotations_of
 from zart_core.workflows import Workflow
 
 NO_RESOURCES: Mapping[str, Any] = MappingProxyType({})
@@ -106,7 +106,6 @@ class Execution:
         "_branches",
         "_buffers",
         "_captures",
-        "_decoders",
         "_handlers",
         "_handling",
         "_input",
@@ -157,7 +156,6 @@ class Execution:
         self.next_seq = 0
         self.next_delivery = 0
         self._handlers = HANDLERS_OF[self.status]
-        self._decoders: dict[Any, Callable[[bytes], Any]] = {}
         self._pending: dict[int, Issued] = {}
         self._nodes: dict[int, Node] = {}
         self._branches = Branches(self._release)
@@ -590,18 +588,23 @@ class Execution:
     def _value(self, node: Node, issued: Issued, payload: bytes) -> Any:
         if node.kind == "sleep":
             return None
-        function = node.command.function if node.kind == "step" else None
-        decode = self._decoders.get(function)
-        if decode is None:
-            decode = self.codec.decoder(declared_result(node))
-            if function is not None:
-                self._decoders[function] = decode
+        decode = self._decoder(node)
         try:
             return decode(payload)
         except DecodeError as error:
             raise self._unreadable(
                 issued, f"the result of {node.title}", declared_result(node), error
             ) from error
+
+    def _decoder(self, node: Node) -> Callable[[bytes], Any]:
+        """How a command's value is decoded; a step remembers it for the codec that asked last."""
+        if node.kind != "step":
+            return self.codec.decoder(declared_result(node))
+        function: StepFunction[..., Any] = node.command.function
+        decoding = function.decoding
+        if decoding is None or decoding[0] is not self.codec:
+            function.decoding = decoding = (self.codec, self.codec.decoder(function.result_type))
+        return decoding[1]
 
     def _error(self, node: Node, issued: Issued, outcome: Failed) -> BaseException:
         command = node.command

@@ -147,7 +147,7 @@ class Attempts:
         except BaseException as error:  # noqa: BLE001  # the attempt's outcome, whatever it is
             self.raised(live, attempt, error)
         else:
-            self.finished(live, attempt, lambda now: live.run.returned(call, value, now))
+            self.gave(live, attempt, value)
 
     def run_sync(self, live: Live, attempt: Attempt, part: Part) -> None:
         """An attempt of a sync step, in the executor; one that takes too long is abandoned (R11)."""
@@ -194,7 +194,7 @@ class Attempts:
         elif attempt.lent is not None and attempt.lent.transaction is not None:
             self.engine.transactions.returned(live, attempt, future.result())
         else:
-            self.finished(live, attempt, lambda now: live.run.returned(attempt.call, future.result(), now))
+            self.gave(live, attempt, future.result())
 
     def overdue(self, live: Live, attempt: Attempt) -> None:
         """A sync attempt's own countdown is over."""
@@ -220,18 +220,28 @@ class Attempts:
             error = RuntimeError(f"the step raised {type(error).__name__}")
         self.finished(live, attempt, lambda now: live.run.raised(attempt.call, error, now, self.engine.lots))
 
+    def gave(self, live: Live, attempt: Attempt, value: Any) -> None:
+        """The attempt gave a value: the most frequent end by far."""
+        if self.over(live, attempt, lambda now: live.run.returned(attempt.call, value, now)):
+            self.engine.pump.go_on(live)
+
     def finished(self, live: Live, attempt: Attempt, report: Callable[[float], None]) -> None:
-        """An attempt has ended: report it, unless nobody wants to know any more."""
+        """An attempt has ended."""
+        if self.over(live, attempt, report):
+            self.engine.pump.kick(live)
+
+    def over(self, live: Live, attempt: Attempt, report: Callable[[float], None]) -> bool:
+        """Report how an attempt has ended, unless nobody wants to know any more; gives whether somebody does."""
         seq = attempt.call.seq
         if live.calls.get(seq) is not attempt:
-            return
+            return False
         del live.calls[seq]
         self.running -= 1
         self.free_slot()
         report(self.engine.clock.now())
         if self.engine.suspects.on_trial is not None:
             self.engine.suspects.acquit(live.run.id, seq)
-        self.engine.pump.kick(live)
+        return True
 
     def free_slot(self) -> None:
         """A slot is free: for whose turn it is, as a rule for who freed it, so that a step costs one turn.

