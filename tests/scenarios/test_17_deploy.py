@@ -208,8 +208,11 @@ def test_orders_of_arrival_are_explored():
     assert report.misfits
     assert all(cut.history.startswith("arriving as charge, ") for cut in report.misfits)
     assert report.complete
+    assert sum(line.startswith("in other orders of arrival ") for line in str(report).splitlines()) == 1
     many = check_upgrade(racing("second"), racing("second"), inputs=["42"], runs_max=1)
     assert not many.complete and "raise runs_max=" in str(many)
+    some = check_upgrade(racing("second"), racing("other"), inputs=["42"], runs_max=4)
+    assert not some.complete and some.misfits  # those orders that it may look at are looked at
 
 
 def test_new_code_that_parks_later_does_not_fit():

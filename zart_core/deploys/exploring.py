@@ -6,12 +6,12 @@ Rule 2: an outcome is made to differ by the name of its step, so that every occu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from zart_core.codec import Codec
 from zart_core.context import Scene
-from zart_core.errors import Defect, InvalidUse
+from zart_core.errors import Defect
 from zart_core.events import Delivered, Event, Interrupted
 from zart_core.hosts.ports import StepCall, StepRunner
 from zart_core.log import EventLog
@@ -19,10 +19,13 @@ from zart_core.policies import seconds
 from zart_core.records import record
 from zart_core.steps import StepFunction
 from zart_core.testing.clock import START, VirtualClock
-from zart_core.testing.orders import explore_orders, signature
+from zart_core.testing.orders import Explorer, Ordered, signature
 from zart_core.testing.runner import Steps
 from zart_core.testing.world import Cancel, Ending, Scenario, Sending, Terminate, World, place_of
 from zart_core.workflows import Workflow
+
+ARRIVING = "arriving as "
+"""How the name of a history begins in which things came in another order."""
 
 
 class MadeUp(Exception):
@@ -100,11 +103,10 @@ def explore(
         found.setdefault(shape_of(explored), explored)
         if course.what == "as given":
             courses += deviations(course, seen)
-            try:
-                for other in in_other_orders(workflow, course, setting, runs_max):
-                    found.setdefault(shape_of(other), other)
-            except InvalidUse:  # there are more orders than that
-                cut_short = True
+            others, complete = in_other_orders(workflow, course, setting, runs_max)
+            cut_short |= not complete
+            for other in others:
+                found.setdefault(shape_of(other), other)
     return list(found.values()), cut_short
 
 
@@ -115,22 +117,23 @@ def shape_of(explored: Explored) -> object:
 
 def in_other_orders(
     workflow: Workflow[Any, Any], course: Course, setting: Setting, orders_max: int
-) -> Iterator[Explored]:
-    """The same course with things arriving in every order. Raises InvalidUse when there are more than `orders_max`."""
-    report = explore_orders(
-        workflow,
-        course.input,
-        steps=setting.steps,
-        events=course.events,
-        resources=setting.resources,
-        orders_max=orders_max,
-        codec=setting.codec,
-    )
-    for ordered in report.runs:
-        histories = ordered.played.histories
-        run = max(run for id, run in histories if id == workflow.name)
-        other = Course(course.input, f"arriving as {', '.join(ordered.order)}", {}, course.events)
-        yield Explored(other, list(histories[workflow.name, run]), run)
+) -> tuple[list[Explored], bool]:
+    """The same course with things arriving in other orders, as many as that, and whether these are all."""
+    scenario = Scenario(workflow, course.input, setting.steps, tuple(course.events), setting.resources, START)
+    explorer = Explorer(scenario, None, setting.codec)
+    try:
+        runs, complete = explorer.first(orders_max)
+    finally:
+        explorer.loops.close()
+    return [in_order(workflow, course, ordered) for ordered in runs], complete
+
+
+def in_order(workflow: Workflow[Any, Any], course: Course, ordered: Ordered) -> Explored:
+    """What came of one order."""
+    histories = ordered.played.histories
+    run = max(run for id, run in histories if id == workflow.name)
+    other = Course(course.input, f"{ARRIVING}{', '.join(ordered.order)}", {}, course.events)
+    return Explored(other, list(histories[workflow.name, run]), run)
 
 
 def deviations(course: Course, seen: Mapping[str, StepFunction[..., Any]]) -> list[Course]:

@@ -15,7 +15,7 @@ import attrs
 
 from zart_core.codec import Codec
 from zart_core.deploys.checking import judge
-from zart_core.deploys.exploring import Course, Explored, Setting, explore, go_on
+from zart_core.deploys.exploring import ARRIVING, Course, Explored, Setting, explore, go_on
 from zart_core.errors import Defect, InvalidUse
 from zart_core.events import Closed, Event, Issued, Site, Started, Status
 from zart_core.hosts.turns import MISBEHAVIOUR
@@ -311,18 +311,26 @@ def table_of(report: UpgradeReport) -> list[str]:
     kinds: list[CutKind] = ["fits", "diverges", "ends early", "unreadable", "parks"]
     shown = [kind for kind in kinds if kind == "fits" or report.counts.get(kind)]
     rows = [("history", "cuts", *shown)]
-    courses = dict.fromkeys((cut.history, repr(cut.input)) for cut in report.cuts)
+    courses = dict.fromkeys(map(course_of, report.cuts))
     several = len({input for _, input in courses}) > 1
     for history, input in courses:
-        own = [cut for cut in report.cuts if (cut.history, repr(cut.input)) == (history, input)]
+        own = [cut for cut in report.cuts if course_of(cut) == (history, input)]
         counts = Counter(cut.kind for cut in own)
         title = f"{history}, input {n_of(courses, input)}" if several else history
         rows.append((title, str(len(own)), *(str(counts[kind]) for kind in shown)))
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     if not report.complete:
-        lines.append("the search was cut short: raise runs_max=")
+        lines.append(
+            "the search was cut short: raise runs_max=, or give a smaller input for all orders of arrival"
+        )
     return lines + list(lines_of_misfits(report)) + [line_of(marker) for marker in report.markers]
+
+
+def course_of(cut: Cut) -> tuple[str, str]:
+    """The row of a cut: its history and input; those in which only the order of arrival is another are one."""
+    in_order = cut.history.startswith(ARRIVING)
+    return "in other orders of arrival" if in_order else cut.history, repr(cut.input)
 
 
 def n_of(courses: Mapping[tuple[str, str], None], input: str) -> int:

@@ -307,6 +307,7 @@ PAGE_STYLE = """
 :root { color-scheme: light dark; } body { font: 14px system-ui, sans-serif; margin: 1.5rem; background: #ffffff;
   color: #1b1f24; } table { border-collapse: collapse; } th, td { text-align: left; padding: .25rem .75rem .25rem 0;
   border-bottom: 1px solid #d0d7de; vertical-align: top; } .drawing { overflow-x: auto; }
+.drawing svg { max-width: 100%; min-width: 50rem; height: auto; }
 td { overflow-wrap: anywhere; }
 @media (prefers-color-scheme: dark) { body { background: #14171c; color: #e6e9ee; } th, td { border-color: #3a414b; } }
 """

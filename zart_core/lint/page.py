@@ -49,7 +49,7 @@ def page() -> str:
 
 def section(rule: Rule) -> str:
     """One rule: what, why, fix, and both examples."""
-    text = f"\n### {rule.id}: a workflow {rule.title}\n\n{sentence(rule.why)} {sentence(rule.fix)}\n"
+    text = f"\n### {rule.id}: {rule.title}\n\n{sentence(rule.why)} {sentence(rule.fix)}\n"
     if not rule.bad:
         return text
     return f"{text}\n{block(rule.bad)}\nBetter:\n\n{block(rule.good)}"

@@ -247,21 +247,31 @@ class Explorer:
         self.loops = Loops()
 
     def explore(self, orders_max: int) -> list[Ordered]:
-        """Depth first: play to the end, go back to the last place where something else may arrive, and play again."""
+        """Play every order. Raises InvalidUse when there are more than `orders_max`."""
+        runs, complete = self.first(orders_max)
+        if not complete:
+            raise InvalidUse(
+                f"workflow '{self.scenario.workflow.name}' has more than {orders_max:,} orders of arrival; "
+                "explore a smaller input, or give orders_max="
+            )
+        return runs
+
+    def first(self, orders_max: int) -> tuple[list[Ordered], bool]:
+        """So many orders at the most, and whether that is all of them.
+
+        Depth first: play to the end, go back to the last place where something else may arrive, and play again.
+        """
         found: dict[Order, Ordered] = {}
         path: list[Choice] = []
         while True:
             run = self.play(path, lambda arrivals: 0)
             found.setdefault(tuple(name.removesuffix(LATE) for name in run.order), run)
             if len(found) > orders_max:
-                raise InvalidUse(
-                    f"workflow '{self.scenario.workflow.name}' has more than {orders_max:,} orders of arrival; "
-                    "explore a smaller input, or give orders_max="
-                )
+                return list(found.values())[:orders_max], False
             while path and path[-1].taken + 1 == len(path[-1].arrivals):
                 path.pop()
             if not path:
-                return list(found.values())
+                return list(found.values()), True
             path[-1].taken += 1
 
     def wrong(self, played: Played) -> Iterator[tuple[str, str]]:
