@@ -403,12 +403,21 @@ def test_a_schedule_repeats_a_run():
     ]
 
 
-def test_a_point_that_never_comes_is_noted():
-    """A schedule that no longer fits does not pass in silence."""
+def test_a_point_that_never_comes():
+    """A schedule under which nothing dies does not pass; one that goes on otherwise after a crash is noted."""
     report = explore_crashes(one_step, points=[Point("after", 99)])
 
-    assert report.notes == (
-        "1 of the points were never reached, the first being (Point(moment='after', n=99),)",
+    assert [(violation.rule, violation.what) for violation in report.violations] == [
+        (
+            "points",
+            "Point(moment='after', n=99) was never reached, so nothing died: the run passes 'after' 0 to 2; "
+            "give points that it has",
+        )
+    ]
+    later = explore_crashes(one_step, points=[(Point("after", 0), Point("after", 99))])
+    assert later.violations == ()
+    assert later.notes == (
+        "1 of the points were never reached, the first being (Point(moment='after', n=0), Point(moment='after', n=99))",
     )
 
 

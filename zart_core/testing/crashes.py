@@ -118,7 +118,8 @@ def explore_crashes(
         depth: how many crashes a run may have; each recovery is crashed at every point of its own. The number
             of runs is about the number of points to the power of the depth.
         store: gives a fresh log, or the `Place` of one, for each run; a memory log by default.
-        points: the kinds of points to die at; or the very points, or schedules of them, to repeat runs.
+        points: the kinds of points to die at; or the very points, or schedules of them, to repeat runs; a schedule
+            whose first point is never reached is a violation "points".
         start: when virtual time begins.
         host: makes the host, `Inline` by default; give your own to explore it.
         codec: in place of a plain one.
@@ -172,7 +173,9 @@ class Player:
         violations = [
             Violation(rule, what, played.schedule, self.code(played.schedule))
             for played in runs
-            for rule, what in itertools.chain(judge.violations(played), promised(self.ensure, played))
+            for rule, what in itertools.chain(
+                judge.violations(played), promised(self.ensure, played), missed(played, moments)
+            )
         ]
         return CrashReport(
             workflow=self.scenario.workflow.name,
@@ -310,6 +313,18 @@ def promised(ensure: Callable[[Played], object] | None, played: Played) -> Itera
                 yield "ensure", f"{getattr(ensure, '__name__', 'ensure')} does not hold: {played.outcome}"
         except AssertionError as error:
             yield "ensure", str(error) or f"an assertion failed: {played.outcome}"
+
+
+def missed(played: Played, moments: Collection[Moment]) -> Iterator[tuple[str, str]]:
+    """A schedule of the tester's under which nothing died: a test that tests nothing must not pass."""
+    if played.schedule and not played.deaths and not moments:
+        point = played.schedule[0]
+        last = max((passed.n for passed in played.passed if passed.moment == point.moment), default=None)
+        until = "none of its kind" if last is None else f"{point.moment!r} 0 to {last}"
+        yield (
+            "points",
+            f"{point} was never reached, so nothing died: the run passes {until}; give points that it has",
+        )
 
 
 def notes_on(runs: Iterable[Played], judge: Judge) -> Iterator[str]:

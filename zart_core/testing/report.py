@@ -19,7 +19,7 @@ class Violation:
     """A rule that did not hold in one run."""
 
     rule: str
-    """Its number: I1 to I18, or R; "ensure" for what the tester promises."""
+    """Its number: I1 to I18, or R; "ensure" for what the tester promises, "points" for those never reached."""
     what: str
     """What is wrong, in words."""
     schedule: Schedule
