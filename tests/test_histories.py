@@ -431,6 +431,28 @@ def test_the_corpus_covers_everything_seen(log):
     assert ("end", "continued") in {(point.kind, outcome) for point, outcome in found.features}
 
 
+def test_names_that_hold_data_are_no_reason_for_more_files(log):
+    """One line that names a sleep after each order is one yield point, and one execution covers it."""
+
+    @zart.workflow("naps")
+    def naps(order: str) -> zart.Flow[None]:
+        yield from zart.sleep(f"after-{order}", "1ms")
+        yield from zart.sleep("settle", "1ms")
+
+    with zart.open(log, [naps]) as engine:
+        for order in ("one", "two", "three"):
+            engine.run(naps, order, id=f"naps-{order}")
+    found = corpus_of(log)
+
+    assert found.executions == 3
+    (choice,) = found.choices
+    assert {(point.kind, point.name) for point, _ in choice.adds} == {
+        ("sleep", "after-*"),
+        ("sleep", "settle"),
+        ("end", "naps"),
+    }
+
+
 @given(st.lists(st.frozensets(st.integers(0, 12), max_size=6), min_size=1, max_size=20))
 def test_a_cover_covers_and_each_choice_adds(sets: list[frozenset[int]]) -> None:
     """Whatever the sets: all is covered, and nothing is chosen in vain."""

@@ -355,6 +355,28 @@ def test_ways_are_counted() -> None:
     assert (retried.retries, retried.outcomes["done"]) == (8, 4)
 
 
+@zart.workflow("naps")
+def naps(orders: list[str]) -> zart.Flow[None]:
+    for order in orders:
+        yield from zart.sleep(f"after-{order}", 1)
+    yield from zart.sleep("cool-down", 1)
+    yield from zart.sleep("cool-off", 1)
+
+
+def test_sleeps_whose_names_hold_data_are_one_node() -> None:
+    """What one line names in many ways is one place, again and again; two lines are two, however alike their names."""
+    histories = [run(naps, orders).history for orders in (["a", "b"], ["c"], ["a", "d", "e"])]
+    tree = graph("naps", histories)
+
+    assert [(node.kind, node.label, node.runs, node.repeats) for node, _ in walk(tree)] == [
+        ("workflow", "naps", 3, 1),
+        ("sleep", "after-*", 3, 3),
+        ("sleep", "cool-down", 3, 1),
+        ("sleep", "cool-off", 3, 1),
+        ("end", "completed", 3, 1),
+    ]
+
+
 def test_the_least_taken_ways_are_left_out() -> None:
     """As many nodes as asked for, the most taken ones, each with what leads to it."""
     histories = [

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import attrs
+
 from zart_core.codec import Codec
 from zart_core.deploys.checking import everything
 from zart_core.errors import LogCorrupt
@@ -26,6 +28,7 @@ from zart_core.events import (
     Started,
     Taken,
 )
+from zart_core.insight.patterns import Patterns
 from zart_core.interpreter import CODEC
 from zart_core.log import EventLog, Summary
 from zart_core.records import record
@@ -39,7 +42,7 @@ class Point:
     version: int
     kind: str
     name: str
-    """The step's own id, the event, the child's workflow; else the command's name."""
+    """The step's own id, the event, the child's workflow; else the command's name, or what names of its line share."""
     site: Site | None
 
 
@@ -76,17 +79,34 @@ def corpus_of(log: EventLog, codec: Codec | None = None) -> Corpus:
     """Choose executions that cover everything seen in a log. O(n) in its events, and reads only."""
     looks: dict[frozenset[Feature], tuple[int, str]] = {}
     unreadable: list[str] = []
-    executions = 0
+    executions, patterns = 0, Patterns()
     for summary in everything(log):
         executions += 1
         try:
-            features, events = look_at(log, summary, codec or CODEC)
+            features, events = look_at(log, summary, codec or CODEC, patterns)
         except LogCorrupt:
             unreadable.append(summary.id)
             continue
         look = (events, summary.id)
         looks[features] = min(look, looks.get(features, look))
-    return Corpus(cover(looks), executions, unreadable)
+    return Corpus(cover(in_patterns(looks, patterns)), executions, unreadable)
+
+
+def in_patterns(
+    looks: dict[frozenset[Feature], tuple[int, str]], patterns: Patterns
+) -> dict[frozenset[Feature], tuple[int, str]]:
+    """The same with names that vary at one line taken as one, or there would be as many points as data."""
+    merged: dict[frozenset[Feature], tuple[int, str]] = {}
+    for features, look in looks.items():
+        same = frozenset((in_pattern(point, patterns), outcome) for point, outcome in features)
+        merged[same] = min(look, merged.get(same, look))
+    return merged
+
+
+def in_pattern(point: Point, patterns: Patterns) -> Point:
+    """A point under the pattern of its name."""
+    name = patterns.of(point.kind, point.name, point.site)
+    return point if name == point.name else attrs.evolve(point, name=name)
 
 
 def cover(looks: dict[frozenset[Feature], tuple[int, str]]) -> list[Choice]:
@@ -100,7 +120,9 @@ def cover(looks: dict[frozenset[Feature], tuple[int, str]]) -> list[Choice]:
     return choices
 
 
-def look_at(log: EventLog, summary: Summary, codec: Codec) -> tuple[frozenset[Feature], int]:
+def look_at(
+    log: EventLog, summary: Summary, codec: Codec, patterns: Patterns
+) -> tuple[frozenset[Feature], int]:
     """What an execution did in all its runs, and in how many events. Raises LogCorrupt."""
     features: set[Feature] = set()
     count = 0
@@ -108,6 +130,7 @@ def look_at(log: EventLog, summary: Summary, codec: Codec) -> tuple[frozenset[Fe
         events = codec.decode_events(log.records(summary.id, run), summary.id, run)
         count += len(events)
         features |= features_of(events)
+        patterns.see(events)
     return frozenset(features), count
 
 

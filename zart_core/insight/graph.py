@@ -1,6 +1,7 @@
 """The tree of commands that runs of a workflow have taken, with counts and outcomes; as data and as Mermaid.
 
-Rule 1: steps count by their own id, not by the name a call gives them; the same command again and again is one node.
+Rule 1: steps count by their own id, not by the name a call gives them, sleeps by what their names have in common; the
+        same command again and again is one node.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from zart_core.events import Closed, Event, Issued
 from zart_core.hosts.explain import StepLine, steps_of
+from zart_core.insight.patterns import Patterns
 from zart_core.insight.values import plain, shortened
 
 LABEL_CHARS_MAX = 60
@@ -40,18 +42,20 @@ class GraphNode:
 
 
 def graph(workflow: str, histories: Iterable[Sequence[Event]]) -> GraphNode:
-    """The tree of the ways that these runs took. O(n) in all events."""
-    root = GraphNode("workflow", workflow)
-    for events in histories:
-        follow_run(root, events)
+    """The tree of the ways that these runs took. O(n) in all events, which are kept for so long."""
+    root, patterns, runs = GraphNode("workflow", workflow), Patterns(), list(histories)
+    for events in runs:
+        patterns.see(events)
+    for events in runs:
+        follow_run(root, events, patterns)
     return root
 
 
-def follow_run(root: GraphNode, events: Sequence[Event]) -> None:
+def follow_run(root: GraphNode, events: Sequence[Event], patterns: Patterns) -> None:
     """Put one run into the tree."""
     root.runs += 1
     place, row = root, 1
-    subjects = {event.seq: subject_of(event) for event in events if isinstance(event, Issued)}
+    subjects = {event.seq: subject_of(event, patterns) for event in events if isinstance(event, Issued)}
     for line in steps_of(events):
         label = subjects[line.seq]
         if (place.kind, place.label) == (line.kind, label) and place is not root:
@@ -70,9 +74,9 @@ def follow_run(root: GraphNode, events: Sequence[Event]) -> None:
     place.runs += 1
 
 
-def subject_of(issued: Issued) -> str:
-    """What a command is about: a step's template, an event's name, a child's workflow; else its own name."""
-    return issued.of or issued.name
+def subject_of(issued: Issued, patterns: Patterns) -> str:
+    """What a command is about: a step's template, an event's name, a child's workflow; else the pattern of its name."""
+    return issued.of or patterns.of(issued.kind, issued.name, issued.site)
 
 
 def count(node: GraphNode, line: StepLine) -> None:
