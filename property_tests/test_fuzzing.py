@@ -20,7 +20,7 @@ import shapes
 from hypothesis import Phase, find, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
-from hypothesis.errors import Unsatisfiable
+from hypothesis.errors import NoSuchExample, Unsatisfiable
 
 import examples.saga
 import zart_core as zart
@@ -29,13 +29,24 @@ from zart_core.events import Status
 from zart_core.testing import strategies
 from zart_core.testing.fuzzing import Unforeseen
 
-QUIET = settings(database=None, max_examples=100, phases=[Phase.generate, Phase.shrink])
-"""As many examples as Hypothesis tries by default; what it says about them is not looked at."""
+QUIET = settings(database=None, max_examples=1000, phases=[Phase.generate, Phase.shrink])
+"""What Hypothesis says about the examples is not looked at."""
+USUAL = settings(QUIET, max_examples=100, phases=[Phase.generate])
+"""As many examples as it tries by default."""
 
 
 def shortest(runs: st.SearchStrategy[Any], wanted: Callable[[Any], bool], seed: int = 0) -> Any:
-    """What Hypothesis finds within 100 examples and shrinks to."""
+    """What Hypothesis finds and shrinks to. The draws depend on the modules that are loaded: no seed is sure."""
     return find(runs, wanted, settings=QUIET, random=random.Random(seed))
+
+
+def is_found(runs: st.SearchStrategy[Any], wanted: Callable[[Any], bool], seed: int) -> bool:
+    """Whether it is among as many examples as Hypothesis tries by default."""
+    try:
+        find(runs, wanted, settings=USUAL, random=random.Random(seed))
+    except NoSuchExample:
+        return False
+    return True
 
 
 # ---------------------------------------------------------------- what authors forget
@@ -112,13 +123,20 @@ def all_or_nothing(run: Any) -> bool:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_forgotten_compensation_shrinks_to_the_shortest_answers(seed):
-    """Scenario 14: found within 100 examples, whatever the seed, and nothing else stands in the story."""
+    """Scenario 14: nothing else stands in the story."""
     found = shortest(strategies.runs(forgetful_trip), lambda run: not all_or_nothing(run), seed)
 
     assert repr(found) == (
         "<forgetful-trip: book-flight -> ''; book-hotel -> ''; book-car raises NoCar(''); cancel-hotel -> None; "
         "completed with False>"
     )
+
+
+def test_a_forgotten_compensation_is_found_within_the_usual_number_of_examples():
+    """Scenario 14: about 98 of 100 seeds find it; of 20 it takes 14, so that bad luck alone never fails this."""
+    runs = strategies.runs(forgetful_trip)
+
+    assert sum(is_found(runs, lambda run: not all_or_nothing(run), seed) for seed in range(20)) >= 14
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -354,10 +372,15 @@ def test_events_may_come_before_anybody_waits_and_of_any_name():
     """R14: what is declared comes at any time; what nobody takes stays in the inbox."""
     events = {"offer": st.just(Offer(None, Colour.RED, datetime(2030, 1, 1))), "gossip": int}
 
-    runs = drawn(strategies.runs(payment, steps={ask: st.just(NoCar)}, events=events), 60)
+    runs = strategies.runs(payment, steps={ask: st.just(NoCar)}, events=events)
 
-    assert any(line.startswith("event gossip <- ") for run in runs for line in run.story)
-    assert any(line.startswith("event offer <- ") for run in runs for line in run.story)
+    coming = {f"event {name} <- " for name in events}
+    for first in range(12):
+        lines = [line for run in drawn(runs, 60, first=first) for line in run.story]
+        coming = {event for event in coming if not any(line.startswith(event) for line in lines)}
+        if not coming:
+            return
+    raise AssertionError(coming)
 
 
 def test_a_run_can_be_repeated():

@@ -276,7 +276,7 @@ class DrawnHost(Inline):
         if function.origin in rules.steps:
             ways = [self.play]
         else:
-            ways = [self.give] * 6
+            ways = [self.give] * 4
             declared = function.policy.raises
             ways += [self.raising(error) for error in declared for _ in range(2 if len(declared) < 3 else 1)]
             if rules.failures:
