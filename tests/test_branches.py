@@ -284,7 +284,8 @@ def test_a_command_that_was_never_yielded_is_reported(play):
 
     run = play(plain(w)).start().done("do-x")
     assert run.execution.unobserved() == [
-        "step 'do-forgotten' was built and never yielded; write `yield from` before it"
+        "step 'do-forgotten' was built and never yielded; write `yield from` before it, "
+        "or build it only where it is needed"
     ]
 
 

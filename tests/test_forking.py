@@ -398,7 +398,10 @@ def test_forked_from_the_command_line(place: Place) -> None:
         "good is a copy of 'bad', run 0, up to event 3 of 8, with another outcome of price\n"
     )
     assert "zart run" in told
-    assert "it was there before" in place("fork", "bad", place.flows, "--set", "price=7", "--id", "good")
+    again = place("fork", "bad", place.flows, "--set", "price=7", "--id", "good")
+    assert (
+        "it was there before, and was left as it is: zart explain good" in again and "zart run" not in again
+    )
     place("fork", "bad", place.flows, "--set", "price=8", "--id", "good", code=6)
     assert place("run", place.flows, "--id", "good").splitlines()[-1] == '"txn-7"'
     assert place("history", "bad", "--json") == before

@@ -136,7 +136,10 @@ def test_a_call_that_is_dropped():
         handle = engine.start(dropped)
         assert handle.result(10) == 1
         notes = [event.why for event in handle.history() if isinstance(event, zart.Noted)]
-    assert notes == ["step 'count-a' was built and never yielded; write `yield from` before it"]
+    assert notes == [
+        "step 'count-a' was built and never yielded; write `yield from` before it, "
+        "or build it only where it is needed"
+    ]
 
 
 def test_a_dropped_call_that_the_collector_finds_later():

@@ -19,6 +19,7 @@ from zart_core.cli.finding import load
 from zart_core.cli.moments import Names, event_line
 from zart_core.cli.reading import opened, recorded
 from zart_core.cli.running import again, read_text
+from zart_core.cli.show import said_url
 from zart_core.cli.texts import as_json, payload, plain, say
 from zart_core.commands import checked_name
 from zart_core.errors import ExecutionConflict, InvalidUse
@@ -26,6 +27,7 @@ from zart_core.events import Closed, Done, Event, Failed, Issued, Ok, Outcome
 from zart_core.hosts.explain import moment
 from zart_core.hosts.inline import Inline
 from zart_core.hosts.ports import new_id
+from zart_core.insight.explaining import command
 from zart_core.insight.forking import Fork, execution_of, failure_like, refuse_what_is_rehearsed_only
 from zart_core.insight.forking import fork as forked
 from zart_core.insight.rehearsing import Rehearsal, rehearse
@@ -178,8 +180,14 @@ def report_fork(made: Fork, created: bool, module: str, url: str, total: int, js
         say(as_json({**facts, "asked": made.asked, "replaced": list(made.replaced)}))
         return OK
     say(f"{plain(made.id)} is a copy of {cut_words(made, total)}")
-    said = "it goes on" if created else "it was there before, and goes on"
-    say(plain(f"{said} when a worker takes it up: {again(module, url, made.id)}"))
+    if created:
+        say(plain(f"it goes on when a worker takes it up: {again(module, url, made.id)}"))
+    else:
+        say(
+            plain(
+                f"it was there before, and was left as it is: {command('explain', made.id, said_url(url))} says how"
+            )
+        )
     return OK
 
 
