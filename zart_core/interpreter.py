@@ -32,7 +32,7 @@ from zart_core.branches import (
     Withdrawal,
     site_of,
 )
-from zart_core.codec import Codec
+from zart_core.codec import ArgsDecode, ArgsEncode, Codec
 from zart_core.context import SCENE, Context, Scene
 from zart_core.errors import (
     Cancelled,
@@ -247,7 +247,7 @@ class Execution:
         """The recorded arguments of a pending step. Raises Diverged when they no longer decode to what it takes."""
         issued, function = self._pending[seq], self._nodes[seq].command.function
         try:
-            return self.codec.decode_args(issued.payload, function.parameter_types, function.parameter_names)
+            return arguments_codec(self.codec, function)[1](issued.payload)
         except DecodeError as error:
             what = f"the arguments of {self._nodes[seq].title}"
             raise self._unreadable(issued, what, f"{function.id}'s parameters", error) from error
@@ -958,7 +958,16 @@ def capture_type(command: c.Capture[Any]) -> Any:
 def arguments_of(codec: Codec, command: c.Step[Any]) -> bytes:
     """The arguments of a step as they are written down."""
     function = command.function
-    return codec.encode_args(function.parameter_types, function.bound(command), function.parameter_names)
+    return arguments_codec(codec, function)[0](function.bound(command))
+
+
+def arguments_codec(codec: Codec, function: StepFunction[..., Any]) -> tuple[ArgsEncode, ArgsDecode]:
+    """How the arguments of a step are written and read; it remembers that for the codec that asked last."""
+    known = function.arguing
+    if known is None or known[0] is not codec:
+        known = (codec, codec.args_codec(function.parameter_types, function.parameter_names))
+        function.arguing = known
+    return known[1]
 
 
 def replay(

@@ -68,6 +68,8 @@ class StepFunction(Generic[P, T_co]):
         self.arity = positional_arity(self.signature)
         self.is_plain = self.arity >= 0
         self.formatter = compiled_template(id, self.signature)
+        self.arguing: tuple[object, tuple[Callable[..., bytes], Callable[[bytes], list[Any]]]] | None = None
+        """The codec of its last arguments, and how it writes and reads them."""
         self.decoding: tuple[object, Callable[[bytes], Any]] | None = None
         """The codec that decoded its last result, and how: a dict for it in each run would take 224 bytes."""
 
