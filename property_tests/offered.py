@@ -16,24 +16,36 @@ class Broken(Exception):
     """An answer of a step."""
 
 
+def say(progress: Any) -> None:
+    """Say how far it is, in worlds whose steps do."""
+    if zart.resource("talkative"):
+        zart.heartbeat(progress)
+
+
 @zart.step("near-{n}")
 def near(n: int) -> int:
+    say(n)
     return n
 
 
 @zart.step("slow-{n}")
 async def slow(n: int) -> int:
+    say({"of": n, "done": 0})
     await asyncio.sleep(2.0)
+    say({"of": n, "done": 1})
     return n
 
 
 @zart.step("far-{n}", queue="far")
 def far(n: int) -> int:
+    for _ in range(3):
+        say(n)
     return 2 * n
 
 
 @zart.step("far-async-{n}", queue="far")
 async def far_async(n: int) -> int:
+    say(n)
     return 3 * n
 
 
@@ -44,6 +56,7 @@ def break_(n: int) -> int:
 
 @zart.step("retried", queue="far", retry=zart.Retry.fixed(2, "1s"))
 def retried() -> int:
+    say("again")
     if zart.context().attempt < 2:
         raise ValueError("not yet")
     return zart.context().attempt
@@ -56,11 +69,13 @@ def exhausted() -> int:
 
 @zart.step("once-{n}", queue="far", at_most_once=True)
 def once(n: int) -> int:
+    say(n)
     return n
 
 
 @zart.step("undo-{n}", queue="far")
-def undo(n: int) -> None: ...
+def undo(n: int) -> None:
+    say(n)
 
 
 @zart.workflow("queued")
@@ -162,4 +177,5 @@ def play(seed: int, engine: Any = AsyncEngine, **options: Any) -> SimulationRepo
     weather = lots.choice((None, None, ROUGH, SLOW, ZOMBIES, CANARIES))
     copies = 1 if name == "queued-parent" else lots.choice((1, 1, 2))
     plan = {"workers": lots.choice((1, 2, 3, 5)), "copies": copies, "faults": weather, **given, **options}
-    return simulate(workflow, input, seed=seed, engine=engine, **plan)
+    talkative = seed % 2 == 1
+    return simulate(workflow, input, seed=seed, engine=engine, resources={"talkative": talkative}, **plan)

@@ -25,6 +25,7 @@ SITUATIONS = (
     "noted: offered",
     "taken over",
     "command cancelled",
+    "marked running",
     "noted: handed-over",
     "outcome: answer",
     "outcome: exhausted",

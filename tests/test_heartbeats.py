@@ -400,6 +400,8 @@ def test_an_async_step_that_went_on_hears_it_again() -> None:
         assert began.wait(10)
         handle.cancel()
         assert handle.result() == "unwound"
+        (resolved,) = [event for event in handle.history() if isinstance(event, Resolved)]
+    assert type(resolved.outcome).__name__ == "Cancellation"
     assert heard == [asyncio.CancelledError, zart.Cancelled, zart.Cancelled]
 
 
@@ -524,6 +526,33 @@ def test_words_that_cannot_be_written_are_said_again_by_the_engine(tmp_path: Pat
         until(lambda: 'it said "once"' in handle.explain())
         done.set()
         handle.result()
+    log.close()
+
+
+def test_words_wait_while_their_execution_is_read_back(tmp_path: Path) -> None:
+    """What a host holds of it then is nothing that may stand beside the log: it would never be due again (L10)."""
+    talk = Talk()
+    talk.sayings = ["here"]
+    log = sky("sqlite", tmp_path)
+    with zart.open(log, [talk.flow]) as engine:
+        inner = engine.engine
+        inner.heartbeats.wrote_at = inner.loop.time() + NEVER_S  # nothing is written until this test says so
+        handle = engine.start(talk.flow, id="t")
+        until(lambda: inner.heartbeats.heard)
+
+        def read_back() -> None:
+            inner.pump.written(inner.live["t"], [stored.Unknown("the connection was lost")])
+            inner.heartbeats.write()
+            inner.heartbeats.close()
+
+        inner.loop.call_soon_threadsafe(read_back)
+        until(lambda: inner.heartbeats.timer is None and inner.live["t"].run.execution is not None)
+        assert marks_in(log) == []
+        assert len(inner.heartbeats.heard) == 1
+        inner.loop.call_soon_threadsafe(inner.heartbeats.write)
+        until(lambda: 'said "here"' in handle.explain())
+        talk.done.set()
+        assert handle.result() == "talked"
     log.close()
 
 

@@ -223,7 +223,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
         assert "characters)" in text
         assert "\x1b" not in text
     assert "said" not in listed
-    assert "word" not in listed
+    assert "heartbeats" not in listed
     assert reasons == [""]
     assert step["progress"] == wait["progress"]
     assert (step["progress"]["attempt"], step["progress"]["value"]) == (0, {"word": word})
