@@ -75,9 +75,7 @@ class Heartbeats:
         for live, attempt in heard:
             if live.calls.get(attempt.call.seq) is attempt:
                 if live.run.status is Status.RUNNING:
-                    attempt.announced = (
-                        False  # before it is read: what is said from here on is announced anew
-                    )
+                    attempt.announced = False  # first: what is said after the reading is announced anew
                     lives[live.run.id] = live
                 else:  # it is parked, or being read back
                     self.hear(live, attempt)
