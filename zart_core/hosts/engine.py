@@ -476,9 +476,12 @@ class AsyncEngine:
     async def history(self, id: str, run: int | None = None) -> History:
         """The events of a run, the current one by default. Raises UnknownExecution."""
         summary = await self.summary(id)
-        number = summary.run if run is None else run
-        records = await self.off_loop(lambda: self.log.records(id, number))
-        return list(self.codec.decode_events(records, id, number))
+        return await self.read(id, summary.run if run is None else run)
+
+    async def read(self, id: str, run: int) -> History:
+        """The events of a run that is there."""
+        records = await self.off_loop(lambda: self.log.records(id, run))
+        return list(self.codec.decode_events(records, id, run))
 
     async def explain(self, id: str) -> str:
         """In words: what it waits for, at which line, since when, and who can end the wait."""

@@ -200,15 +200,20 @@ class Requests:
         raise StoreUnavailable(f"the message to '{post.id}' was not accepted: {why}")
 
     async def was_accepted(self, post: stored.Post) -> bool:
-        """Whether an execution that has ended meanwhile had got the message, whose outcome was not known. O(n)."""
+        """Whether an execution that has ended meanwhile had got the message, whose outcome was not known. O(n).
+
+        Answered while the engine closes, too: the request is older than that.
+        """
         if any(
             message.key == post.key
             for message in await self.engine.off_loop(lambda: self.engine.log.inbox(post.id))
         ):
             return True
-        summary = await self.engine.summary(post.id)
+        summary = await self.summary_or_none(post.id)
+        if summary is None:
+            return False
         for run in range(summary.run, -1, -1):
-            history = await self.engine.history(post.id, run)
+            history = await self.engine.read(post.id, run)
             if any(isinstance(event, Delivered) and event.key == post.key for event in history):
                 return True
         return post.kind != "event" and summary.status in (Status.CANCELLED, Status.TERMINATED)
