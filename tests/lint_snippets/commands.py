@@ -17,6 +17,25 @@ def w() -> zart.Flow[None]:
     txn = charge("a")  # -> ZT302
     yield from charge("b").named("c")
 
+#: bad a list of them that nothing reads
+@zart.workflow("w")
+def w(ids: list[str]) -> zart.Flow[None]:
+    every = [charge(id) for id in ids]  # -> ZT302
+    two = (charge("a"), charge("b"))  # -> ZT302 ZT302
+    [charge(id) for id in ids]  # -> ZT302
+    yield from zart.sleep("s", 1)
+
+#: good lists of them that something reads
+@zart.workflow("w")
+def w(ids: list[str]) -> zart.Flow[None]:
+    every = [charge(id) for id in ids]
+    yield from zart.wait(every)
+    undo = [charge("a"), charge("b")]
+    while undo:
+        yield from undo.pop()
+    kept = {"c": [charge("c")]}
+    yield from kept["c"][0]
+
 #: bad used as though it were its result
 @zart.workflow("w")
 def w() -> zart.Flow[str]:

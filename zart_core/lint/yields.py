@@ -51,8 +51,28 @@ def never_yielded(code: Code) -> Iterator[Found]:
                 how = used_as_result(code, spot)
                 if how and code.meaning.kind(value, spot.scope) == "command":
                     yield "ZT302", value, f"{title(value)} is a command, and {how}"
+                elif spot.field in ("elt", "elts") and isinstance(value, ast.Call):
+                    loaded = names_loaded(code) if loaded is None else loaded
+                    where = in_vain(spot, loaded)
+                    if where and code.meaning.kind(value, spot.scope) in ("command", "flow"):
+                        yield "ZT302", value, f"{title(value)} {where}"
             case _:
                 pass
+
+
+def in_vain(spot: Spot, loaded: set[str]) -> str:
+    """What becomes of an element of a list or tuple that nothing reads; empty where something may."""
+    group = spot.parent
+    statement = group.parent if group is not None else None
+    if group is None or statement is None or not isinstance(group.node, ast.ListComp | ast.List | ast.Tuple):
+        return ""
+    match statement.node:
+        case ast.Expr():
+            return "is built and not yielded"
+        case ast.Assign(targets=[ast.Name(id=name)]) if name not in loaded:
+            return f"is kept in `{name}` and never yielded"
+        case _:
+            return ""
 
 
 def names_loaded(code: Code) -> set[str]:
