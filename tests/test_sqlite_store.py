@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from property_tests.lines import interrupted
+from tests.engines import until
 from zart_core.errors import (
     FormatTooNew,
     InvalidUse,
@@ -744,7 +745,8 @@ def test_kill_with_a_child(path, log, child):
     try:
         os.kill(child.process.pid, signal.SIGKILL)
         child.process.wait(20)
-        expect(claimed(log), ["a"])
+        # as soon as the child has begun to run at all, and let go of what it was born with
+        expect(until(lambda: claimed(log)), ["a"])
     finally:
         os.kill(sleeper, signal.SIGKILL)
 
