@@ -394,6 +394,18 @@ HARNESSES = (
         ("property_tests/test_crash_points.py", "property_tests/shapes.py"),
     ),
     Claim(
+        "every line",
+        "death at each line that a run executes of interpreter, hosts and stores, and at pairs of lines",
+        "",
+        ("property_tests/test_every_line.py", "property_tests/test_every_line_of_the_engine.py"),
+    ),
+    Claim(
+        "edits",
+        "every edit of ten workflows under every prefix of their histories: what does not fit is parked, and not lost",
+        "",
+        ("property_tests/test_edits.py",),
+    ),
+    Claim(
         "store machines",
         "each store beside a plain model, step by step",
         "",
@@ -437,7 +449,13 @@ HARNESSES = (
         "simulation",
         "real engines in one thread and virtual time, everything that goes wrong drawn from one seed",
         "",
-        ("tests/test_simulate.py",),
+        ("tests/test_simulate.py", "property_tests/test_simulation.py"),
+    ),
+    Claim(
+        "offered steps",
+        "the same worlds, in which any worker may take the steps of another",
+        "",
+        ("property_tests/test_offered_steps.py",),
     ),
     Claim(
         "decoders",

@@ -14,6 +14,7 @@ import pytest
 
 from property_tests.places import FileLosingPower, InMemory, SqliteAbandoned
 from property_tests.shapes import BY_NAME, SHAPES, Shape
+from property_tests.tally import tally
 from zart_core.events import Ok
 from zart_core.hosts.inline import Inline
 from zart_core.hosts.turns import Run
@@ -91,6 +92,7 @@ def test_no_crash_shows(
     print(store, dict(counts))
     assert counts["runs"] >= runs_min
     assert counts["torn"] >= torn_min
+    tally("crash points", seeds=[SEED], **counts)
 
 
 # ---------------------------------------------------------------- known-bad, each run

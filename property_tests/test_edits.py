@@ -13,6 +13,7 @@ import pytest
 from edits import Cmd, Group, Misfit, Program, edits_of, expected, places_of, settled, workflow_of
 
 import zart_core as zart
+from property_tests.tally import tally
 from tests.hosted import hosted
 from zart_core.deploys.checking import judge
 from zart_core.hosts.ports import open_log
@@ -125,6 +126,7 @@ def test_every_edit_at_every_position_and_event(name: str, strict: bool) -> None
             )
     assert min(counts.values()) > 50, counts
     assert sum(whole.values()) > len(events) / 3
+    tally("edits", verdicts=sum(counts.values()), diverging=counts["diverges"])
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -134,11 +136,12 @@ def test_no_run_is_ended_by_an_edit(name: str) -> None:
     old, events = workflow_of(program), history_of(program)
     names = {cmd.name: cmd.number for cmd in commands(program)}
     cuts = [k for k in range(1, len(events)) if settled(program, events[:k])]
-    parked = 0
+    played = parked = 0
     for n, (words, edited) in enumerate(edits_of(program)):
         workflow = workflow_of(edited)
         for k in cuts[n % 3 :: 3]:
             wanted = expected(edited, events[:k], names, strict=False, whole=True)
+            played += 1
             log = open_log("memory:")
             records = CODEC.encode_events(events[:k])
             log.append([New("x", "w", "d", records, events[k - 1].at, zart.Status.WAITING)])
@@ -154,6 +157,7 @@ def test_no_run_is_ended_by_an_edit(name: str) -> None:
             assert len(log.records("x")) == k, where
             assert hosted(log, old, "x", now) in GOES_ON, where
     assert parked > 10
+    tally("edits", hosted=played, parked=parked)
 
 
 def test_what_is_right_is_not_what_the_interpreter_says() -> None:

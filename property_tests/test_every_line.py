@@ -15,6 +15,7 @@ import pytest
 from property_tests.lines import CORE, STORES, Line, MortalPlace, Tracer, played
 from property_tests.places import FileLosingPower, InMemory, SqliteInterrupted
 from property_tests.shapes import BY_NAME, Shape
+from property_tests.tally import tally
 from zart_core.events import Ok
 from zart_core.interpreter import CODEC
 from zart_core.log import Appended, EventLog, Receipt, Turn, Write
@@ -163,6 +164,7 @@ def test_no_line_is_deadly(store: str, lines_min: int, home: Path, caplog: pytes
     assert not toll.wrong, f"seed {SEED}:\n" + "\n".join(toll.wrong[:20])
     assert len(toll.lines) >= lines_min
     assert toll.pairs >= PAIRS // 5
+    tally("every line", seeds=[SEED], lines=len(toll.lines), pairs=toll.pairs)
 
 
 # ---------------------------------------------------------------- known-bad

@@ -19,6 +19,7 @@ import pytest
 from property_tests.lines import CORE, Line, is_no_place_to_die
 from property_tests.shapes import BY_NAME, Shape
 from property_tests.simulated import outcomes_of
+from property_tests.tally import tally
 from zart_core.events import Ok
 from zart_core.hosts.engine import AsyncEngine
 from zart_core.log import Appended, Receipt, Turn, Write
@@ -217,6 +218,7 @@ def test_no_line_of_the_engine_is_deadly() -> None:
     assert not found, f"seed {SEED}:\n" + "\n".join(found[:20])
     assert len(lines) >= LINES_MIN
     assert pairs >= PAIRS // 4
+    tally("every line of the engine", seeds=[SEED], lines=len(lines), pairs=pairs)
 
 
 class Rash(AsyncEngine):

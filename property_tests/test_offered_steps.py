@@ -14,6 +14,7 @@ import pytest
 
 from property_tests.offered import play
 from property_tests.seeds import fresh, keeping, kept
+from property_tests.tally import tally
 from zart_core.hosts.turns import Run
 
 SEEDS = 20_000 if os.environ.get("ZART_DEEP") else 600
@@ -54,9 +55,11 @@ def test_worlds_in_which_something_was_wrong_once() -> None:
 def test_worlds(chunk: int) -> None:
     """The invariants hold of executions and of the steps that others run for them, whatever fails."""
     reached: Counter[str] = Counter()
-    for n, seed in enumerate(fresh("offered", SEEDS // CHUNKS)):
+    seeds = fresh("offered", SEEDS // CHUNKS)
+    for n, seed in enumerate(seeds):
         reached += checked(seed, twice=n % TWICE == 0)
     assert {name for name in SITUATIONS if not reached[name]} == set()
+    tally("offered steps", seeds=[seeds[0]], worlds=len(seeds))
 
 
 def forgets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The SQLite log: the contract, and what is its own: durability, damage, several processes, full disks."""
 
+import contextlib
 import gc
 import os
 import random
@@ -420,6 +421,35 @@ def test_damaged_pages(path):
         finally:
             log.close()
     assert noticed > 5
+
+
+def test_an_index_that_names_what_is_not_there(path):
+    """L12: an execution that is due by an index and nowhere else is damage, and nothing is claimed in its place."""
+    log = sqlite.open(f"sqlite:{path}")
+    write(log, new("a", wake=0.0))
+    log.close()
+    named = "name = 'executions_due'"
+    (saved,) = sql(path, f"SELECT type, name, tbl_name, rootpage, sql FROM sqlite_master WHERE {named}")
+    sql(path, "PRAGMA writable_schema = ON", f"DELETE FROM sqlite_master WHERE {named}")
+    sql(path, "DELETE FROM executions")
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", saved)
+        db.commit()
+    log = sqlite.open(f"sqlite:{path}")
+    with contextlib.closing(log), pytest.raises(LogCorrupt, match="it names one that is not there"):
+        claimed(log)
+
+
+def test_damage_that_python_cannot_read(path):
+    """L12: SQLite quotes what is damaged, Python decodes what SQLite quotes, and it is damage all the same."""
+    sqlite.open(f"sqlite:{path}").close()
+    flip_bits = (
+        "UPDATE sqlite_master SET name = CAST(x'ff' AS TEXT), sql = 'nonsense' WHERE name = 'counters'"
+    )
+    sql(path, "PRAGMA writable_schema = ON", flip_bits)
+    with pytest.raises(LogCorrupt, match="is damaged"):
+        sqlite.open(f"sqlite:{path}")
 
 
 # ---------------------------------------------------------------- full disks, locks, forks

@@ -79,10 +79,15 @@ def test_another_transaction_goes_on(path, log):
 
 def test_the_database_is_gone(path, log):
     """It is not made anew beside the one that was moved away; put back, everything works again."""
+    write(log, new())
     Path(path).rename(f"{path}.moved")
     with pytest.raises(StoreUnavailable, match="is gone"):
         log.begin(limit_s=0.1)
     assert not Path(path).exists()
+    Path(path).mkdir()
+    with pytest.raises(StoreUnavailable, match="unable to open"):
+        log.begin(limit_s=0.1)
+    Path(path).rmdir()
     Path(f"{path}.moved").rename(path)
     log.begin(limit_s=0.1).roll_back("enough")
 
