@@ -110,7 +110,7 @@ PUBLIC = [
     "EventTimedOut", "Execution", "ExecutionCancelled", "ExecutionClosed", "ExecutionConflict",
     "ExecutionError", "ExecutionFailed", "ExecutionTerminated", "ExecutionTimedOut", "Failed", "Failure",
     "Flow", "FormatTooNew", "Handle", "Interrupted", "InvalidUse", "Issued", "LogCorrupt", "NotACommand",
-    "Noted", "Ok", "Page", "Parked", "Registry", "Resolved", "Retried", "Retry", "RetryExhausted", "Site",
+    "Noted", "Ok", "Page", "Parked", "Queue", "Registry", "Resolved", "Retried", "Retry", "RetryExhausted", "Site",
     "Started", "Status", "StepCall", "StepError", "StepFailed", "StepFunction", "StepLost", "StepRunner",
     "StepTimedOut", "StepsFailed", "StoreFailed", "StoreLocked", "StoreUnavailable", "Stuck", "Summary",
     "SystemClock", "Taken", "Task", "TimeoutScope", "Unencodable", "UnknownExecution", "UnknownStore",

@@ -99,6 +99,7 @@ from zart_core.insight.inspection import inspect
 from zart_core.interpreter import Execution, replay
 from zart_core.log import EventLog, Page, Summary
 from zart_core.policies import Retry, TimeoutScope
+from zart_core.queues import Queue
 from zart_core.steps import StepFunction, step
 from zart_core.workflows import Registry, Workflow, workflow
 
@@ -151,6 +152,7 @@ __all__ = [
     "Ok",
     "Page",
     "Parked",
+    "Queue",
     "Registry",
     "Resolved",
     "Retried",

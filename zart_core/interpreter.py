@@ -893,6 +893,8 @@ STRICT = ("of", "payload", "until", "child")
 
 OFFERED = "offered"
 """The Noted that says that a step was put where any worker may take it."""
+QUEUED = "queued"
+"""The Noted that says that a step waits for room in its queue."""
 HANDED_OVER = "handed-over"
 """The Noted that a worker leaves when it gives an execution back with steps in flight (R5)."""
 

@@ -29,6 +29,7 @@ from zart_core.hosts.engine import status_of
 from zart_core.hosts.offers import page_of
 from zart_core.interpreter import CODEC
 from zart_core.log import EventLog, MessageKind
+from zart_core.queues import queues_of
 
 app = typer.Typer(
     name="zart",
@@ -118,13 +119,28 @@ def worker(
             "--queue", help="Whose steps run here; may be given again. Without 'default' nothing but steps."
         ),
     ] = ["default"],  # noqa: B006  # typer reads it, nobody changes it
+    queue_limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="QUEUE=N",
+            help="How many steps of a queue run at once, over all workers that say so; may be given again.",
+        ),
+    ] = None,
+    queue_rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="QUEUE=N/TIME",
+            help="How many begin in a time, over all workers that say so, such as gpu=10/s; may be given again.",
+        ),
+    ] = None,
 ) -> int:
     """Take up executions of these modules' workflows, for ever, beside any number of other workers.
 
     SIGTERM and Ctrl-C hand over what runs and end within a second, with code 0; nothing is lost. What a worker that
     was killed had taken is taken up by others: at once on one machine, after its lease on several.
     """
-    return running.work(modules, store, concurrency, lease, queue)
+    queues = queues_of(queue, queue_limit or [], queue_rate or [])
+    return running.work(modules, store, concurrency, lease, queues)
 
 
 @app.command()

@@ -31,6 +31,7 @@ from zart_core.hosts.explain import words_of
 from zart_core.hosts.inline import Inline
 from zart_core.hosts.ports import new_id
 from zart_core.interpreter import CODEC
+from zart_core.queues import Queue
 from zart_core.workflows import Registry, Workflow
 
 WAITS_MAX = 3
@@ -57,7 +58,7 @@ def run(target: str, text: str | None, url: str, id: str | None, concurrency: in
         return report(log, name, closed, json)
 
 
-def work(modules: Sequence[str], url: str, concurrency: int, lease: str, queues: Sequence[str]) -> int:
+def work(modules: Sequence[str], url: str, concurrency: int, lease: str, queues: Sequence[Queue]) -> int:
     """Serve a store's executions of these modules' workflows until a signal comes."""
     registry = Registry(*(load(module) for module in modules))
     if not list(registry):

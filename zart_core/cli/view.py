@@ -190,6 +190,8 @@ def waiting_words(line: StepLine, now: float) -> str:
             what = f"execution '{line.event}'"
         case "step" if line.state == "retrying":
             what = f"{line.name} (attempt {line.attempts + 1}, after {shortened(line.error, 80)})"
+        case "step" if line.state == "queued":
+            what = f"{line.name} (room in queue '{line.event}')"
         case "step" if line.state == "running":
             what = f"{line.name} (interrupted; to begin again)"
         case _:

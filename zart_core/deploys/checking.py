@@ -17,7 +17,7 @@ from zart_core.codec import Codec
 from zart_core.divergence import replay_explained
 from zart_core.errors import Defect, Diverged, LogCorrupt, UnknownWorkflow
 from zart_core.events import Closed, Event, Site, Started, Status
-from zart_core.hosts.offers import is_offered
+from zart_core.hosts.offers import is_own
 from zart_core.hosts.ports import open_log
 from zart_core.hosts.turns import MISBEHAVIOUR
 from zart_core.insight.sources import place_of
@@ -174,9 +174,7 @@ def verdicts_on(
 def unfinished(log: stored.EventLog) -> Iterator[stored.Summary]:
     """Every execution that has not ended, in one walk over all ids, so that none that changes its status is missed."""
     return (
-        summary
-        for summary in everything(log)
-        if not summary.status.closed and not is_offered(summary.workflow)
+        summary for summary in everything(log) if not summary.status.closed and not is_own(summary.workflow)
     )
 
 

@@ -31,6 +31,7 @@ from zart_core.events import (
 from zart_core.insight.patterns import Patterns
 from zart_core.interpreter import CODEC
 from zart_core.log import EventLog, Summary
+from zart_core.queues import is_place
 from zart_core.records import record
 
 
@@ -81,6 +82,8 @@ def corpus_of(log: EventLog, codec: Codec | None = None) -> Corpus:
     unreadable: list[str] = []
     executions, patterns = 0, Patterns()
     for summary in everything(log):
+        if is_place(summary.workflow):
+            continue
         executions += 1
         try:
             features, events = look_at(log, summary, codec or CODEC, patterns)

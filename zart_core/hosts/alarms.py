@@ -54,6 +54,7 @@ class Alarms:
     def time_moved(self) -> None:
         """Kick everything whose time has come: never early, whatever the clock did."""
         now = self.engine.clock.now()
+        self.engine.limits.time_moved()
         while self.timers and self.timers[0][0] <= now:
             _, id = heapq.heappop(self.timers)
             live = self.engine.live.get(id)

@@ -75,12 +75,14 @@ class Attempts:
         Up to `overflow` steps that find no slot here are offered to others.
         """
         market = self.engine.sharing
+        limits = self.engine.limits
+        limiter = limits if limits.lines or market.has_foreign else None
         watched = self.engine.suspects.watched
         if self.engine.opening or (watched is not None and watched[0] != run.id):
-            run.begin(0, now, market=market)
+            run.begin(0, now, market=market, limiter=limiter)
         else:
             only = None if watched is None else watched[1]
-            self.slots -= run.begin(self.slots, now, only, market, overflow)
+            self.slots -= run.begin(self.slots, now, only, market, overflow, limiter)
 
     def give_slots(self, count: int) -> None:
         """Attempts that were to begin do not."""
@@ -102,6 +104,7 @@ class Attempts:
         """The lease may have run out: what was to begin does not, until it is known whose the execution is (F24)."""
         for call in calls:
             live.run.running.pop(call.seq, None)
+        self.engine.limits.settle(live)
         self.give_slots(len(calls))
         self.lapses += 1
         live.lapsed = True
@@ -122,6 +125,7 @@ class Attempts:
                 self.lapses += 1
             if attempts:
                 self.engine.recovery.start(live, "the lease may have run out")
+        self.engine.limits.stirred.set()
 
     async def run_async(self, live: Live, attempt: Attempt, part: Part) -> None:
         """An attempt of an async step, on the loop."""
@@ -239,6 +243,7 @@ class Attempts:
         self.running -= 1
         self.free_slot()
         report(self.engine.clock.now())
+        self.engine.limits.give_up(live, attempt, attempt.future)
         if self.engine.suspects.on_trial is not None:
             self.engine.suspects.acquit(live.run.id, seq)
         return True
@@ -249,6 +254,7 @@ class Attempts:
         Who has been in line for longer than FAIR_S goes first.
         """
         self.slots += 1
+        self.engine.limits.slot_freed()
         if self.engine.claims.left and not self.hungry:
             self.engine.claims.left = False
             self.engine.claims.claiming.set()
@@ -313,6 +319,7 @@ class Attempts:
                 self.engine.transactions.end(attempt)
             if attempt.timer is not None:
                 attempt.timer.cancel()
+            self.engine.limits.give_up(live, attempt, attempt.future or attempt.task)
             self.free_slot()
             self.engine.suspects.acquit(live.run.id, seq)
 

@@ -149,6 +149,8 @@ class Claims:
                     self.engine.readers.submit(self.engine.log.wait, SAFETY_S), loop=self.engine.loop
                 )
                 gone = self.engine.loop.time() - self.claimed_at > DEATH_GAP_S
+                if heard:
+                    self.engine.limits.heard()
                 if heard and (gone or await self.engine.off_loop(self.is_due)):
                     self.claiming.set()
             except StoreFailed:
@@ -239,7 +241,7 @@ class Claims:
         names = [workflow.name for workflow in self.engine.registry] if sharing.holds_executions else []
         room = sharing.room()
         if room > 0 and (offers_too or not names):
-            return [*names, *sharing.served], min(room, CLAIMS_MAX)
+            return [*names, *sharing.wanted()], min(room, CLAIMS_MAX)
         return names, CLAIMS_MAX
 
     async def take_given(self) -> None:

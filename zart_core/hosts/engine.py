@@ -39,8 +39,9 @@ from zart_core.hosts.claims import LEASE_MIN_S, LEASE_S, Claims
 from zart_core.hosts.handles import AsyncHandle
 from zart_core.hosts.heartbeats import Heartbeats
 from zart_core.hosts.inline import emit, encoded_input
+from zart_core.hosts.limits import Limits
 from zart_core.hosts.live import Live
-from zart_core.hosts.offers import page_of
+from zart_core.hosts.offers import page_of, stats_of
 from zart_core.hosts.ports import (
     LOTS,
     Clock,
@@ -66,7 +67,8 @@ from zart_core.hosts.writer import Writer
 from zart_core.insight.explaining import circumstances, explanation, lines_of
 from zart_core.interpreter import CODEC
 from zart_core.policies import Duration, seconds
-from zart_core.steps import DEFAULT_QUEUE, queue_name
+from zart_core.queues import Queue, declared
+from zart_core.steps import DEFAULT_QUEUE
 from zart_core.workflows import Registry, Workflow, WorkflowSource, titled
 
 I = TypeVar("I")  # noqa: E741  # the input
@@ -105,7 +107,7 @@ class AsyncEngine:
         threads: Threads | None = None,
         lots: Lots = LOTS,
         cast: Callable[[StepCall], Part] = the_step_itself,
-        queues: Collection[str] = (DEFAULT_QUEUE,),
+        queues: Collection[str | Queue] = (DEFAULT_QUEUE,),
     ) -> None:
         self.log = log
         self.owns_log = owns_log
@@ -130,7 +132,9 @@ class AsyncEngine:
         self.transactions = Transactions(self)
         self.heartbeats = Heartbeats(self)
         self.suspects = Suspects(self)
-        self.sharing = Sharing(self, queues)
+        served = declared(queues)
+        self.sharing = Sharing(self, served)
+        self.limits = Limits(self, served)
         self.alarms = Alarms(self)
         self.claims = Claims(self)
         self.recovery = Recovery(self)
@@ -152,6 +156,7 @@ class AsyncEngine:
     async def begin(self) -> None:
         """Take up whatever was unfinished, and look for work from now on."""
         self.clock.watch(self.alarms.watched)
+        await self.limits.make()
         await self.off_loop(self.claims.park_unknown)
         await self.claims.take_all(parked=True)
         self.opening = False
@@ -161,6 +166,7 @@ class AsyncEngine:
             self.loop.create_task(self.claims.keep_lease()),
             self.loop.create_task(self.claims.look_for_work()),
             self.loop.create_task(self.claims.listen()),
+            self.loop.create_task(self.limits.keep()),
         ]
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -193,6 +199,7 @@ class AsyncEngine:
         self.closed_down.set()
         self.claims.claiming.set()
         self.heartbeats.close()
+        self.limits.stirred.set()
         await self.attempts.end_all()
         await self.transactions.end_running()
         if self.tasks:
@@ -462,8 +469,7 @@ class AsyncEngine:
     async def stats(self) -> Mapping[Status, int]:
         """How many executions stand where, offered steps among them; every status is there."""
         self.check_usable()
-        counted = await self.off_loop(self.log.stats)
-        return {status: counted.get(status, 0) for status in Status}
+        return await self.off_loop(lambda: stats_of(self.log))
 
     async def summary(self, id: str) -> stored.Summary:
         """An execution as a list shows it. Raises UnknownExecution."""
@@ -522,7 +528,7 @@ async def serve(
     max_live: int = 10_000,
     max_concurrent_steps: int = 64,
     lease: Duration = LEASE_S,
-    queues: Collection[str] = (DEFAULT_QUEUE,),
+    queues: Collection[str | Queue] = (DEFAULT_QUEUE,),
     owns_loop: bool = False,
 ) -> AsyncGenerator[AsyncEngine]:
     """An engine on the running event loop: `async with zart.serve("sqlite:orders.db", [order]) as engine`.
@@ -536,8 +542,7 @@ async def serve(
     lease_s = seconds(lease, "lease")
     if lease_s < LEASE_MIN_S:
         raise InvalidUse(f"lease is {lease!r}; it must be {LEASE_MIN_S:g} s or longer")
-    if isinstance(queues, str) or not queues:
-        raise InvalidUse(f'queues={queues!r}: give the names of queues, such as queues=("default", "gpu")')
+    served = declared(queues)
     log = open_log(url, durability) if isinstance(url, str) else url
     engine = AsyncEngine(
         log,
@@ -552,7 +557,7 @@ async def serve(
         max_live=max_live,
         max_concurrent_steps=max_concurrent_steps,
         lease_s=lease_s,
-        queues=[queue_name(queue) for queue in queues],
+        queues=served.values(),
     )
     try:
         await engine.begin()

@@ -23,7 +23,7 @@ from zart_core.events import (
     Retried,
     Site,
 )
-from zart_core.interpreter import OFFERED
+from zart_core.interpreter import OFFERED, QUEUED
 from zart_core.records import record
 
 
@@ -35,7 +35,7 @@ class StepLine:
     kind: str
     name: str
     state: str
-    """waiting, running, offered (to any worker), retrying, done, failed or cancelled."""
+    """waiting, queued (for room), running, offered (to any worker), retrying, done, failed or cancelled."""
     attempts: int
     issued_at: float
     began_at: float | None
@@ -45,7 +45,7 @@ class StepLine:
     site: Site | None
     error: str
     event: str
-    """The event's name, the id of the child or of the offered step, or empty."""
+    """The event's name, the id of the child or of the offered step, the queue that a step waits for, or empty."""
 
 
 def steps_of(events: Sequence[Event]) -> list[StepLine]:
@@ -69,6 +69,8 @@ def follow(lines: dict[int, StepLine], event: Event) -> StepLine | None:
             line = changed(lines[seq], state="retrying", attempts=attempt + 1, error=error, until=retry_at)
         case Noted(what=what, who=who) if what == OFFERED and who.isdecimal():
             line = changed(lines[int(who)], state="offered", attempts=0, began_at=None, event=event.why)
+        case Noted(what=what, who=who) if what == QUEUED and who.isdecimal():
+            line = changed(lines[int(who)], state="queued", event=event.why)
         case Resolved(seq=seq):
             line = ended(lines[seq], event)
         case _:

@@ -24,6 +24,7 @@ from zart_core.hosts.handles import AsyncHandle
 from zart_core.hosts.ports import Clock
 from zart_core.log import EventLog, Page, Summary
 from zart_core.policies import Duration
+from zart_core.queues import Queue
 from zart_core.steps import DEFAULT_QUEUE
 from zart_core.workflows import Workflow, WorkflowSource
 
@@ -278,7 +279,7 @@ def open(
     max_live: int = 10_000,
     max_concurrent_steps: int = 64,
     lease: Duration = LEASE_S,
-    queues: Collection[str] = (DEFAULT_QUEUE,),
+    queues: Collection[str | Queue] = (DEFAULT_QUEUE,),
 ) -> Engine:
     """Open a log and run workflows on it: `with zart.open("sqlite:orders.db", [order_fulfilment]) as engine`.
 
@@ -298,7 +299,8 @@ def open(
         lease: how long what this engine holds stays its own after it was last heard of, 1 s at the least. Others take
             over what a worker that was killed held after so long; one that is silent for longer stops by itself.
         queues: whose steps may run here. Without "default" among them this worker holds no executions: it takes
-            nothing but steps that name one of its queues, and what is started here others go on with.
+            nothing but steps that name one of its queues, and what is started here others go on with. A `Queue` in
+            place of a name says how many of its steps run at once, or begin in a time, over all workers that say so.
 
     Raises UnknownStore, StoreLocked, LogCorrupt, FormatTooNew, StoreUnavailable and InvalidUse.
     """

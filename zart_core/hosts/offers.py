@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -35,6 +35,7 @@ from zart_core.events import (
 from zart_core.hosts.relatives import OWN_KEY, new_execution
 from zart_core.interpreter import Execution
 from zart_core.log import ID_CHARS_MAX, PAYLOAD_BYTES_MAX
+from zart_core.queues import AFTER_SLOTS, SLOTS, is_place
 from zart_core.records import record
 from zart_core.steps import DEFAULT_QUEUE, StepFunction
 from zart_core.workflows import Registry, Workflow, is_workflow
@@ -65,6 +66,11 @@ def is_offered(workflow: str) -> bool:
     return workflow.startswith(STEPS)
 
 
+def is_own(workflow: str) -> bool:
+    """Whether executions of this workflow are there for the workers' sake: offered steps, and slots of queues."""
+    return is_offered(workflow) or is_place(workflow)
+
+
 def queue_of(workflow: str) -> str:
     """The queue that an offered step of this kind is for."""
     return workflow.removeprefix(STEPS).partition("/")[0]
@@ -79,18 +85,35 @@ def page_of(
     limit: int = 100,
     after: str | None = None,
 ) -> stored.Page[stored.Summary]:
-    """A page of executions; the steps among them only when it is those that are asked for, by prefix or workflow."""
-    asked = (id_prefix or "").startswith(STEPS) or is_offered(workflow or "")
+    """A page of executions; offered steps, and slots of queues, only when they are asked for, by prefix or workflow."""
+    asked = (id_prefix or "").startswith((STEPS, SLOTS)) or is_own(workflow or "")
     items: list[stored.Summary] = []
     while True:
         page = log.list(status=status, workflow=workflow, id_prefix=id_prefix, limit=limit, after=after)
-        items += [summary for summary in page.items if asked or not is_offered(summary.workflow)]
+        items += [summary for summary in page.items if asked or not is_own(summary.workflow)]
         if len(items) >= limit:
             more = len(items) > limit or page.next is not None
             return stored.Page(items[:limit], items[limit - 1].id if more else None)
         if page.next is None:
             return stored.Page(items, None)
-        after = max(page.next, AFTER_STEPS) if is_offered(page.items[-1].workflow) else page.next
+        last = page.items[-1].workflow
+        passed = AFTER_STEPS if is_offered(last) else AFTER_SLOTS if is_place(last) else ""
+        after = max(page.next, passed)
+
+
+def stats_of(log: stored.EventLog) -> Mapping[Status, int]:
+    """How many executions stand where, offered steps among them, and no slots of queues; every status is there."""
+    counted = log.stats()
+    found = {status: counted.get(status, 0) for status in Status}
+    after = None
+    while found[Status.PAUSED]:
+        page = log.list(id_prefix=SLOTS, limit=1000, after=after)
+        for summary in page.items:
+            found[summary.status] -= is_place(summary.workflow)
+        if page.next is None:
+            break
+        after = page.next
+    return found
 
 
 def offered_id(id: str, run: int, seq: int) -> str:

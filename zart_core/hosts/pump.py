@@ -92,6 +92,7 @@ class Pump:
             LOGGER.exception("execution '%s' cannot go on", live.run.id)
             self.engine.attempts.give_slots(live.run.begun)
             live.run.park(Defect(f"its turn cannot be built: {type(error).__name__}: {error}"))
+            self.engine.limits.settle(live)
             live.released = not live.calls
             writes = [live.run.mark(self.engine.build, releases=live.released)]
         transactions = self.engine.transactions
@@ -115,8 +116,12 @@ class Pump:
             self.engine.sharing.offered(live)
         if run.ready:
             self.engine.attempts.line_up(live)
+        if run.barred:
+            self.engine.limits.line_up(live)
+        self.engine.limits.settle(live)
         live.released = run.defect is not None and not live.calls
-        return run.compose(now, build=self.engine.build, releases=live.released)
+        writes = run.compose(now, build=self.engine.build, releases=live.released)
+        return [*writes, *self.engine.limits.writes(live)] if run.begun else writes
 
     def written(self, live: Live, outcomes: list[stored.Appended]) -> None:
         """The turn's outcome: carry out what it asks for, or read back and build another."""
@@ -125,6 +130,7 @@ class Pump:
         if all(isinstance(outcome, Ok) for outcome in outcomes):
             live.writing = False
             live.tries = 0
+            self.engine.limits.durable(live)
             self.carry_out(live, conflicts_of(outcomes))
             if live.again:
                 live.again = False
@@ -132,6 +138,7 @@ class Pump:
             return
         self.engine.attempts.give_slots(live.run.begun)
         live.run.drop()
+        self.engine.limits.settle(live)
         if self.engine.writer.failed is not None:
             live.writing = False
             self.engine.fail(self.engine.writer.failed)
@@ -139,7 +146,10 @@ class Pump:
             live.writing = False
             self.lose(live)
         else:
-            self.engine.spawn(self.engine.recovery.recover(live, first))
+            why = (
+                first if not isinstance(first, Ok) else "a slot that it was to begin with is another's by now"
+            )
+            self.engine.spawn(self.engine.recovery.recover(live, why))
 
     def lose(self, live: Live) -> None:
         """Somebody else has it now: forget it, and what runs for it."""
@@ -151,6 +161,7 @@ class Pump:
         if self.engine.live.get(live.run.id) is live:
             del self.engine.live[live.run.id]
         live.run.drop()
+        self.engine.limits.settle(live)
         self.engine.suspects.end_trial(live)
         self.engine.results.look_again(live.run.id)
         self.engine.claims.claiming.set()

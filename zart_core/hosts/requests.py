@@ -146,6 +146,8 @@ class Requests:
         self.engine.claims.hold(live)
         if live.run.ready and self.engine.attempts.slots <= 0:  # else it is kicked at once
             self.engine.attempts.line_up(live)
+        if live.run.barred:
+            self.engine.limits.line_up(live)
         self.engine.pump.carry_out(live, receipt.conflicts)
 
     def created_in_doubt(self, live: Live | None, found: stored.Summary) -> None:

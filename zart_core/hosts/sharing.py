@@ -8,14 +8,14 @@ Rule 2: what nobody takes comes back: this worker takes it up as anybody's offer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zart_core import log as stored
 from zart_core.errors import Defect, StoreFailed, Weather
 from zart_core.hosts.live import Live
-from zart_core.hosts.offers import is_offered, kind_of, known_steps, play
+from zart_core.hosts.offers import is_offered, kind_of, known_steps, play, queue_of
 from zart_core.steps import DEFAULT_QUEUE, StepFunction
 from zart_core.workflows import Registry
 
@@ -44,6 +44,8 @@ class Sharing:
         self.outstanding: dict[str, tuple[Live, int, float]] = {}
         """Steps that found no slot here and were offered: for what, and since when, in seconds of the loop."""
         self.timer: asyncio.TimerHandle | None = None
+        self.has_foreign = False
+        """Whether some steps name queues that are not served here."""
         self.learn()
 
     def learn(self) -> None:
@@ -55,6 +57,7 @@ class Sharing:
             for name, function in self.steps.items()
             if (function.policy.queue or DEFAULT_QUEUE) in self.queues
         ]
+        self.has_foreign = len(self.served) < len(self.steps)
 
     @property
     def holds_executions(self) -> bool:
@@ -94,6 +97,13 @@ class Sharing:
     def room(self) -> int:
         """How many offered steps this worker may take now."""
         return max(0, self.engine.attempts.slots) if self.served else 0
+
+    def wanted(self) -> Iterable[str]:
+        """Names of workflows behind the steps that this worker may take now: of no queue that is full here."""
+        limits = self.engine.limits
+        if not limits.lines:
+            return self.served
+        return [name for name in self.served if not limits.is_waiting(queue_of(name))]
 
     def starving(self) -> None:
         """Attempts wait for a slot: unless they get one soon, others may have them."""

@@ -74,5 +74,5 @@ class Suspects:
         if on_trial is not None and on_trial[0] == live.run.id:
             here = self.engine.live.get(live.run.id) is live
             seq = on_trial[1]
-            if not here or not (seq in live.calls or seq in live.run.ready):
+            if not here or not (seq in live.calls or live.run.is_to_begin(seq)):
                 self.acquit(live.run.id, seq)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+from collections import deque
 from collections.abc import Collection, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -47,9 +48,9 @@ from zart_core.hosts.offers import is_offered, offered_id
 from zart_core.hosts.past import ALONE, Past, look_back
 from zart_core.hosts.ports import LOTS, Lots, StepCall
 from zart_core.hosts.relatives import cancel_child, end_children, new_execution, next_run, report
-from zart_core.interpreter import HANDED_OVER, OFFERED, Execution, capture_type
+from zart_core.interpreter import HANDED_OVER, OFFERED, QUEUED, Execution, capture_type
 from zart_core.records import record
-from zart_core.steps import StepFunction
+from zart_core.steps import DEFAULT_QUEUE, StepFunction
 from zart_core.workflows import Registry
 
 EVENTS_MAX = 50_000
@@ -84,6 +85,7 @@ UNREGISTERED = Registry()
 """What a run knows before it is replayed; it stays empty."""
 NO_CREATIONS: Any = MappingProxyType[int, stored.New]({})
 NO_OFFERS: Any = MappingProxyType[int, str]({})
+NOBODY_BARRED: Any = MappingProxyType[str, "deque[int]"]({})
 NOTHING: Any = ()
 """In place of the lists of a turn while none is being built."""
 
@@ -97,6 +99,18 @@ class Market(Protocol):
 
     def may_offer(self, function: StepFunction[..., Any]) -> bool:
         """Whether other workers find this step by its name."""
+        ...
+
+
+class Limiter(Protocol):
+    """Says how many steps of a queue may run."""
+
+    def room(self, queue: str) -> int | None:
+        """How many attempts of a queue may begin now; None for any number."""
+        ...
+
+    def admit(self, run: Run, seq: int, queue: str, step: str, now: float) -> bool:
+        """Whether an attempt may begin in the turn that is being built; `step` is its name."""
         ...
 
 
@@ -126,6 +140,7 @@ class Run:
         "_used",
         "_watched",
         "_went_to",
+        "barred",
         "closed",
         "codec",
         "defect",
@@ -174,6 +189,8 @@ class Run:
         """Attempts that this host runs, by seq; they outlive the execution."""
         self.ready: list[int] = []
         """Steps whose next attempt may begin."""
+        self.barred: dict[str, deque[int]] = NOBODY_BARRED
+        """Of those, the ones that wait for room in their queue, by queue."""
         self.offered: dict[int, str] = NO_OFFERS
         """Steps that any worker may take, and the executions that they are there."""
         self._bound: list[int] = []
@@ -338,6 +355,7 @@ class Run:
         self.closed = None
         self.opened = None
         self.ready.clear()
+        self.barred = NOBODY_BARRED
         self._bound.clear()
         self.offered = NO_OFFERS
         self._timers.clear()
@@ -377,7 +395,15 @@ class Run:
     @property
     def idle(self) -> bool:
         """Whether it may be evicted: nothing runs, nothing is ready, nothing waits to be written."""
-        busy = self.running or self.ready or self._bound or self.suspects or self.outcomes or self.events
+        busy = (
+            self.running
+            or self.ready
+            or self.barred
+            or self._bound
+            or self.suspects
+            or self.outcomes
+            or self.events
+        )
         return not busy and (self.execution is not None or self.defect is not None)
 
     @property
@@ -660,16 +686,18 @@ class Run:
         only: int | None = None,
         market: Market | None = None,
         overflow: int = 0,
+        limiter: Limiter | None = None,
     ) -> int:
         """Begin up to `slots` attempts that are ready, on record where a rule asks for it; gives how many.
 
         `only` is the seq of the one that may begin, when no other may (R5). Steps that name a queue go where the
         `market` says, and up to `overflow` others that find no slot to whoever takes them. Without a market all steps
-        run here.
+        run here, and without a limiter as many as there are slots.
         """
         execution = self.execution
         if execution is None or self.closed is not None:
             return 0
+        before = self._call_in(limiter, everyone=only is not None) if self.barred else 0
         if only is not None:
             self.ready.sort(key=lambda seq: seq != only)
         count = 0
@@ -683,7 +711,10 @@ class Run:
                 taken += 1
                 if seq in execution.pending and seq not in execution.cancelling and seq not in self.running:
                     due = execution.progress(seq).retry_at or 0.0  # clocks may go back since (F13)
-                    self._begin(execution, seq, max(now, due, self._floor, execution.now))
+                    at = max(now, due, self._floor, execution.now)
+                    if limiter is not None and not self._admits(limiter, execution, seq, at, taken <= before):
+                        continue
+                    self._begin(execution, seq, at)
                     count += 1
             del self.ready[:taken]
             if overflow and self.ready and market is not None and only is None:
@@ -704,6 +735,34 @@ class Run:
                 self.ready.append(seq)
             else:
                 self._offer(execution, seq, now)
+
+    def _call_in(self, limiter: Limiter | None, *, everyone: bool) -> int:
+        """Put those first in line that wait for room in their queue, as far as there is some; gives how many."""
+        called: list[int] = []
+        for queue, line in list(self.barred.items()):
+            room = None if everyone or limiter is None else limiter.room(queue)
+            called += [line.popleft() for _ in range(len(line) if room is None else min(room, len(line)))]
+            if not line:
+                del self.barred[queue]
+        self.ready[:0] = called
+        return len(called)
+
+    def _admits(self, limiter: Limiter, execution: Execution, seq: int, now: float, called: bool) -> bool:
+        """Whether there is room in its queue; a step for which there is none waits, and its log says so once."""
+        queue = policy_of(execution, seq).queue or DEFAULT_QUEUE
+        name = execution.pending[seq].name
+        if (called or queue not in self.barred) and limiter.admit(self, seq, queue, name, now):
+            return True
+        if self.barred is NOBODY_BARRED:
+            self.barred = {}
+        self.barred.setdefault(queue, deque()).append(seq)
+        if self.events and not called:
+            self._apply(execution, Noted(QUEUED, now, str(seq), queue))
+        return False
+
+    def is_to_begin(self, seq: int) -> bool:
+        """Whether its next attempt may begin, or waits for room in its queue."""
+        return seq in self.ready or any(seq in line for line in self.barred.values())
 
     def _overflow(self, execution: Execution, market: Market, limit: int, now: float) -> None:
         """Offer the first of those that found no slot here; only what never began, and what others know by its name."""

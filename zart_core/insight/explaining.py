@@ -17,11 +17,13 @@ import attrs
 from zart_core.codec import Codec
 from zart_core.events import Began, Closed, Delivered, Event, Failed, Failure, Resolved, Site, Started, Status
 from zart_core.hosts.explain import StepLine, moment, steps_of, words_of
-from zart_core.hosts.offers import queue_of
+from zart_core.hosts.offers import is_offered, queue_of
 from zart_core.hosts.progress import Progress, heartbeats_of, progress_of, reason_of
 from zart_core.insight.sources import Place, place_of, raised_at
 from zart_core.insight.values import duration, shortened
 from zart_core.log import EventLog, Message, Shared, Summary
+from zart_core.policies import seconds
+from zart_core.queues import Places, is_place, places_of, said_of
 from zart_core.records import record
 
 OVERDUE_S = 2.0
@@ -44,6 +46,8 @@ class Circumstances:
     """How many workers hold a lease in the log; None where it cannot say."""
     progress: Mapping[int, Progress] = {}
     """What running steps said last, by seq; those too that other workers have taken."""
+    places: Mapping[str, Places] = {}
+    """Slots of the queues that its steps wait for."""
 
 
 @record
@@ -100,7 +104,10 @@ def circumstances(log: EventLog, codec: Codec, summary: Summary) -> Circumstance
             theirs = codec.decode_events(log.records(taken.id, taken.run), taken.id, taken.run)
             for said in progress_of(taken, theirs, codec).values():  # its one step
                 progress[line.seq] = said
-    return Circumstances(summary, events, log.inbox(summary.id), children, workers, progress)
+    queues = {queue_of(one.workflow) for one in children.values() if is_offered(one.workflow)}
+    queues |= {line.event for line in lines if line.state == "queued"}
+    places = {queue: places_of(log, queue) for queue in sorted(queues)}
+    return Circumstances(summary, events, log.inbox(summary.id), children, workers, progress, places)
 
 
 def explanation(
@@ -214,6 +221,9 @@ def stops(given: Circumstances, now: float, registered: Collection[str] | None, 
             )
             return
         case Status.PAUSED:
+            if is_place(summary.workflow):
+                yield "it is a slot of a queue with limits, which workers take and give back, and never ends"
+                return
             yield (
                 "it is paused, and no worker takes it up, nor any message to it; "
                 f"zart fork {shlex.quote(summary.id)} MODULE makes a copy that goes on"
@@ -308,6 +318,9 @@ class Teller:
                 return what, f"next attempt at {moment(line.until or 0.0)}", ""
             case "step" if line.state == "offered":
                 return f"step '{line.name}'{at} is where any worker may take it{since}", self.taker(line), ""
+            case "step" if line.state == "queued":
+                what = f"step '{line.name}'{at} waits for room in queue '{line.event}'{since}"
+                return what, self.room(line.event) or "a worker begins it", ""
             case "step" if line.state == "running" and self.given.summary.owner is None:
                 what = f"step '{line.name}'{at} began, attempt {line.attempts}{since}{till}"
                 return what, "the worker that ran it is gone; the next one to take it up begins it again", ""
@@ -329,9 +342,30 @@ class Teller:
         if offered.status in (Status.PARKED, Status.PAUSED):
             return f"its own execution '{offered.id}' is {offered.status}: {first_of(offered.reason)}"
         if offered.owner is None and offered.position <= 1:
-            return f"a worker that serves queue '{queue}' and has the step registered takes it"
+            takes = f"a worker that serves queue '{queue}' and has the step registered takes it"
+            room = self.room(queue)
+            return f"{takes}; {room}" if room else takes
         look = command("explain", offered.id, self.store)
         return f"a worker of queue '{queue}' has taken it, and its outcome ends it: {look}"
+
+    def room(self, queue: str) -> str:
+        """Who has the slots of a queue, and when the next of its steps may begin; empty where it has no limits."""
+        places = self.given.places.get(queue)
+        said = None if places is None else said_of(queue, places)
+        if places is None or said is None:
+            return ""
+        parts: list[str] = []
+        if said.limit is not None:
+            taken = [one for _, one in sorted(places.slots.items()) if one.owner is not None]
+            parts.append(f"{said.limit} may run at once over all workers, and {len(taken)} slots are taken")
+            parts += [
+                f"worker {one.owner} has one, for {one.reason or 'the next'}" for one in taken[:SHOWN_MAX]
+            ]
+        if said.rate is not None:
+            rested = min((one.wake or 0.0 for one in places.rate.values()), default=0.0)
+            next_at = f", the next at {moment(rested)}" if rested > self.now else ""
+            parts.append(f"{said.rate} may begin in {seconds(said.per):g} s{next_at}")
+        return "; ".join(parts)
 
     def sender(self, line: StepLine, until: float | None) -> tuple[str, str]:
         """Who can send an event, and whether somebody ever has."""

@@ -219,7 +219,7 @@ def draw_row(root: ET.Element, scale: Scale, row: Row, y: float) -> None:
         if not row.spans:
             x = scale.x(row.line.issued_at)
             add(group, "path", d=f"M{x:.1f} {y + 5:.1f} l5 5 l-5 5 l-5 -5 z", class_="attempt")
-        elif row.line.state in ("running", "waiting", "retrying") and row.line.ended_at is None:
+        elif row.line.state in ("running", "waiting", "queued", "retrying") and row.line.ended_at is None:
             write(group, min(ends + 3, LABELS + PLOT), y + 14, "▸", 10, "dim")
 
 

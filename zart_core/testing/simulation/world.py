@@ -18,6 +18,7 @@ from zart_core.events import CLOSED, Closed, Event, Status
 from zart_core.hosts.engine import AsyncEngine
 from zart_core.hosts.inline import closed_event
 from zart_core.log import EventLog, New, Post, Summary
+from zart_core.queues import is_place
 from zart_core.testing.clock import VirtualClock
 from zart_core.testing.runner import ScriptedRunner
 from zart_core.testing.simulation.faults import OF_SEND, Fate, Faults
@@ -370,8 +371,8 @@ class Simulation:
         return hashlib.sha256("\n".join(self.lines).encode()).hexdigest()[:16]
 
     def executions(self) -> list[Summary]:
-        """All there are, in the order of their ids."""
-        return list(self.log.list(limit=10_000).items)
+        """All there are, in the order of their ids, but the slots of queues."""
+        return [one for one in self.log.list(limit=10_000).items if not is_place(one.workflow)]
 
     def histories(self) -> dict[tuple[str, int], list[Event]]:
         """The events of every run of every execution."""

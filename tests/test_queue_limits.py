@@ -1,0 +1,423 @@
+"""Limits of queues over all workers: so many steps at once, so many in a time; who waits, and what is said of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import io
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import attrs
+import pytest
+
+import zart_core as zart
+from tests.postgres import running
+from zart_core import log as stored
+from zart_core.cli import app
+from zart_core.events import Began, Noted, Status
+from zart_core.hosts import limits as limits_module
+from zart_core.hosts.offers import page_of
+from zart_core.hosts.ports import open_log
+from zart_core.queues import Queue, declared, places_of, queues_of
+from zart_core.testing import VirtualClock
+
+PATIENCE_S = 90.0
+P = ParamSpec("P")
+
+
+def on_a_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run a test on an event loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(asyncio.wait_for(test(*args, **kwargs), PATIENCE_S))
+
+    return run
+
+
+class Crowd:
+    """Those that are inside now, and the most that ever were."""
+
+    def __init__(self) -> None:
+        self.inside: list[str] = []
+        self.most = 0
+        self.gate = asyncio.Event()
+
+    async def visit(self, name: str) -> None:
+        """Come in, let others come in as well, and stay until the gate is open."""
+        self.inside.append(name)
+        self.most = max(self.most, len(self.inside))
+        try:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            await self.gate.wait()
+        finally:
+            self.inside.remove(name)
+
+
+@zart.step("draw-{n}", queue="gpu")
+async def draw(n: int) -> int:
+    await zart.resource("crowd").visit(f"draw-{n}")
+    return n
+
+
+@zart.step("other-{n}", queue="cpu")
+async def other(n: int) -> int:
+    return n
+
+
+@zart.workflow("drawn")
+def drawn(n: int) -> zart.Flow[int]:
+    return sum((yield from zart.wait([draw(k) for k in range(n)])))
+
+
+@zart.workflow("mixed")
+def mixed(n: int) -> zart.Flow[int]:
+    yield from zart.schedule(draw(0))
+    total = 0
+    for k in range(n):
+        total += yield from other(k)
+    return total
+
+
+@zart.workflow("endless")
+def endless() -> zart.Flow[int]:
+    for n in range(100_000):
+        yield from draw(n)
+    return 0
+
+
+FLOWS = [drawn, mixed, endless]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Any]:
+    with running() as started:
+        yield started
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a log that several engines can use."""
+    if request.param == "postgresql":
+        server: Any = request.getfixturevalue("server")
+        return str(server.url(f"t{os.getpid()}_{time.monotonic_ns()}"))
+    return f"memory:{tmp_path}" if request.param == "memory" else f"sqlite:{tmp_path}/log.db"
+
+
+@asynccontextmanager
+async def engines(
+    log: str, *queues: tuple[Any, ...], crowd: Crowd | None = None, **options: Any
+) -> AsyncIterator[list[zart.AsyncEngine]]:
+    """An engine for each tuple of queues, on one log."""
+    async with contextlib.AsyncExitStack() as stack:
+        opened = [
+            await stack.enter_async_context(
+                zart.serve(log, FLOWS, queues=served, resources={"crowd": crowd}, **options)
+            )
+            for served in queues
+        ]
+        yield opened
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Wait until it is true."""
+    while not true():
+        await asyncio.sleep(0.005)
+
+
+async def slots_of(engine: zart.AsyncEngine, queue: str = "gpu") -> dict[int, stored.Summary]:
+    """The slots of a queue."""
+    return (await engine.off_loop(lambda: places_of(engine.log, queue))).slots
+
+
+# ---------------------------------------------------------------- at once
+
+
+@on_a_loop
+async def test_no_more_run_at_once_than_the_limit_whoever_runs_them(url: str) -> None:
+    """Three workers, two executions, twelve steps: two at a time, and two whenever two are left."""
+    crowd, gpu = Crowd(), Queue("gpu", limit=2)
+    both = ("default", gpu)
+    async with engines(url, both, both, (gpu,), crowd=crowd) as (one, two, _):
+        handles = [await one.start(drawn, 6, id="a"), await two.start(drawn, 6, id="b")]
+        await until(lambda: len(crowd.inside) == 2)
+        found = await slots_of(one)
+        crowd.gate.set()
+        assert [await handle.result() for handle in handles] == [15, 15]
+        shown = [summary.id for summary in (await one.list()).items]
+        counted = await one.stats()
+
+    assert crowd.most == 2
+    assert all(slot.owner is not None and "of execution" in slot.reason for slot in found.values())
+    assert shown == ["a", "b"]
+    assert (counted[Status.PAUSED], counted[Status.COMPLETED]) == (0, counted[Status.COMPLETED])
+
+
+@on_a_loop
+async def test_without_a_limit_they_all_run(url: str) -> None:
+    """The control: the same crowd, and nobody who counts."""
+    crowd = Crowd()
+    async with engines(url, ("default", "gpu"), ("default", "gpu"), crowd=crowd) as (one, two):
+        handles = [await one.start(drawn, 6, id="a"), await two.start(drawn, 6, id="b")]
+        await until(lambda: len(crowd.inside) == 12)
+        crowd.gate.set()
+        assert [await handle.result() for handle in handles] == [15, 15]
+        assert (await one.list(id_prefix="!slot/")).items == []
+
+
+@on_a_loop
+async def test_a_slot_of_a_dead_worker_is_free_when_its_lease_is_over(url: str) -> None:
+    """One that is killed gives nothing back; until its lease is over nobody begins, and then somebody does (L8)."""
+    crowd, gpu = Crowd(), Queue("gpu", limit=1)
+    log = open_log(url)
+    dead = "worker-that-died"
+    async with engines(url, ("default", gpu), crowd=crowd, lease=5) as (one,):
+        assert log.acquire(dead, "!slot/gpu/0", lease_s=2.0) is not None
+        handle = await one.start(drawn, 2, id="a")
+        await until(lambda: bool(one.limits.lines["gpu"].waiting))
+        explained = await one.explain("a")
+        assert crowd.inside == []
+        await until(lambda: len(crowd.inside) == 1)
+        crowd.gate.set()
+        assert await handle.result() == 1
+    log.close()
+    assert f"worker {dead} has one" in explained
+    assert crowd.most == 1
+
+
+@on_a_loop
+async def test_steps_of_other_queues_do_not_wait_for_those_of_a_full_one(url: str) -> None:
+    """A worker that serves both goes on with the other queue, though one of the full queue waits there."""
+    crowd, gpu = Crowd(), Queue("gpu", limit=1)
+    log = open_log(url)
+    assert gpu.limit == 1
+    async with engines(url, ("default",), (gpu, "cpu"), crowd=crowd, max_concurrent_steps=2) as (one, two):
+        held = log.acquire("somebody", "!slot/gpu/0", lease_s=60.0)
+        assert held is not None
+        first = [await one.start(mixed, 1, id=f"m{n}") for n in range(4)]
+        waits = [await one.start(mixed, 3, id=f"n{n}") for n in range(2)]
+        await until(lambda: two.limits.is_waiting("gpu"))
+        for n in range(4):
+            while "other-0" not in {line.name for line in await ended(one, f"m{n}")}:
+                await asyncio.sleep(0.02)
+        assert crowd.inside == []
+        log.append([attrs.evolve(stored.Mark(held.id, Status.PAUSED), fence=held.fence, releases=True)])
+        crowd.gate.set()
+        assert [await handle.result() for handle in (*first, *waits)] == [0, 0, 0, 0, 3, 3]
+    log.close()
+
+
+async def ended(engine: zart.AsyncEngine, id: str) -> list[Any]:
+    """The commands of an execution that have an outcome."""
+    from zart_core.hosts.explain import steps_of
+
+    return [line for line in steps_of(await engine.history(id)) if line.ended_at is not None]
+
+
+@on_a_loop
+async def test_a_worker_does_not_keep_a_slot_that_another_waits_for(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One with work for hours lets the other in when its term is over (no worker is left out for ever)."""
+    monkeypatch.setattr(limits_module, "TERM_S", 0.2)
+    crowd, gpu = Crowd(), Queue("gpu", limit=1)
+    crowd.gate.set()
+    both = ("default", gpu)
+    async with engines(url, both, both, crowd=crowd) as (one, two):
+        busy = await one.start(endless, id="busy")
+        await until(lambda: bool(crowd.most))
+        assert await (await two.start(drawn, 3, id="late")).result() == 3
+        assert (await one.summary("busy")).status is Status.RUNNING
+        await busy.terminate()
+    assert crowd.most == 1
+
+
+@on_a_loop
+async def test_nothing_begins_with_a_slot_that_is_anothers_by_now() -> None:
+    """The commit that begins a step writes to its slot, with the fence: a stale one lets nothing begin."""
+    crowd, gpu = Crowd(), Queue("gpu", limit=1)
+    crowd.gate.set()
+    async with engines("memory:", ("default", gpu), crowd=crowd) as (one,):
+        assert await (await one.start(drawn, 1, id="a")).result() == 0
+        line = one.limits.lines["gpu"]
+        await until(lambda: not line.slots)
+        held = one.log.acquire(one.worker, "!slot/gpu/0", lease_s=30.0)
+        assert held is not None
+        now = one.loop.time()
+        stale = limits_module.Held(held.id, held.fence - 1, one.attempts.leases, now, now + 60.0)
+        line.slots.append(stale)
+        handle = await one.start(drawn, 1, id="b")
+        while not any(isinstance(event, Began) for event in await one.history("b")):
+            await asyncio.sleep(0.005)
+        crowd.most = 0
+        one.limits.stirred.set()
+        assert await handle.result() == 0
+        begun = [event for event in await one.history("b") if isinstance(event, Began)]
+    assert len(begun) == 2
+
+
+# ---------------------------------------------------------------- in a time
+
+
+@on_a_loop
+async def test_no_more_begin_in_a_time_than_the_rate_whoever_runs_them(url: str) -> None:
+    """Every fourth start is a whole `per` after the first of them, by what is on record, over two workers."""
+    crowd, gpu = Crowd(), Queue("gpu", rate=3, per="300ms")
+    crowd.gate.set()
+    both = ("default", gpu)
+    async with engines(url, both, both, crowd=crowd) as (one, two):
+        handles = [await one.start(drawn, 5, id="a"), await two.start(drawn, 5, id="b")]
+        assert [await handle.result() for handle in handles] == [10, 10]
+        events = [event for id in ("a", "b") for event in await one.history(id)]
+    begun = sorted(event.at for event in events if isinstance(event, Began))
+    assert len(begun) == 10
+    assert min(last - first for first, last in zip(begun, begun[3:], strict=False)) >= 0.3 - 1e-6
+
+
+@on_a_loop
+async def test_a_rate_goes_by_the_clock() -> None:
+    """In virtual time: one an hour, and the second begins when an hour has passed."""
+    crowd, clock = Crowd(), VirtualClock()
+    crowd.gate.set()
+    async with engines("memory:", ("default", Queue("gpu", rate=1, per="1h")), crowd=crowd, clock=clock) as (
+        one,
+    ):
+        handle = await one.start(drawn, 2, id="a")
+        await until(lambda: crowd.most == 1 and bool(one.limits.lines["gpu"].waiting) and not crowd.inside)
+        while "the next at" not in (explained := await one.explain("a")):
+            await asyncio.sleep(0.005)
+        clock.advance(3600)
+        assert await handle.result() == 1
+        begun = [event.at for event in await one.history("a") if isinstance(event, Began)]
+    assert begun[1] - begun[0] == 3600.0
+    assert "waits for room in queue 'gpu'" in explained
+    assert "1 may begin in 3600 s, the next at" in explained
+
+
+# ---------------------------------------------------------------- several declarations
+
+
+@on_a_loop
+async def test_of_two_limits_each_worker_is_held_to_its_own_and_all_to_the_greatest(url: str) -> None:
+    """One says 1 and the other 3: three run at once, of which the first runs one at the most."""
+    crowd = Crowd()
+    small, great = ("default", Queue("gpu", limit=1)), ("default", Queue("gpu", limit=3))
+    async with engines(url, small, great, crowd=crowd) as (one, two):
+        handles = [await one.start(drawn, 4, id="a"), await two.start(drawn, 4, id="b")]
+        await until(lambda: len(crowd.inside) == 3)
+        assert one.attempts.running <= 1
+        crowd.gate.set()
+        assert [await handle.result() for handle in handles] == [6, 6]
+    assert crowd.most <= 3
+
+
+# ---------------------------------------------------------------- what is said
+
+
+@on_a_loop
+async def test_what_waits_says_so_and_who_has_the_slots(url: str) -> None:
+    """From the log alone: the step waits for its queue, and the slot is with a worker, for a step of an execution."""
+    crowd, gpu = Crowd(), Queue("gpu", limit=1)
+    async with engines(url, ("default", gpu), crowd=crowd) as (one,):
+        await one.start(drawn, 2, id="a")
+        await until(lambda: len(crowd.inside) == 1)
+        explained = await one.explain("a")
+        noted = [event.why for event in await one.history("a") if isinstance(event, Noted)]
+        slot = await one.explain("!slot/gpu/0")
+        crowd.gate.set()
+        await (await one.get("a")).result()
+    assert noted == ["gpu", "gpu"]
+    assert "step 'draw-1'" in explained
+    assert "waits for room in queue 'gpu'" in explained
+    assert "1 may run at once over all workers, and 1 slots are taken" in explained
+    assert f"worker {one.worker} has one, for step 'draw-0' of execution 'a'" in explained
+    assert "it is a slot of a queue with limits" in slot
+
+
+def test_slots_are_not_listed_unless_they_are_asked_for() -> None:
+    """`list` shows what people started, page by page."""
+    log = open_log("memory:")
+    with zart.open(log, FLOWS, queues=[Queue("gpu", limit=3, rate=2)]):
+        pass
+    log.append([stored.New(id, "w", "d", [], 0.0) for id in ("!", "!slot/~~", "a")])
+    assert [one.id for one in page_of(log, limit=2).items] == ["!", "!slot/~~"]
+    assert [one.id for one in page_of(log, limit=1, after="!").items] == ["!slot/~~"]
+    assert len(page_of(log, id_prefix="!slot/gpu/").items) == 6
+    log.close()
+
+
+# ---------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"limit": 0}, "limit=0; it is a whole number from 1 to 1,000"),
+        ({"limit": True}, "limit=True"),
+        ({"rate": 1001}, "a greater rate is a shorter time"),
+        ({"rate": 2.5}, "rate=2.5"),
+        ({"rate": 1, "per": 0}, "longer than nothing"),
+        ({"rate": 1, "per": "soon"}, "per= of queue 'gpu'"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_refused(arguments: dict[str, Any], message: str) -> None:
+    """At once, and the message says what may be."""
+    with pytest.raises(zart.InvalidUse, match=f"(?i){message}"):
+        Queue("gpu", **arguments)
+
+
+def test_a_queue_is_declared_once() -> None:
+    """The same twice is one; two limits are a mistake."""
+    assert list(declared(["gpu", Queue("gpu")])) == ["gpu"]
+    with pytest.raises(zart.InvalidUse, match="given twice"):
+        declared([Queue("gpu", limit=1), Queue("gpu", limit=2)])
+
+
+def test_limits_as_text() -> None:
+    """As on the command line."""
+    found = queues_of(["default", "gpu", "web"], ["gpu=4"], ["gpu=10/s", "web=5/250ms"])
+    assert found == [
+        Queue("default"),
+        Queue("gpu", limit=4, rate=10, per="1s"),
+        Queue("web", rate=5, per="250ms"),
+    ]
+    for limits, rates, message in (
+        (["gpu"], [], "is not a limit of a queue; write gpu=4"),
+        (["gpu=x"], [], "is not a limit"),
+        (["tpu=4"], [], "add --queue tpu"),
+        ([], ["gpu=10"], "is not a rate of a queue; write gpu=10/s"),
+        ([], ["gpu=0/s"], "rate=0"),
+        ([], ["gpu=1/week"], "no duration"),
+    ):
+        with pytest.raises(zart.InvalidUse, match=message):
+            queues_of(["gpu"], limits, rates)
+
+
+def test_an_id_that_somebody_else_took_is_said(tmp_path: Path) -> None:
+    """Before anything begins."""
+    log = open_log(f"memory:{tmp_path}")
+    log.append([stored.New("!slot/gpu/0", "mine", "d", [], 0.0)])
+    with pytest.raises(zart.InvalidUse, match="the slots of queue 'gpu' cannot be made: conflict"):
+        zart.open(log, FLOWS, queues=[Queue("gpu", limit=1)])
+    log.close()
+
+
+def test_show_says_it_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`zart show --json` has the state `queued`, and the queue."""
+    monkeypatch.chdir(tmp_path)
+    with zart.open("sqlite:log.db", FLOWS, queues=["default", Queue("gpu", limit=1)], resources={}) as engine:
+        assert engine.engine.log.acquire("somebody", "!slot/gpu/0", lease_s=600.0) is not None
+        engine.start(drawn, 1, id="a")
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            assert app.main(["show", "a", "--store", "sqlite:log.db", "--json"]) == 0
+        (step,) = json.loads(said.getvalue())["steps"]
+    assert (step["name"], step["state"]) == ("draw-0", "queued")
