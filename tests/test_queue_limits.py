@@ -8,6 +8,8 @@ import functools
 import io
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -23,10 +25,13 @@ from zart_core import log as stored
 from zart_core.cli import app
 from zart_core.events import Began, Noted, Status
 from zart_core.hosts import limits as limits_module
+from zart_core.hosts.explain import steps_of
+from zart_core.hosts.inline import Inline
 from zart_core.hosts.offers import page_of
 from zart_core.hosts.ports import open_log
 from zart_core.queues import Queue, declared, places_of, queues_of
 from zart_core.testing import VirtualClock
+from zart_core.workflows import Registry
 
 PATIENCE_S = 90.0
 P = ParamSpec("P")
@@ -217,8 +222,6 @@ async def test_steps_of_other_queues_do_not_wait_for_those_of_a_full_one(url: st
 
 async def ended(engine: zart.AsyncEngine, id: str) -> list[Any]:
     """The commands of an execution that have an outcome."""
-    from zart_core.hosts.explain import steps_of
-
     return [line for line in steps_of(await engine.history(id)) if line.ended_at is not None]
 
 
@@ -421,3 +424,116 @@ def test_show_says_it_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             assert app.main(["show", "a", "--store", "sqlite:log.db", "--json"]) == 0
         (step,) = json.loads(said.getvalue())["steps"]
     assert (step["name"], step["state"]) == ("draw-0", "queued")
+
+
+# ---------------------------------------------------------------- processes
+
+SCRIPT = """
+import os, time
+import zart_core as zart
+
+def journal(what):
+    descriptor = os.open("journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(descriptor, f"{os.getpid()} {what}\\n".encode())
+    os.close(descriptor)
+
+@zart.step("draw-{n}", queue="gpu")
+def draw(n: int) -> int:
+    journal("in")
+    time.sleep(0.02)
+    journal("out")
+    return n
+
+@zart.workflow("picture")
+def picture(n: int) -> zart.Flow[int]:
+    return sum((yield from zart.wait([draw(k) for k in range(n)])))
+"""
+
+
+def worker(directory: Path, url: str, *options: str) -> subprocess.Popen[str]:
+    """A worker of the script; without options one of its queue, with a limit of one."""
+    queue = options or ("--queue", "default", "--queue", "gpu", "--queue-limit", "gpu=1")
+    return subprocess.Popen(
+        [sys.executable, "-m", "zart_core.cli", "worker", "flows.py", "--store", url, "--lease", "3s", *queue],
+        cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def overlaps(lines: list[str]) -> int:
+    """The most that were inside at once, in processes that came out again."""
+    stayed = {
+        pid
+        for pid in {line.split()[0] for line in lines}
+        if lines.count(f"{pid} in") != lines.count(f"{pid} out")
+    }
+    inside, most = 0, 0
+    for line in lines:
+        pid, what = line.split()
+        if pid not in stayed:
+            inside += 1 if what == "in" else -1
+            most = max(most, inside)
+    return most
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+def test_workers_of_one_machine_keep_to_a_limit_and_one_is_killed(
+    store: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Three processes, one step at a time; kill -9 of one takes its slot away and nothing else."""
+    (tmp_path / "flows.py").write_text(SCRIPT)
+    url = "sqlite:log.db"
+    if store == "postgresql":
+        url = request.getfixturevalue("server").url(f"t{os.getpid()}_{time.monotonic_ns()}")
+    flows: dict[str, Any] = {}
+    exec(SCRIPT, flows)
+    log = open_log(url if store == "postgresql" else f"sqlite:{tmp_path}/log.db")
+    workers = [worker(tmp_path, url) for _ in range(3)]
+    try:
+        for process in workers:
+            assert process.stdout is not None
+            assert "of queues default, gpu: draw-{n}" in process.stdout.readline()
+        for n in range(3):
+            Inline(log, Registry()).start(flows["picture"], 12, f"p{n}")
+        journal = tmp_path / "journal"
+        by_hand(lambda: journal.exists() and len(journal.read_text().splitlines()) > 6)
+        first = int(journal.read_text().split()[0])
+        next(process for process in workers if process.pid == first).kill()
+        by_hand(lambda: all(ended_as(log, f"p{n}") == "completed" for n in range(3)))
+        lines = journal.read_text().splitlines()
+    finally:
+        for process in workers:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        log.close()
+    assert overlaps(lines) == 1
+    assert len([line for line in lines if line.endswith("out")]) >= 36
+
+
+def by_hand(true: Callable[[], bool]) -> None:
+    """Wait until it is true, for a minute and a half at the most."""
+    end = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < end, "it takes too long"
+        time.sleep(0.02)
+
+
+def ended_as(log: stored.EventLog, id: str) -> str:
+    """The status of an execution."""
+    summary = log.summary(id)
+    return "" if summary is None else str(summary.status)
+
+
+def test_a_limit_that_cannot_be_is_refused_on_the_command_line(tmp_path: Path) -> None:
+    """Code 2, and what to write instead."""
+    (tmp_path / "flows.py").write_text(SCRIPT)
+    for options, message in (
+        (("--queue", "gpu", "--queue-limit", "gpu"), "write gpu=4"),
+        (("--queue-limit", "gpu=4"), "add --queue gpu"),
+        (("--queue", "gpu", "--queue-rate", "gpu=0/s"), "from 1 to 1,000"),
+    ):
+        process = worker(tmp_path, "sqlite:log.db", *options)
+        said, _ = process.communicate(timeout=60)
+        assert process.returncode == 2
+        assert message in said

@@ -27,7 +27,12 @@ class Alarms:
     def watched(self) -> None:
         """Time was moved by hand, in any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody needs to know
-            self.engine.loop.call_soon_threadsafe(self.time_moved)
+            self.engine.loop.call_soon_threadsafe(self.clock_moved)
+
+    def clock_moved(self) -> None:
+        """Whatever waited for the time may have it now."""
+        self.engine.limits.time_moved()
+        self.time_moved()
 
     def set_for(self, live: Live) -> None:
         """Have it kicked when it is next due by time."""
@@ -54,7 +59,6 @@ class Alarms:
     def time_moved(self) -> None:
         """Kick everything whose time has come: never early, whatever the clock did."""
         now = self.engine.clock.now()
-        self.engine.limits.time_moved()
         while self.timers and self.timers[0][0] <= now:
             _, id = heapq.heappop(self.timers)
             live = self.engine.live.get(id)
