@@ -209,5 +209,8 @@ def play(seed: int, **options: Any) -> tuple[SimulationReport, Turnstile]:
         faults = attrs.evolve(faults, jump=0.0)  # a rate is kept by the clocks of the workers
     copies = 1 if name == "queued-parent" else lots.choice((1, 2, 3))
     plan = {"workers": lots.choice((1, 2, 3, 5)), "copies": copies, "faults": faults, **given, **options}
-    report = simulate(workflow, input, seed=seed, engine=turnstile.engine, shrink=False, **plan)
+    own = {"talkative": seed % 2 == 1}
+    report = simulate(
+        workflow, input, seed=seed, engine=turnstile.engine, shrink=False, resources=own, **plan
+    )
     return report, turnstile
