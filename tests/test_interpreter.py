@@ -1254,3 +1254,37 @@ def test_a_note_about_no_command_changes_nothing(who: str) -> None:
     assert not execution.progress(0).elsewhere
     execution.apply(zart.Noted("handed-over", 2.0))
     assert execution.progress(0).handed_over
+
+
+@pytest.mark.parametrize("fact", [zart.Resolved(0, zart.Done(b"1"), 2.0), zart.Interrupted("cancel", 2.0)])
+def test_a_fact_that_is_older_than_a_marker_passes_it(fact: zart.Event) -> None:
+    """R23: a marker that was put in where a run stands waiting is answered 1 when the log goes on without it."""
+
+    @zart.step("near")
+    def near() -> int:
+        return 1
+
+    @zart.workflow("waits")
+    def waits() -> zart.Flow[int]:
+        task = yield from zart.schedule(near())
+        return (yield from zart.wait([task]))[0]
+
+    seen: list[int] = []
+
+    @zart.workflow("waits")
+    def marked() -> zart.Flow[int]:
+        task = yield from zart.schedule(near())
+        seen.append((yield from zart.version("v", 2)))
+        return (yield from zart.wait([task]))[0]
+
+    old = zart.Execution(waits)
+    log: list[zart.Event] = [zart.Started("x", 0, "waits", b"null", at=1.0)]
+    old.apply(log[0])
+    for event in old.decide():
+        old.apply(event)
+        log.append(event)
+    new = zart.replay(marked, [*log, fact])
+    assert seen == [1]
+    assert not any(isinstance(event, zart.Issued) for event in new.decide())
+    new.close()
+    old.close()
