@@ -100,10 +100,10 @@ class Heartbeats:
         """A mark's outcome. One that could not be written is written with the next ones."""
         outcome, id = outcomes[0], live.run.id
         self.marking -= Counter([id])  # which keeps none that is zero
-        last = id not in self.marking
-        overtaken = last and id in self.overtaken
-        if last:
-            self.overtaken.discard(id)
+        if self.engine.transactions.is_committing(id):  # or is on its way back from there
+            self.overtaken.add(id)
+        else:
+            self.amend(live)
         if self.engine.live.get(id) is not live or self.engine.closing:
             return
         if Inline.is_lost(outcomes):
@@ -114,14 +114,23 @@ class Heartbeats:
                 if attempt.said is not None and not attempt.announced:
                     attempt.announced = True
                     self.hear(live, attempt)
-        elif overtaken and not live.writing and (live.run.execution or live.run.defect) is not None:
+
+    def overtake(self, live: Live) -> None:
+        """A turn was committed that did not stand in line behind the marks of its execution: they undo what it says."""
+        if live.run.id in self.marking:
+            self.overtaken.add(live.run.id)
+        self.amend(live)
+
+    def amend(self, live: Live) -> None:
+        """Mark how an execution stands that was overtaken, after its last mark, unless a turn is about to say it."""
+        id = live.run.id
+        if id not in self.overtaken or id in self.marking:
+            return
+        self.overtaken.discard(id)
+        held = self.engine.live.get(id) is live and not self.engine.closing
+        if held and not live.writing and (live.run.execution or live.run.defect) is not None:
             self.put(live, self.mark(live))
             self.engine.writer.hurry()
-
-    def overtake(self, id: str) -> None:
-        """A turn was committed that did not stand in line behind the marks of its execution: they undo what it says."""
-        if id in self.marking:
-            self.overtaken.add(id)
 
     def close(self) -> None:
         """Nothing is written down any more."""

@@ -206,6 +206,11 @@ class Transactions:
         future.add_done_callback(back)
         return True
 
+    def is_committing(self, id: str) -> bool:
+        """Whether a turn of an execution is being committed past the line of the writer."""
+        pending = self.pending.get(id)
+        return pending is not None and pending.committing
+
     def committed(
         self, pending: Pending, future: concurrent.futures.Future[list[stored.Appended]], count: int
     ) -> None:
@@ -214,7 +219,7 @@ class Transactions:
         outcomes = self.outcomes_of(future, count)
         self.pending.pop(live.run.id, None)
         self.engine.pump.written(live, outcomes)
-        self.engine.heartbeats.overtake(live.run.id)
+        self.engine.heartbeats.overtake(live)
         if not all(isinstance(outcome, Ok) for outcome in outcomes):
             live.run.unearn(call.seq)
             live.run.lose(call, self.engine.clock.now())
