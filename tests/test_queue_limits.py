@@ -184,12 +184,13 @@ async def test_a_slot_of_a_dead_worker_is_free_when_its_lease_is_over(url: str) 
     crowd, gpu = Crowd(), Queue("gpu", limit=1)
     log = open_log(url)
     dead = "worker-that-died"
-    async with engines(url, ("default", gpu), crowd=crowd, lease=5) as (one,):
-        assert log.acquire(dead, "!slot/gpu/0", lease_s=2.0) is not None
+    async with engines(url, ("default", gpu), crowd=crowd) as (one,):
+        assert log.acquire(dead, "!slot/gpu/0", lease_s=600.0) is not None
         handle = await one.start(drawn, 2, id="a")
         await until(lambda: bool(one.limits.lines["gpu"].waiting))
         explained = await one.explain("a")
         assert crowd.inside == []
+        log.renew(dead, lease_s=0.5)
         await until(lambda: len(crowd.inside) == 1)
         crowd.gate.set()
         assert await handle.result() == 1
@@ -205,7 +206,7 @@ async def test_steps_of_other_queues_do_not_wait_for_those_of_a_full_one(url: st
     log = open_log(url)
     assert gpu.limit == 1
     async with engines(url, ("default",), (gpu, "cpu"), crowd=crowd, max_concurrent_steps=2) as (one, two):
-        held = log.acquire("somebody", "!slot/gpu/0", lease_s=60.0)
+        held = log.acquire("somebody", "!slot/gpu/0", lease_s=600.0)
         assert held is not None
         first = [await one.start(mixed, 1, id=f"m{n}") for n in range(4)]
         waits = [await one.start(mixed, 3, id=f"n{n}") for n in range(2)]
