@@ -745,3 +745,10 @@ def test_ids_survive():
 
     assert CODEC.through({hostile: UUID(int=1)}, dict[str, UUID])[1] == {hostile: UUID(int=1)}
     assert CODEC.through({hostile: UUID(int=1)}, Any)[1] == {hostile: UUID(int=1)}
+
+
+def test_arguments_come_back():
+    """What `encode_args` writes `decode_args` reads, by the types of the parameters."""
+    types, values = (int, list[Decimal], str), (7, [Decimal("1.50")], "ä")
+    assert CODEC.decode_args(CODEC.encode_args(types, values), types) == list(values)
+    assert CODEC.decode_args(CODEC.encode_args((str, int), ("a", 1)), (str, int)) == ["a", 1]

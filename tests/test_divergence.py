@@ -245,3 +245,37 @@ def test_a_defect_of_the_code_is_no_divergence(play):
     """A name used twice is told as such, also in a replay."""
     with pytest.raises(zart.DuplicateName):
         replay_explained(sequence("a", "a"), log_of(play, "a", done=1) and log_of(play, "a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("names", "recorded", "yielded", "said"),
+    [
+        (["payload"], {"payload": b'[1,"a"]'}, {"payload": b'[2,"a"]'}, "the arguments differ (cents)"),
+        (["payload"], {"payload": b'[1,"a"]'}, {"payload": b'[2,"b"]'}, "the arguments differ (cents, to)"),
+        (["payload"], {"payload": b"[1]"}, {"payload": b'[2,"a"]'}, "the arguments differ"),
+        (["payload"], {"payload": b"\xff sealed"}, {"payload": b"[2]"}, "the arguments differ"),
+        (
+            ["until"],
+            {"until": 65.0},
+            {"until": None},
+            "the times differ (0:01:00 recorded, no time limit yielded)",
+        ),
+        (
+            ["child", "until"],
+            {"child": "a", "until": 6.0},
+            {"child": "b", "until": 7.5},
+            "the ids of the executions and the times differ "
+            "('a' recorded, 'b' yielded; 0:00:01 recorded, 0:00:02.500000 yielded)",
+        ),
+    ],
+)
+def test_what_differs_is_named(names, recorded, yielded, said):
+    """Both sides of what may be shown, and of arguments, which are nobody's to read, which of them (R21)."""
+
+    @zart.step("pay")
+    def pay(cents: int, to: str) -> int:
+        return cents
+
+    old, new = (zart.Issued(0, "step", "pay", at=5.0, **fields) for fields in (recorded, yielded))
+    (command,) = pay(1, "a")
+    assert wording.differences(names, old, new, command) == said
