@@ -1,5 +1,6 @@
 """Transactions of steps on SQLite's log, from below: what the disk, others and SQLite itself do to them."""
 
+import concurrent.futures
 import contextlib
 import resource
 import sqlite3
@@ -44,6 +45,20 @@ def insert(transaction, n=1, payload=b""):
 
 
 # ---------------------------------------------------------------- beginning
+
+
+def test_what_waits_gives_way_to_a_transaction_that_waits_for_it(path):
+    """A step has returned, and an append waits for its lock: that may be the turn which its commit waits for."""
+    with contextlib.closing(sqlite.open(f"sqlite:{path}", busy_s=60.0)) as store:
+        write(store, new())
+        transaction = store.begin(limit_s=5)
+        with concurrent.futures.ThreadPoolExecutor() as others:
+            appending = others.submit(store.append, [turn("a", 1, "Earlier", at=2.0)])
+            transaction.seal()
+            (refused,) = appending.result()
+        assert isinstance(refused, Rejected) and "waits for its turn" in refused.reason
+        assert [type(each) for each in transaction.commit([turn("a", 1, "X", at=2.0)])] == [Ok]
+        write(store, turn("a", 2, "Later", at=2.0))
 
 
 def test_the_first_thing_that_is_done(path, log):
@@ -218,13 +233,13 @@ def test_a_turn_that_comes_too_late_is_taken_all_the_same(monkeypatch):
 
     class Late(threading.Event):
         def wait(self, timeout=None):
-            assert not super().wait(0)
+            assert not super().wait(timeout)
             queue.leave()
             return False
 
     with monkeypatch.context() as patched:
         patched.setattr(threading, "Event", Late)
-        assert queue.enter(1)
+        assert queue.enter(0.01)
     assert not queue.enter(0)
     queue.leave()
     assert queue.enter(0)

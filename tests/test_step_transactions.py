@@ -368,6 +368,37 @@ def test_many_in_one_execution(bank):
     assert bank.balance() == 22
 
 
+def test_another_step_that_ends_while_it_is_open(bank):
+    """Its turn waits for the lock, and the outcome of the one with the lock waits for that turn: the turn gives way."""
+    began, ended = threading.Event(), threading.Event()
+    debits = Ledger()
+
+    @zart.step("debit")
+    def held() -> int:
+        debits("debit")
+        debit_by(30)
+        began.set()
+        assert ended.wait(20)
+        return 30
+
+    @zart.step("beside")
+    def beside() -> int:
+        assert began.wait(20)
+        return 1
+
+    @zart.workflow("both")
+    def both() -> zart.Flow[int]:
+        return sum((yield from zart.wait([held(), beside()])))
+
+    with zart.open(bank.url, [both]) as engine:
+        handle = engine.start(both, id="b")
+        live = engine.engine.live
+        until(lambda: "b" in live and live["b"].writing and len(live["b"].calls) == 1)
+        ended.set()
+        assert handle.result(60) == 31
+    assert (bank.balance(), debits.entries) == (70, ["debit"])
+
+
 def test_many_executions_beside_others(bank):
     """Transactions in a row do not starve what else is to be written."""
 

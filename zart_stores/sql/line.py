@@ -6,7 +6,12 @@ Who has entered may be let out by any thread.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
+
+LOOK_S = 0.05
+"""How often who waits asks whether that is of any use."""
 
 
 class Line:
@@ -17,26 +22,28 @@ class Line:
         self._waiting: deque[threading.Event] = deque()
         self._taken = False
 
-    def enter(self, timeout_s: float) -> bool:
-        """Wait for one's turn, and keep it until `leave`; False when it did not come in time."""
+    def enter(self, timeout_s: float, hopeless: Callable[[], bool] = lambda: False) -> bool:
+        """Wait for one's turn, and keep it until `leave`; False when it did not come in time, or cannot come."""
         with self._lock:
             if not self._taken:
                 self._taken = True
                 return True
             turn = threading.Event()
             self._waiting.append(turn)
+        end = time.monotonic() + timeout_s
         try:
-            if turn.wait(timeout_s):
-                return True
+            while (left_s := end - time.monotonic()) > 0 and not hopeless():
+                if turn.wait(min(left_s, LOOK_S)):
+                    return True
         except BaseException:  # F27
             if self._give_up(turn):
                 self.leave()
             raise
         return self._give_up(turn)
 
-    def let_pass(self, timeout_s: float) -> None:
-        """Wait until those who came before have had their turn, or the time is over; whoever comes later waits."""
-        if self._taken and self.enter(timeout_s):
+    def let_pass(self, timeout_s: float, hopeless: Callable[[], bool]) -> None:
+        """Wait until those who came before have had their turn, or that is of no use; whoever comes later waits."""
+        if self._taken and self.enter(timeout_s, hopeless):
             self.leave()
 
     def leave(self) -> None:

@@ -235,6 +235,11 @@ class SqliteLog:
         self._transaction = begun
         return begun
 
+    def _is_waited_for(self) -> bool:
+        """Whether the lock is held by who waits for the turn that commits it: this may be the turn before that."""
+        transaction = self._transaction
+        return transaction is not None and transaction.is_left_alone()
+
     def _transaction_ended(self, trouble: Trouble | None, changes: int, stirred: bool) -> None:
         self._transaction = None
         self._pace.changes += changes
@@ -532,7 +537,11 @@ class SqliteLog:
             self._disconnect(error)
 
     def _begin(self, db: sqlite3.Connection) -> None:
-        self._line.let_pass(self._busy_s)
+        self._line.let_pass(self._busy_s, self._is_waited_for)
+        if self._is_waited_for():
+            raise StoreUnavailable(
+                f"{self._path!r}: a step's transaction holds the lock, and waits for its turn"
+            )
         try:
             patiently(lambda: db.execute("BEGIN IMMEDIATE"), self._busy_s, self._path)
         except TROUBLE as error:

@@ -3,12 +3,16 @@
 Rule 1: the connection is made for one transaction and closed with it; its step can neither commit nor roll back.
 Rule 2: it holds the database's one write lock from BEGIN IMMEDIATE on; `limit_s` bounds that while the step runs.
 Rule 3: one thread at a time uses it (`Gate`), so that it can be rolled back from outside.
+Rule 4: when its step has returned, and an earlier turn of the same execution waits for the lock, that one gives way:
+        it is refused, built again with this outcome, and committed here.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
+import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -42,6 +46,8 @@ OWN_PRAGMAS = frozenset(
     ("application_id", "user_version", "journal_mode", "locking_mode", "synchronous", "writable_schema")
 )
 
+ALONE_S = 0.2
+"""How long the commit may take to come, after the step has returned, before others give way to it."""
 UNDONE = "SQLite rolled the step's transaction back when a statement failed, and the step went on; let such errors pass"
 
 
@@ -199,6 +205,7 @@ class SqliteTransaction(StepTransaction):
         self.connection = db
         self._path = path
         self._ended = ended
+        self._sealed_at = math.inf
         super().__init__(db.gate, limit_s, ", and nobody else can write meanwhile")
 
     def seal(self) -> None:
@@ -211,6 +218,11 @@ class SqliteTransaction(StepTransaction):
             if not db.in_transaction:
                 self._end()
                 raise InvalidUse(UNDONE)
+        self._sealed_at = time.monotonic()
+
+    def is_left_alone(self) -> bool:
+        """Whether its step has returned for a while, and its turn has not come: it may wait for who waits for it."""
+        return not self._committing and time.monotonic() - self._sealed_at > ALONE_S
 
     def _commit(self, batch: Sequence[Write]) -> list[Appended]:
         committing = False
