@@ -164,25 +164,3 @@ def test_nothing_begins_of_what_was_claimed_before_the_lease_ran_out(tmp_path):
     assert sorted(id for id, _ in begun) == ["a", "b"]
     assert None not in {owner for _, owner in begun}
     store.close()
-
-
-def test_a_worker_beside_others_parks_nothing_of_theirs(tmp_path):
-    """What it has not registered, others may have; on a log of its own nobody has, and it says so (R20)."""
-
-    @zart.workflow("other")
-    def other(_: None) -> zart.Flow[None]:
-        yield from zart.wait_for_event("never")
-
-    url = f"sqlite:{tmp_path}/log.db"
-    with zart.open(url, [waits], max_live=1) as theirs:
-        for n in range(3):
-            theirs.start(waits, None, id=f"e{n}")
-        until(lambda: len(theirs.engine.live) == 1)
-        with zart.open(url, [other]) as engine:
-            assert {each.status for each in engine.list().items} == {zart.Status.WAITING}
-        for n in range(3):
-            theirs.send(f"e{n}", "go", None)
-        assert [theirs.get(f"e{n}").result(30) for n in range(3)] == [1, 1, 1]
-        theirs.start(waits, None, id="left")
-    with zart.open(url, [other]) as engine:
-        assert engine.get("left").status() is zart.Status.PARKED

@@ -380,19 +380,13 @@ class Claims:
         self.engine.results.look_again(live.run.id)
 
     def park_unknown(self) -> None:
-        """Mark what is unfinished and whose workflow nobody has registered (R20). Costs O(unfinished).
-
-        Where other workers are alive nothing is marked: they may have registered what this one has not.
-        """
-        log = self.engine.log
-        if isinstance(log, stored.Shared) and log.others(self.engine.worker):
-            return
+        """Mark what is unfinished and whose workflow nobody here has registered (R20). Costs O(unfinished)."""
         statuses = (Status.SCHEDULED, Status.RUNNING, Status.WAITING)
         for status in statuses if self.engine.sharing.holds_executions else ():
-            for summary in pages(log, status):
+            for summary in pages(self.engine.log, status):
                 if summary.workflow in self.engine.registry or is_offered(summary.workflow):
                     continue
-                held = log.acquire(self.engine.worker, summary.id, lease_s=self.lease_s)
+                held = self.engine.log.acquire(self.engine.worker, summary.id, lease_s=self.lease_s)
                 if held is not None:
                     reason = f"UnknownWorkflow: workflow '{summary.workflow}' is not registered"
                     # what ran is due to whoever has registered the workflow
@@ -400,7 +394,7 @@ class Claims:
                     mark = stored.Mark(
                         held.id, Status.PARKED, reason, self.engine.build, wake, 0, held.fence, releases=True
                     )
-                    log.append([mark])
+                    self.engine.log.append([mark])
 
     async def retry_parked(self) -> None:
         """Take up parked executions that the code at hand has not been tried on."""
