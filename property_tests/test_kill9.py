@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from property_tests.kill9.harness import Violation, campaign
+from property_tests.kill9.harness import WORKER, Violation, campaign
 from property_tests.seeds import fresh, keeping, kept
 from property_tests.tally import tally
+from property_tests.warm import Nursery
 
 CAMPAIGNS = 100 if os.environ.get("ZART_DEEP") else 3
 ROUNDS = 50
@@ -28,6 +30,15 @@ def test_a_worker_killed_again_and_again_loses_nothing(store: str, tmp_path: Pat
         assert figures.executions >= 3 * ROUNDS
         assert figures.begun > figures.repeated
         tally("kill -9", seeds=[seed], kills=figures.kills, acknowledged=figures.acknowledged)
+
+
+def test_a_worker_can_be_killed_from_its_birth_on() -> None:
+    """Its group is there when it is handed out; else the kill would hit nobody, and its end be waited for in vain."""
+    with Nursery(WORKER) as nursery:
+        for _ in range(20):
+            child = nursery.fork([])
+            assert os.getpgid(child.pid) == child.pid
+            assert child.kill() == -signal.SIGKILL
 
 
 def test_a_store_that_acknowledges_before_it_writes_is_caught(tmp_path: Path) -> None:

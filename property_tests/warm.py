@@ -136,22 +136,27 @@ def main() -> None:
         message, fds, _, _ = socket.recv_fds(line, MESSAGE_BYTES_MAX, 3)
         if not message:
             return
+        born, birth = os.pipe()
         pid = os.fork()
         if pid == 0:
             line.close()
-            live(work, json.loads(message), fds)
-        for fd in fds:
+            os.close(born)
+            live(work, json.loads(message), fds, birth)
+        for fd in (*fds, birth):
             os.close(fd)
+        os.read(born, 1)  # its group is there, so that the whole of it can be killed
+        os.close(born)
         line.send(json.dumps({"pid": pid}).encode())
         _, status = os.waitpid(pid, 0)
         line.send(json.dumps({"status": os.waitstatus_to_exitcode(status)}).encode())
 
 
-def live(work: Callable[[list[str]], int | None], order: dict[str, Any], fds: list[int]) -> None:
-    """The life of a child, from birth to exit."""
+def live(work: Callable[[list[str]], int | None], order: dict[str, Any], fds: list[int], birth: int) -> None:
+    """The life of a child, from birth to exit; `birth` is closed once it leads a group of its own."""
     code = 1
     try:
         os.setsid()
+        os.close(birth)
         for number, fd in enumerate(fds):
             os.dup2(fd, number)
             os.close(fd)
