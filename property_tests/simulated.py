@@ -241,7 +241,7 @@ CONTROLS: dict[str, tuple[dict[str, Any], frozenset[str]]] = {
         frozenset({"R20"}),
     ),
     "works on without a lease": (
-        {"engine": Careless, "faults": Faults(pause=0.1, slow=0.05)},
+        {"engine": Careless, "faults": Faults(pause=0.3)},
         frozenset({"F24"}),
     ),
     "a store without a fence": (
