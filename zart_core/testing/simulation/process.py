@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from zart_core.errors import LogCorrupt, Weather
 from zart_core.hosts.engine import AsyncEngine
 from zart_core.hosts.live import Live
-from zart_core.hosts.offers import known_steps
 from zart_core.hosts.ports import StepCall
 from zart_core.steps import DEFAULT_QUEUE
 from zart_core.testing.simulation.cast import Acted
@@ -103,8 +102,7 @@ class Process:
 
     def queues(self) -> list[str]:
         """Every second worker serves the queues that steps name too; the second of three or more serves only them."""
-        steps = known_steps(Registry(*self.world.workflows)).values()
-        named = {step.policy.queue for step in steps if step.policy.queue is not None}
+        named = self.world.queues
         count = self.world.workers
         if not named or (count > 1 and self.number % 2 == 0):
             return [DEFAULT_QUEUE]

@@ -17,6 +17,7 @@ from zart_core.errors import ExecutionClosed, Weather
 from zart_core.events import CLOSED, Closed, Event, Status
 from zart_core.hosts.engine import AsyncEngine
 from zart_core.hosts.inline import closed_event
+from zart_core.hosts.offers import known_steps
 from zart_core.log import EventLog, New, Post, Summary
 from zart_core.queues import is_place
 from zart_core.testing.clock import VirtualClock
@@ -92,6 +93,9 @@ class Simulation:
         """Whether code was registered that fits no history: what is parked by it goes on with the right code."""
         self.leases = leases
         """Whether leases run out in virtual time."""
+        policies = [step.policy for step in known_steps(self.registry).values()]
+        self.queues = {policy.queue for policy in policies if policy.queue is not None}
+        """The queues that steps name."""
         self.outside = self.timeline.loop()
         """The loop of clients, and of whoever starts workers anew; it does not fail."""
         self.log: EventLog = place.open()
