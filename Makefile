@@ -3,12 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 CHECKED := zart_core zart_stores examples typing_tests tests property_tests benchmarks
 
-# Tests under which every branch of interpreter, codec and stores has to be passed.
+# Tests under which every branch of interpreter, codec and stores has to be passed, and to which mutants are shown.
 COVERED := $(patsubst %,tests/test_%.py,branches codec context contract_transactions divergence file_store inline_host \
 	interpreter interrupted_memory memory_store mistakes salvage sqlite_store sqlite_transactions starting_within \
 	step_transactions stores_in_trouble values waiting workflows)
 
-.PHONY: demo test lint types tests coverage seeded-bugs deep stable bench bench-peers bench-workers clean
+.PHONY: demo test lint types tests coverage seeded-bugs mutants deep stable bench bench-peers bench-workers clean
 
 demo: .venv/cli
 	$(BIN)/python examples/corpus_demo.py
@@ -31,6 +31,10 @@ coverage: .venv/dev
 
 seeded-bugs: .venv/dev
 	$(BIN)/python -m property_tests.seeded_bugs
+
+# SAMPLE=200 tries about so many, SEED=N the same again.
+mutants: .venv/dev
+	$(BIN)/python -m property_tests.mutants $(COVERED) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 deep: .venv/dev .venv/strace.asked
 	BIN=$(BIN) property_tests/deep.sh

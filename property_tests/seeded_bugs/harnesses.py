@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -121,13 +121,18 @@ def contract(store: str) -> None:
     tests(f"tests/test_{module}.py::{kind}")
 
 
-def tests(*names: str) -> None:
-    """Tests by name."""
+def tests(*names: str, order: Sequence[str] | None = None) -> None:
+    """Tests by name; with `order` only those of them that it names, as it has them."""
     import pytest
 
     failures: list[str] = []
 
     class Listener:
+        def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+            if order is not None:
+                here = {item.nodeid: item for item in items}
+                items[:] = [here[name] for name in order if name in here]
+
         def pytest_runtest_logreport(self, report: Any) -> None:
             if report.failed:
                 failures.append(
@@ -135,7 +140,7 @@ def tests(*names: str) -> None:
                 )
 
     with tempfile.TemporaryDirectory() as folder:
-        words = ["-x", "-q", "-W", "ignore::pytest.PytestAssertRewriteWarning", "--basetemp", f"{folder}/t"]
+        words = ["-x", "-q", "--assert", "plain", "--basetemp", f"{folder}/t"]  # rewriting imports by itself
         words += ["-p", "no:cacheprovider", "-p", "no:xdist", "--rootdir", str(HERE.parent)]
         code = pytest.main([*words, *(f"{HERE.parent}/{name}" for name in names)], plugins=[Listener()])
     assert code == 0, failures[0] if failures else f"pytest ended with {code}"
