@@ -21,6 +21,7 @@ SNIPPET = textwrap.dedent(
     if TYPE_CHECKING:
         import this
     SIZE: int | None = 3
+    T_co = TypeVar("T_co", covariant=True)
 
     @decorated(size=1)
     def f(a: int, b: bool = False) -> int | None:

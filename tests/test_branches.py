@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from typing import Any
 
@@ -254,6 +255,18 @@ def test_an_ordinary_type_error_still_fails_the_run(play):
     assert run.history[-1] == "failed: TypeError: object of type 'int' has no len()"
 
 
+def test_an_error_of_the_thing_itself_still_fails_the_run(play):
+    """R19: a `yield from` over what could be iterated, and answers with an error of its own, is no defect."""
+    closed = io.StringIO()
+    closed.close()
+
+    def w():
+        yield from closed
+
+    run = play(plain(w)).start()
+    assert run.history[-1].startswith("failed: ValueError: I/O operation on closed file")
+
+
 def test_what_cannot_be_waited_for_is_refused(play):
     """R12: captures and the like have no life of their own beside others."""
 
@@ -391,6 +404,18 @@ def test_a_step_that_waits_for_its_next_attempt_is_withdrawn_at_once(play):
     failing = play(plain(w)).start().began("do-x").cancel().retried("do-x", 60.0)
     assert failing.history[-3:] == ["do-x failed 0", "do-x cancelled", "cancelled: Cancelled: stop"]
     failing.replayed().close()
+
+
+def test_a_step_whose_next_attempt_is_due_counts_as_running(play):
+    """R18: at that very instant the host may have started it."""
+
+    def w():
+        yield from do("x")
+
+    due = play(plain(w)).start().began("do-x").retried("do-x", 3.0)
+    assert due.execution.progress(0).retry_at == due.later == 3.0
+    assert due.cancel().history[-1] == "cancel"
+    assert due.execution.cancelling == {0: 13.0}
 
 
 def test_cancellation_waits_for_a_shield_and_strikes_at_the_next_command(play):

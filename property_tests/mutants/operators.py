@@ -1,7 +1,7 @@
 """What a mutant is, and the mutants of a source text: one small change each, cut out of the text by its syntax tree.
 
-Rule 1: what is no behaviour is left alone: annotations, decorators, docstrings, texts, assertions, and the statements
-of a module or class body that define it. `strict=` of a zip is an assertion, too.
+Rule 1: what is no behaviour is left alone: annotations, type variables, decorators, docstrings, texts, assertions, and
+the statements of a module or class body that define it. `strict=` of a zip is an assertion, too.
 
 Rule 2: what any test would notice that comes by is left alone, too: the only assignment of a local name.
 """
@@ -99,7 +99,11 @@ class Finding(ast.NodeVisitor):
     def visit(self, node: ast.AST) -> None:
         """A node and what is in it, but for what is no behaviour."""
         match node:
-            case ast.If(test=ast.Name(id="TYPE_CHECKING")) | ast.Assert():
+            case (
+                ast.If(test=ast.Name(id="TYPE_CHECKING"))
+                | ast.Assert()
+                | ast.Call(func=ast.Name(id="TypeVar"))
+            ):
                 return
             case _:
                 self.found += self._of(node)
