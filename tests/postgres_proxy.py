@@ -20,12 +20,14 @@ class Proxy:
 
     "drop": the connection is cut before the server sees it. "swallow": it is cut when the server has answered. "late":
     it is cut, and what the client had sent already comes to the server LATE_S after that.
-    Counts in `commits`, with `writes_only` but those of transactions that may write; all statements in `statements`.
+    Counts in `commits`, with `writes_only` but those of transactions that may write; all statements in `statements`;
+    in `rounds` how often a client waited for answers.
     """
 
     def __init__(self, directory: Path, server: Path, *, writes_only: bool = False) -> None:
         self.writes_only = writes_only
         self.statements: list[bytes] = []
+        self.rounds = 0
         self.server = str(server / ".s.PGSQL.5432")
         self.directory = directory
         self.plan: dict[int, str] = {}
@@ -86,6 +88,7 @@ class Line:
         try:
             sent = messages(self.client, bare=True)
             for first, kind, message in sent:
+                self.proxy.rounds += kind in (b"Q", b"S")
                 query = None if first else self.query_of(kind, message)
                 if query is not None:
                     self.proxy.statements.append(query)

@@ -168,7 +168,7 @@ def test_a_server_that_does_not_wait_is_asked_to(server, emptied):
                 return looked
 
             transaction = store._transaction
-            store._transaction = lambda action: transaction(look(action))
+            store._transaction = lambda action, ask=None: transaction(look(action), ask)
             write(store, new("a"))
             store.close()
         finally:
@@ -273,6 +273,27 @@ def proxy(server, tmp_path_factory):
 
 def through(server, proxy):
     return server.url("again").replace(str(server.root), str(proxy.directory))
+
+
+def test_an_append_takes_two_round_trips(server, emptied, proxy):
+    """One that locks, reads and asks, one that writes and commits; however many executions there are in a batch."""
+    emptied()
+    store = postgres.open(through(server, proxy))
+    names = [f"e{n}" for n in range(50)]
+    batches = [
+        [new(name, creates=[new(f"{name}-child")]) for name in names],
+        [post(name) for name in names for _ in range(2)],
+        [turn(name, 1, "x", consumes=[1, 2]) for name in names],
+        [turn(name, 2, "y", posts=[post(f"{name}-child")]) for name in names],
+    ]
+    rounds = []
+    for batch in batches:
+        before = proxy.rounds
+        write(store, *batch)
+        rounds.append(proxy.rounds - before)
+    assert rounds == [2] * len(batches)
+    refused(store, turn("e1", 3, "z", consumes=[1]), "stale")
+    store.close()
 
 
 @pytest.mark.parametrize(("fate", "there"), [("drop", 0), ("swallow", 1), ("late", 1)])
@@ -729,7 +750,7 @@ def interleavings(*lengths):
 class Gated:
     """A log whose transaction stops before each of its statements until it is let go on."""
 
-    STOPS = 3  # begin, lock and read, write and commit
+    STOPS = 3  # begin, lock and read; decide; write and commit
 
     def __init__(self, url):
         self.log = postgres.open(url)
@@ -742,9 +763,9 @@ class Gated:
     def wrap(self):
         transaction = self.log._transaction
 
-        def gated(action):
+        def gated(action, ask=None):
             if not self.armed:
-                return transaction(action)
+                return transaction(action, ask)
             self.armed = False
 
             def act(db):
@@ -756,7 +777,7 @@ class Gated:
                 return rest
 
             self.stop()
-            return transaction(act)
+            return transaction(act, ask)
 
         self.log._transaction = gated
 

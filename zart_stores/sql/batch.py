@@ -193,6 +193,8 @@ class Batch:
                 self._consumed.add((row.key, number))
         if row.top not in numbers:
             return row.top
+        if len(numbers) == row.unread:
+            return 0
         pending = max((number for key, number in self._messages if key == row.key), default=0)
         gone = [number for key, number in self._consumed if key == row.key]
         return max(pending, self._source.greatest(row.key, gone))

@@ -203,9 +203,16 @@ class PostgresLog:
         self._refuse_if_unusable()
         outcomes: list[Appended] = []
 
+        source: PostgresSource
+
+        def ask(db: Connection) -> None:
+            nonlocal source
+            source = PostgresSource(db, self._address)
+            source.ask(batch)
+
         def write(db: Connection) -> Callable[[], None] | None:
             outcomes.clear()
-            unit = self._batch(db)
+            unit = Batch(source, self._address.where)
             unit.prepare(ids_of(batch))
             outcomes.extend(unit.write(item) for item in batch)
             changes = unit.changes()
@@ -214,7 +221,7 @@ class PostgresLog:
         try:
             for worker in owners_of(batch) - self._workers:
                 self.renew(worker, lease_s=LEASE_S)
-            self._transaction(write)
+            self._transaction(write, ask)
         except StoreLocked:
             raise
         except _Doubtful as doubt:
@@ -648,8 +655,14 @@ class PostgresLog:
         """Run queries on a connection."""
         return lambda query, values: self._select(db, query, values, binary=True)
 
-    def _transaction(self, action: Callable[[Connection], Callable[[], None] | None]) -> None:
+    def _transaction(
+        self,
+        action: Callable[[Connection], Callable[[], None] | None],
+        ask: Callable[[Connection], None] | None = None,
+    ) -> None:
         """Run an action, and what it gives, in one transaction; nothing is committed when it gives nothing (Rule 2).
+
+        What the action will want to know may be asked in the round trip that begins the transaction.
 
         Raises _Doubtful, _Full, LogCorrupt, StoreUnavailable.
         """
@@ -662,6 +675,8 @@ class PostgresLog:
                     with db.pipeline():
                         for statement in self._begins:
                             db.execute(statement.encode())
+                        if ask is not None:
+                            ask(db)
                     rest = action(db)
                     if rest is None:
                         db.execute(b"ROLLBACK")
