@@ -3,12 +3,15 @@
 Rule 1: used inside one transaction that keeps what was read from changing (a write lock, or locked rows).
 Rule 2: nothing goes to the database before the `changes` are asked for: a write that is refused has left nothing
         to undo.
+Rule 3: rows that an earlier batch has left may stand for what is read, while nobody else has written; they are changed
+        here, so they are of no more use unless this batch is committed, and then by what it gives as `left`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from types import MappingProxyType
+from typing import Any, Protocol, TypeAlias
 
 import attrs
 
@@ -18,6 +21,12 @@ from zart_core.log import Appended, Message, New, Post, Record, Rejected, Turn, 
 from zart_stores.rows import Row, due, new_row, write
 from zart_stores.sql import checksums
 from zart_stores.sql.reading import DUE, row_of
+
+Place: TypeAlias = tuple[Status, str | None, float | None]
+"""Status, owner and due of an execution: what the indexes find it by."""
+Rows: TypeAlias = dict[str, tuple[Row, Place]]
+"""Executions as they stand in the database, by id."""
+NOTHING_KNOWN: Mapping[str, tuple[Row, Place]] = MappingProxyType({})
 
 
 class Source(Protocol):
@@ -81,11 +90,16 @@ class Changes:
 class Batch:
     """The `Tables` of rows.write over a database."""
 
-    def __init__(self, source: Source, where: str) -> None:
+    def __init__(
+        self, source: Source, where: str, known: Mapping[str, tuple[Row, Place]] = NOTHING_KNOWN
+    ) -> None:
         self._source = source
         self._where = where
+        self._known = known
+        """What need not be read (Rule 3)."""
         self._rows: dict[str, Row | None] = {}
-        self._places: dict[int, tuple[Status, str | None, float | None]] = {}
+        self._places: dict[int, Place] = {}
+        self._damaged = False
         self._touched: dict[int, Row] = {}
         self._records: list[tuple[Any, ...]] = []
         self._ended: list[tuple[Any, ...]] = []
@@ -94,11 +108,12 @@ class Batch:
         self._consumed: set[tuple[int, int]] = set()
         self._payload_bytes = 0
 
-    def prepare(self, ids: Collection[str]) -> None:
+    def prepare(self, ids: Set[str]) -> None:
         """Read these rows together, before the writes ask for them."""
-        self._rows |= dict.fromkeys(ids)
+        unknown = sorted(ids - self._known.keys())
+        self._rows |= dict.fromkeys(unknown)
         damaged = False
-        for values in self._source.rows(sorted(ids)):
+        for values in self._source.rows(unknown):
             try:
                 self.load(values)
             except LogCorrupt:
@@ -113,6 +128,7 @@ class Batch:
                 self._find_all(item.creates, item.posts)
             return write(self, item)
         except LogCorrupt as error:
+            self._damaged = True
             return Rejected(f"damaged: {error}")
 
     def _find_all(self, creates: Sequence[New], posts: Sequence[Post]) -> None:
@@ -129,6 +145,10 @@ class Batch:
         """See Tables. O(log n)."""
         if id in self._rows:
             return self._rows[id]
+        if id in self._known:
+            row, self._places[row.key] = self._known[id]
+            self._rows[id] = row
+            return row
         found = None
         for values in self._source.rows((id,)):
             found = self.load(values)
@@ -220,6 +240,7 @@ class Batch:
                 updates.append((*_state(row), checksums.of_row(row), row.key))
                 if place != before:
                     moves.append((row.status.value, row.owner, place[2], row.key))
+            self._places[row.key] = place
             stirred = stirred or (place[2] is not None and place != before)
         keys = [(execution, key, number) for (execution, key), number in self._keys.items()]
         return Changes(
@@ -234,6 +255,12 @@ class Batch:
             stirred,
             self._payload_bytes,
         )
+
+    def left(self) -> Rows | None:
+        """Give the rows as they stand in the database once the `changes` are committed; None beside damage."""
+        if self._damaged:
+            return None
+        return {id: (row, self._places[row.key]) for id, row in self._rows.items() if row is not None}
 
     def _message_values(self) -> list[tuple[Any, ...]]:
         return [

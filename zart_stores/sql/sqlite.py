@@ -48,6 +48,7 @@ from zart_stores.sql.sqlite_batch import SqliteSource, write_changes
 from zart_stores.sql.sqlite_due import changes_count, due_keys, next_wake, was_robbed, workers
 from zart_stores.sql.sqlite_file import FULL, NORMAL, open_connection, prepare, settings_of
 from zart_stores.sql.sqlite_joining import create_within
+from zart_stores.sql.sqlite_memo import Memo
 from zart_stores.sql.sqlite_transaction import Guarded, SqliteTransaction, begin
 from zart_stores.sql.sqlite_weather import TROUBLE, Trouble, code, is_busy, patiently, weather
 from zart_stores.sql.verifying import verify
@@ -129,6 +130,7 @@ class SqliteLog:
         self._locks: dict[str, lock.Lock] = {}
         self._stirs = 0
         self._pace = sqlite_wal.Pace()
+        self._memo = Memo()
         self._heard = 0
         try:
             self._tidy()
@@ -168,7 +170,7 @@ class SqliteLog:
         outcomes: list[Appended] = []
         committing = False
         try:
-            unit = Batch(SqliteSource(db, self._path), self._path)
+            unit = Batch(SqliteSource(db, self._path), self._path, self._memo.take(db))
             if len(batch) >= TOGETHER_MIN:
                 unit.prepare(ids_of(batch))
             for item in batch:
@@ -180,6 +182,7 @@ class SqliteLog:
             write_changes(db, changes)
             committing = True
             db.execute("COMMIT")
+            self._memo.keep(unit.left())
             self._pace.changes += changes.rows + changes.payload_bytes // sqlite_wal.PAGE_BYTES
             return outcomes, changes.stirred
         except TROUBLE as error:
