@@ -6,6 +6,7 @@ stands in its arguments, so that whoever plays the outside finds it in the log.
 
 from __future__ import annotations
 
+import functools
 import math
 import uuid
 import zlib
@@ -458,6 +459,7 @@ def targets(depth: int, *, timed: bool, alone: bool = False) -> st.SearchStrateg
     return st.one_of(*leaves, flows, flows, st.builds(Scoped, flows), st.builds(Shielded, flows))
 
 
+@functools.cache
 def statements(depth: int, *, timed: bool) -> st.SearchStrategy[Any]:
     """One statement."""
     beside = targets(depth, timed=timed)
@@ -480,6 +482,7 @@ def statements(depth: int, *, timed: bool) -> st.SearchStrategy[Any]:
     return st.one_of(*leaves, tries, st.builds(Fork, inner, inner), tries)
 
 
+@functools.cache
 def bodies(depth: int = 3, *, timed: bool = False) -> st.SearchStrategy[Body]:
     """The body of a flow. In timed ones every instant at which something ends is unlike any other."""
     return st.lists(statements(depth, timed=timed), max_size=4).map(tuple)
