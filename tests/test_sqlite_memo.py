@@ -1,6 +1,7 @@
 """Rows that the SQLite log remembers between commits: nobody reads them again, and no other writer is missed."""
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -111,3 +112,29 @@ def test_another_connection_of_the_same_number_is_not_believed(log):
     write(log, new())
     log._disconnect()
     assert reads(log, turn("a", 1, "X")) == 1
+
+
+def test_writers_side_by_side_overwrite_nothing(path):
+    """L2, L7: of logs that write to the same executions at once, each turn that is taken stands, and each message."""
+    write(sqlite.open(f"sqlite:{path}", durability="process"), new(), new("b"))
+
+    def player(who):
+        log = sqlite.open(f"sqlite:{path}", durability="process", busy_s=60.0)
+        taken = []
+        for n in range(60):
+            id, kind = "ab"[n // 7 % 2], f"{who}-{n}"
+            outcome, sent = log.append([turn(id, standing(log, id).position, kind), post(id)])
+            assert isinstance(sent, Ok), sent
+            taken += [(id, kind)] if isinstance(outcome, Ok) else []
+        log.close()
+        return taken
+
+    with ThreadPoolExecutor(4) as pool:
+        taken = [item for items in pool.map(player, "wxyz") for item in items]
+    log = sqlite.open(f"sqlite:{path}")
+    stands = [(id, record.kind) for id in "ab" for record in log.records(id)[1:]]
+    assert sorted(stands) == sorted(taken)
+    assert len(taken) >= 60
+    expect(sum(len(log.inbox(id)) for id in "ab"), 240)
+    expect(log.verify()["executions"], 2)
+    log.close()
