@@ -5,13 +5,15 @@ Rule 1: nothing is closed in order by a death; the next life finds what the dead
 
 from __future__ import annotations
 
+import bisect
 import contextlib
-import os
+import functools
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from zart_core.errors import ZartError
@@ -78,28 +80,34 @@ class FileLosingPower:
 class SqliteAbandoned:
     """A database whose process dies: the files are found as they stand; a torn write-ahead log is cut anywhere (F1)."""
 
-    def __init__(self, home: Path, lots: random.Random) -> None:
+    def __init__(
+        self, home: Path, lots: random.Random, files: Mapping[str, bytes] = MappingProxyType({})
+    ) -> None:
         self.home = home
         self.lots = lots
-        self.files: dict[str, bytes] = {}
+        self.files = dict(files)
+        """What is found by the next life; in the first one nothing, unless `empty_database` is given."""
         self.frozen = False
         self.path = self.fresh()
 
-    def fresh(self) -> Path:
+    def fresh(self) -> str:
         """A directory with the files as they were left."""
-        self.path = Path(tempfile.mkdtemp(dir=self.home))
+        self.path = tempfile.mkdtemp(dir=self.home)
         for name, content in self.files.items():
-            (self.path / name).write_bytes(content)
+            with open(f"{self.path}/{name}", "wb") as file:
+                file.write(content)
         return self.path
 
     def found(self) -> dict[str, bytes]:
         """What a reader sees, which is what stays when only the process dies; shared memory is its own affair."""
-        return {
-            file.name: file.read_bytes() for file in self.path.glob("log.db*") if file.suffix in SQLITE_FILES
-        }
+        found = {}
+        for name in SQLITE_FILES:
+            with contextlib.suppress(FileNotFoundError), open(f"{self.path}/{name}", "rb") as file:
+                found[name] = file.read()
+        return found
 
     def open(self) -> EventLog:
-        return sqlite.open(f"sqlite:{self.path / 'log.db'}")
+        return sqlite.open(f"sqlite:{self.path}/log.db")
 
     def freeze(self) -> None:
         """The process dies at this very moment."""
@@ -110,8 +118,17 @@ class SqliteAbandoned:
         if not self.frozen:
             self.freeze()
         self.frozen = False
-        self.close(log)
+        self.abandon(log)
         self.fresh()
+
+    def abandon(self, log: Any) -> None:
+        """Let go of what a dead process has open; neither a farewell nor a checkpoint, which nobody would find."""
+        if log is not None:
+            for held in log._locks.values():
+                held.drop()
+            for connection in log._connections.values():
+                connection.close()
+        shutil.rmtree(self.path)
 
     def close(self, log: EventLog | None) -> None:
         if log is not None:
@@ -123,7 +140,9 @@ class SqliteAbandoned:
         log.append(batch)
         after = self.found()
         old, new = before.get(WAL, b""), after.get(WAL, b"")
-        same = len(os.path.commonprefix([old, new]))  # noqa: RUF071  # bytes, no path
+        same = bisect.bisect_left(
+            range(min(len(old), len(new))), True, key=lambda n: old[: n + 1] != new[: n + 1]
+        )
         self.files = {**before, WAL: new[: self.lots.randrange(same, len(new) + 1)] + old[len(new) :]}
         self.frozen = True
 
@@ -142,6 +161,10 @@ class SqliteInterrupted(SqliteAbandoned):
         self.wrong += unserved(found)
         super().crash(found)
 
+    def abandon(self, log: Any) -> None:
+        """Closed in order: that must be possible, too."""
+        self.close(log)
+
 
 def unserved(log: Any) -> Iterator[str]:
     """What an SQLite log cannot do any more, on each of its connections."""
@@ -159,4 +182,12 @@ def unserved(log: Any) -> Iterator[str]:
 
 
 WAL = "log.db-wal"
-SQLITE_FILES = {".db", ".db-wal"}
+SQLITE_FILES = ("log.db", WAL)
+
+
+@functools.cache
+def empty_database() -> Mapping[str, bytes]:
+    """The files of a log in which nothing is yet: to make the tables takes longer than to run a short workflow."""
+    with tempfile.TemporaryDirectory() as folder:
+        sqlite.open(f"sqlite:{folder}/log.db").close()
+        return MappingProxyType({"log.db": Path(f"{folder}/log.db").read_bytes()})
