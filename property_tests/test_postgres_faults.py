@@ -219,11 +219,11 @@ class TakesDoubtForSuccess(Relay):
 class BlindPostgresLog(postgres.PostgresLog):
     """Known-bad: a commit in doubt is tried again, without looking whether it was done."""
 
-    def _transaction(self, action: Callable[..., Any], ask: Callable[..., None] | None = None) -> None:
+    def _transaction(self, action: Callable[..., Any]) -> None:
         try:
-            super()._transaction(action, ask)
+            super()._transaction(action)
         except postgres._Doubtful:
-            super()._transaction(action, ask)
+            super()._transaction(action)
 
 
 @pytest.mark.parametrize(("defect", "fate"), [("doubt is success", "drop"), ("blind", "swallow")])

@@ -168,15 +168,17 @@ class PostgresLog:
         """Workers whose last claim gave nothing."""
         self._quick = level == "process" or not asks
         """Whether a statement alone waits for the disk as long as the level asks for."""
-        self._begins = [
+        begins = [
             "BEGIN",
             f"SET LOCAL lock_timeout = {LOCK_MS}",
             f"SET LOCAL idle_in_transaction_session_timeout = {STANDSTILL_MS}",
         ]
         if level == "process":
-            self._begins.append("SET LOCAL synchronous_commit = off")
+            begins.append("SET LOCAL synchronous_commit = off")
         elif asks:
-            self._begins.append("SET LOCAL synchronous_commit = on")
+            begins.append("SET LOCAL synchronous_commit = on")
+        self._begin = "; ".join(begins).encode()
+        """In one message, and in no pipeline: after one the server does not notice a transaction that stands still."""
         self._identity: tuple[Any, ...] = ()
         """What tells this log from others, once it was asked for."""
         self._pool = self._new_pool()
@@ -203,16 +205,9 @@ class PostgresLog:
         self._refuse_if_unusable()
         outcomes: list[Appended] = []
 
-        source: PostgresSource
-
-        def ask(db: Connection) -> None:
-            nonlocal source
-            source = PostgresSource(db, self._address)
-            source.ask(batch)
-
         def write(db: Connection) -> Callable[[], None] | None:
             outcomes.clear()
-            unit = Batch(source, self._address.where)
+            unit = self._batch(db, batch)
             unit.prepare(ids_of(batch))
             outcomes.extend(unit.write(item) for item in batch)
             changes = unit.changes()
@@ -221,7 +216,7 @@ class PostgresLog:
         try:
             for worker in owners_of(batch) - self._workers:
                 self.renew(worker, lease_s=LEASE_S)
-            self._transaction(write, ask)
+            self._transaction(write)
         except StoreLocked:
             raise
         except _Doubtful as doubt:
@@ -308,8 +303,8 @@ class PostgresLog:
             self._identity = self._read(lambda db: identity(Plain(db), self._address))
         return found == self._identity
 
-    def _batch(self, db: Connection) -> Batch:
-        return Batch(PostgresSource(db, self._address), self._address.where)
+    def _batch(self, db: Connection, batch: Sequence[Write] = ()) -> Batch:
+        return Batch(PostgresSource(db, self._address, batch), self._address.where)
 
     # ------------------------------------------------ reading
 
@@ -655,14 +650,8 @@ class PostgresLog:
         """Run queries on a connection."""
         return lambda query, values: self._select(db, query, values, binary=True)
 
-    def _transaction(
-        self,
-        action: Callable[[Connection], Callable[[], None] | None],
-        ask: Callable[[Connection], None] | None = None,
-    ) -> None:
+    def _transaction(self, action: Callable[[Connection], Callable[[], None] | None]) -> None:
         """Run an action, and what it gives, in one transaction; nothing is committed when it gives nothing (Rule 2).
-
-        What the action will want to know may be asked in the round trip that begins the transaction.
 
         Raises _Doubtful, _Full, LogCorrupt, StoreUnavailable.
         """
@@ -672,11 +661,7 @@ class PostgresLog:
             committing = False
             try:
                 with self._connection() as db:
-                    with db.pipeline():
-                        for statement in self._begins:
-                            db.execute(statement.encode())
-                        if ask is not None:
-                            ask(db)
+                    db.execute(self._begin, prepare=False)
                     rest = action(db)
                     if rest is None:
                         db.execute(b"ROLLBACK")

@@ -2,27 +2,25 @@
 
 Rule 1: rows are locked in the order of their ids, all of them at once, so that two batches never wait for each other
         in a circle.
-Rule 2: what a batch will want to know is asked with the rows, in one round trip; after them, so that nobody changes
-        the answers any more.
+Rule 2: what a batch wants to know is asked once for all of it, and after its rows are locked; not in a pipeline, after
+        which the server does not notice any more that a transaction stands still.
 Rule 3: one statement for each table, however many rows: columns travel as arrays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import psycopg
 
 from zart_core.log import New, Turn, Write
-from zart_stores.sql.batch import Changes, ids_of
+from zart_stores.sql.batch import Changes
 from zart_stores.sql.postgres_server import Address
 from zart_stores.sql.reading import COLUMNS
 
 NUMBER_MAX = 1 << 63
 """No message has this number or a greater one."""
-KEYS_MAX = 64
-"""How many numbers for new executions that were not foreseen are taken at once, at the most."""
 
 _TYPES = {
     "key": "int8",
@@ -98,60 +96,28 @@ class Database(Protocol):
         ...
 
 
-_ROWS = f"SELECT {COLUMNS} FROM {{t}}executions WHERE id = ANY(?) ORDER BY id FOR UPDATE"  # noqa: S608
-_NEXT_KEYS = "SELECT nextval('{t}execution_keys') FROM generate_series(1, ?)"
-_ARE_KEPT = (
-    "SELECT old.key, new.number, EXISTS (SELECT FROM {t}messages AS kept WHERE kept.execution = old.key "
-    "AND kept.number = new.number) FROM unnest(?::text[], ?::int8[]) AS new (id, number) "
-    "JOIN {t}executions AS old ON old.id = new.id"
-)
-
-Answer: TypeAlias = psycopg.Cursor[tuple[Any, ...]]
-
-
 class PostgresSource:
-    """The `Source` of a batch over a connection."""
+    """The `Source` of a batch over a connection; knows the batch beforehand, and asks once for all of it."""
 
-    def __init__(self, db: Database, address: Address) -> None:
+    def __init__(self, db: Database, address: Address, batch: Sequence[Write] = ()) -> None:
         self._db = db
         self._address = address
+        self._batch = batch
         self._keys: list[int] = []
-        self._keys_n = 1
-        self._ids: Sequence[str] = ()
-        self._asked: dict[str, Answer] = {}
-        """What was asked ahead, by its statement."""
+        self._keys_n = creations_of(batch) or 1
         self._kept: dict[tuple[int, int], bool] | None = None
-
-    def ask(self, batch: Sequence[Write]) -> None:
-        """Ask ahead for all that a batch will want to know, in a pipeline; the answers are there when it has ended."""
-        self._ids = sorted(ids_of(batch))
-        self._asked[_ROWS] = self._ask(_ROWS, self._ids)
-        wanted = [
-            (item.id, number)
-            for item in batch
-            if type(item) is Turn
-            for number in item.consumes
-            if 0 < number < NUMBER_MAX
-        ]
-        if wanted:
-            ids, numbers = zip(*wanted, strict=True)
-            self._asked[_ARE_KEPT] = self._ask(_ARE_KEPT, list(ids), list(numbers))
-        if created := creations_of(batch):
-            self._asked[_NEXT_KEYS] = self._ask(_NEXT_KEYS, created)
+        """Of the messages that the batch consumes, by execution and number: which are kept."""
 
     def rows(self, ids: Sequence[str]) -> Sequence[Sequence[Any]]:
         """See Source. They stay locked."""
-        asked = self._asked.pop(_ROWS, None)
-        return self._select(_ROWS, list(ids)) if asked is None or ids != self._ids else asked.fetchall()
+        query = f"SELECT {COLUMNS} FROM {{t}}executions WHERE id = ANY(?) ORDER BY id FOR UPDATE"  # noqa: S608
+        return self._select(query, list(ids))
 
     def next_key(self) -> int:
         """See Source. Gaps mean nothing."""
         if not self._keys:
-            asked = self._asked.pop(_NEXT_KEYS, None)
-            if asked is None:
-                asked = self._ask(_NEXT_KEYS, self._keys_n)
-                self._keys_n = min(self._keys_n * 2, KEYS_MAX)
-            self._keys = [number for (number,) in reversed(asked.fetchall())]
+            query = "SELECT nextval('{t}execution_keys') FROM generate_series(1, ?)"
+            self._keys = [number for (number,) in reversed(self._select(query, self._keys_n))]
         return self._keys.pop()
 
     def number_of(self, key: int, message_key: str) -> int | None:
@@ -161,19 +127,32 @@ class PostgresSource:
 
     def kept(self, key: int, numbers: Collection[int]) -> Collection[int]:
         """See Source. O(log n) for each."""
-        known = self._known()
+        if self._kept is None:
+            self._kept = self._consumable()
+        known = self._kept
         if all((key, number) in known for number in numbers):
             return {number for number in numbers if known[key, number]}
         query = "SELECT number FROM {t}messages WHERE execution = ? AND number = ANY(?)"
         return {number for (number,) in self._select(query, key, list(numbers))}
 
-    def _known(self) -> dict[tuple[int, int], bool]:
-        """Of the messages that were asked for ahead, by execution and number: which are kept."""
-        if self._kept is None:
-            asked = self._asked.get(_ARE_KEPT)
-            found = () if asked is None else asked.fetchall()
-            self._kept = {(key, number): kept for key, number, kept in found}
-        return self._kept
+    def _consumable(self) -> dict[tuple[int, int], bool]:
+        """Ask for all messages that the batch consumes; their executions are locked by now."""
+        wanted = [
+            (item.id, number)
+            for item in self._batch
+            if type(item) is Turn
+            for number in item.consumes
+            if 0 < number < NUMBER_MAX
+        ]
+        if not wanted:
+            return {}
+        query = (
+            "SELECT old.key, new.number, EXISTS (SELECT FROM {t}messages AS kept WHERE kept.execution = old.key "
+            "AND kept.number = new.number) FROM unnest(?::text[], ?::int8[]) AS new (id, number) "
+            "JOIN {t}executions AS old ON old.id = new.id"
+        )
+        found = self._select(query, *map(list, zip(*wanted, strict=True)))
+        return {(key, number): kept for key, number, kept in found}
 
     def greatest(self, key: int, but: Collection[int]) -> int:
         """See Source."""
@@ -184,10 +163,7 @@ class PostgresSource:
         return next((int(number) for (number,) in self._select(query, key, list(but))), 0)
 
     def _select(self, query: str, *values: Any) -> Sequence[Sequence[Any]]:
-        return self._ask(query, *values).fetchall()
-
-    def _ask(self, query: str, *values: Any) -> Answer:
-        return self._db.execute(self._address.sql(query), values)
+        return self._db.execute(self._address.sql(query), values).fetchall()
 
 
 def creations_of(batch: Iterable[Write]) -> int:

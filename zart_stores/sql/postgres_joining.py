@@ -110,7 +110,7 @@ def create_within(
 def _create(plain: Plain, address: Address, new: New) -> Appended:
     """Write it, again when somebody else was about to take the id and has, or has not."""
     for left in reversed(range(TRIES_MAX)):
-        unit = Batch(PostgresSource(plain, address), address.where)
+        unit = Batch(PostgresSource(plain, address, (new,)), address.where)
         outcome = unit.write(new)
         changes = unit.changes()
         try:

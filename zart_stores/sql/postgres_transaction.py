@@ -139,7 +139,7 @@ class PostgresTransaction(StepTransaction):
                 db.execute(f"SET LOCAL lock_timeout = {self._lock_ms}".encode())
                 if self._power:
                     db.execute(WAITS)
-            unit = Batch(PostgresSource(db, address), address.where)
+            unit = Batch(PostgresSource(db, address, batch), address.where)
             unit.prepare(ids_of(batch))
             outcomes = [unit.write(item) for item in batch]
             if not all(isinstance(outcome, Ok) for outcome in outcomes):
