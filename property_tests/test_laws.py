@@ -478,9 +478,20 @@ def assert_nothing_slips_in(body: Body, played: Played, rng: random.Random) -> N
         wanted = execution.decide()
         if wanted and not (isinstance(wanted[0], zart.Issued) and wanted[0].kind == "version"):
             with pytest.raises(zart.Diverged):
-                execution.apply(zart.Interrupted("cancel", execution.now, "too early"))
+                execution.apply(rng.choice(early_facts(execution, played.log[cut - 1])))
             TRIED["facts too early"] += 1
         execution.close()
+
+
+def early_facts(execution: zart.Execution, last: zart.Event) -> list[zart.Event]:
+    """What may happen just now, and comes too early; an attempt may begin or fail before the fact has been answered."""
+    now = execution.now
+    facts: list[zart.Event] = [zart.Interrupted("cancel", now, "too early")]
+    if isinstance(last, zart.Issued):
+        steps = [seq for seq, issued in execution.pending.items() if issued.kind == "step"]
+        facts += [zart.Began(seq, 0, now) for seq in steps]
+        facts += [zart.Retried(seq, 0, zart.Failure("error", "E", "m"), now, now) for seq in steps]
+    return facts
 
 
 def test_larger_programs_give_what_a_direct_reading_gives() -> None:

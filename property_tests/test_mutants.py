@@ -23,6 +23,9 @@ SNIPPET = textwrap.dedent(
     SIZE: int | None = 3
     T_co = TypeVar("T_co", covariant=True)
 
+    def protocol(size: int = 1) -> int:
+        """No more."""
+
     @decorated(size=1)
     def f(a: int, b: bool = False) -> int | None:
         """é < 1."""

@@ -389,6 +389,7 @@ def test_a_running_step_may_end_first_and_its_outcome_is_on_record(play):
     assert run.execution.cancelling == {0: 12.0}
     run.done("do-x", "x")
     assert run.history[-2:] == ['do-x = "x"', "step do-undo"]
+    assert run.execution.cancelling == {}
     again = play(plain(w)).start().began("do-x").cancel().gone("do-x")
     assert again.history[-2:] == ["do-x cancelled", "step do-undo"]
 

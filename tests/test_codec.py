@@ -39,6 +39,7 @@ from zart_core.events import (
     Status,
     Taken,
 )
+from zart_core.failures import TEXT_CHARS_MAX, clean
 from zart_core.log import PAYLOAD_BYTES_MAX, Record
 
 T = TypeVar("T")
@@ -263,6 +264,7 @@ def test_payload_limit():
         (str, b"", "value"),
         (str, b'"a" 1', "value"),
         (str, b"\xff", "value"),
+        (bytes, b'"Y*Q=="', "value"),
     ],
 )
 def test_undecodable(declared, data, path):
@@ -476,6 +478,9 @@ def test_answer_of_a_subclass_and_of_the_system():
         "a.txt",
         "[Errno 2] no such file: 'a.txt'",
     )
+    strange = UnicodeEncodeError("ascii", "naïve", 2, 3, "out of range")
+    back = there_and_back(strange, ValueError)
+    assert (type(back), back.object, str(back)) == (UnicodeEncodeError, "naïve", str(strange))
 
 
 def test_answer_that_is_not_declared_any_more():
@@ -545,6 +550,14 @@ def test_errors_whose_notes_raise():
             raise RuntimeError("no")
 
     assert CODEC.failure_of(Bad("a")).traceback == "<it cannot be formatted: RuntimeError>"
+
+
+def test_text_is_cut_beyond_its_limit_only():
+    """What is not too long is kept as it is; of a traceback the end is kept."""
+    whole = "a" * TEXT_CHARS_MAX
+    assert clean(whole) == clean(whole, keep_end=True) == whole
+    assert clean(whole + "b") == whole + "..."
+    assert clean("b" + whole, keep_end=True) == "..." + whole
 
 
 def test_fields_that_a_log_makes_up():

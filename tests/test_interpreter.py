@@ -291,6 +291,18 @@ def test_deliveries_have_numbers_without_a_gap(play):
         play(plain(w)).start().turn(zart.Delivered(3, "e", b"1", 1.0))
 
 
+def test_commands_have_numbers_without_a_gap(play):
+    """A log in which one is missing is damaged."""
+
+    def w():
+        yield from do("x")
+
+    run = play(plain(w)).add(zart.Started("an-id", 0, "w", b"null", 0.0))
+    (issued,) = run.execution.decide()
+    with pytest.raises(zart.LogCorrupt, match="command 3 follows -1"):
+        run.add(attrs.evolve(issued, seq=3))
+
+
 # ---------------------------------------------------------------- R16, R17, R19
 
 

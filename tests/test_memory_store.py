@@ -81,6 +81,19 @@ def test_a_worker_declared_dead():
     after.close()
 
 
+def test_a_closed_log_has_no_workers():
+    """What one log of a name leased is nobody's when it is closed, and the others know (L8)."""
+    name = f"memory:named-{next(names)}"
+    one, other = memory.open(name), memory.open(name)
+    write(one, new())
+    claimed(one, "w1")
+    assert other.others("w2") == 1
+    one.close()
+    assert other.others("w2") == 0
+    expect(claimed(other, "w2"), ["a"])
+    other.close()
+
+
 def test_due_does_not_scan():
     """L10: claims among many finished executions cost as little as among few."""
     log = memory.open("memory:")

@@ -387,7 +387,9 @@ def test_damage_is_alone(path, log, caplog):
     expect(found[1].reason.split(":")[0], "damaged")
     (outcome,) = log.append([turn("a", 2, "Y", posts=[post("c"), post("b")])])
     assert isinstance(outcome, Rejected)
-    expect((standing(log).position, standing(log, "c").unread), (2, 1))
+    (outcome,) = log.append([turn("a", 2, "Y", posts=[post("c")], creates=[new("d"), new("b")])])
+    assert isinstance(outcome, Rejected)
+    expect((standing(log).position, standing(log, "c").unread, log.summary("d")), (2, 1, None))
     expect(claimed(log), ["a", "c"])
     assert "'b'" in caplog.text
     with pytest.raises(LogCorrupt):

@@ -73,6 +73,19 @@ def test_the_first_thing_that_is_done(path, log):
         expect((rows(path), standing(fresh).position), ([(1,)], 1))
 
 
+def test_the_guard_is_up_again_after_the_log_has_written(path, log):
+    """A step that starts an execution in its transaction can end it afterwards no more than before."""
+    with contextlib.closing(sqlite.open(f"sqlite:{path}", busy_s=60.0)) as store:
+        transaction = store.begin(limit_s=60)
+        insert(transaction)
+        assert type(store.create_within(transaction.connection, new("b"))) is Ok
+        for forbidden in ("COMMIT", "UPDATE executions SET position = 9", "ATTACH ':memory:' AS other"):
+            with pytest.raises(InvalidUse):
+                transaction.connection.execute(forbidden)
+        transaction.roll_back("enough")
+        expect((rows(path), store.summary("b")), ([], None))
+
+
 def test_another_log_holds_the_lock(path, log):
     """Who cannot begin is told so, and stands in nobody's way afterwards."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:

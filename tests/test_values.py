@@ -409,3 +409,5 @@ def test_the_path_to_a_place_is_not_endless():
     unfit.steps = [f"[{n}]" for n in range(100)]
     path = unfit.path("result")
     assert path.startswith("result[99][98]") and path.endswith("[1][0]") and len(path) == 200
+    unfit.steps = ["x" * 194]
+    assert unfit.path("result") == "result" + "x" * 194

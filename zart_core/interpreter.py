@@ -426,10 +426,9 @@ class Execution:
         while head is not None and event.status is not Status.TERMINATED and is_marker(head):
             self._answer_marker()
             head = self._head()
-        if event.status is not Status.TERMINATED:
-            if not isinstance(head, Closing) or head.status is not event.status:
-                raise self._diverged(event, head)
-            del self._wanted[0]
+        fits = isinstance(head, Closing) and head.status is event.status
+        if not fits and event.status is not Status.TERMINATED:
+            raise self._diverged(event, head)
         self._wanted.clear()
         self._backlog.clear()
         self.closed = event

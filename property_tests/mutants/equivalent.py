@@ -20,7 +20,36 @@ class Equivalent:
     why: str
 
 
-EQUIVALENT: tuple[Equivalent, ...] = ()
+EQUIVALENT = (
+    Equivalent(
+        "zart_stores/checks.py",
+        "check_times(mark.id, 0.0, mark.wake)",
+        "constant",
+        "1.0",
+        "a mark has no time of its own: it is any number that is finite",
+    ),
+    Equivalent(
+        "zart_stores/file/salvage.py",
+        "READ_BYTES = 1 << 16",
+        "constant",
+        "2",
+        "more is read at once",
+    ),
+    Equivalent(
+        "zart_stores/file/index.py",
+        "self.place = Place(0, 0, 0)",
+        "constant",
+        "1",
+        "the place of a frame is set before anything of it is added",
+    ),
+    Equivalent(
+        "zart_stores/sql/batch.py",
+        "self._rows |= dict.fromkeys(ids)",
+        "early return",
+        "return None",
+        "rows that were not read together are read one by one",
+    ),
+)
 
 
 def reason(mutant: Mutant, source: str) -> str:

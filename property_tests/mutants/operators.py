@@ -102,12 +102,15 @@ class Finding(ast.NodeVisitor):
             case (
                 ast.If(test=ast.Name(id="TYPE_CHECKING"))
                 | ast.Assert()
+                | ast.Assign(value=ast.Call(func=ast.Name(id="cast")))
                 | ast.Call(func=ast.Name(id="TypeVar"))
             ):
                 return
             case _:
                 self.found += self._of(node)
         match node:
+            case ast.FunctionDef(body=[*_, last]) | ast.AsyncFunctionDef(body=[*_, last]) if is_text(last):
+                pass  # of a protocol
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 before = self.inside, self._once
                 self.inside, self._once = True, assigned_once(node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from zart_core.errors import StoreFailed
@@ -55,7 +56,20 @@ class TurnChecks(Contract):
         log = self.opened()
         log.close()
         log.close()
-        for use in (lambda: log.append([new()]), lambda: log.summary("a"), lambda: log.next_wake()):
+        uses: list[Callable[[], object]] = [
+            lambda: log.append([new()]),
+            lambda: log.summary("a"),
+            lambda: log.records("a"),
+            lambda: log.inbox("a"),
+            lambda: log.claim("w1", now=1.0, lease_s=1.0, limit=1),
+            lambda: log.acquire("w1", "a", lease_s=1.0),
+            lambda: log.renew("w1", lease_s=1.0),
+            log.next_wake,
+            log.list,
+            log.stats,
+            log.verify,
+        ]
+        for use in uses:
             with raising(StoreFailed):
                 use()
 
