@@ -42,13 +42,6 @@ EQUIVALENT = (
         "1",
         "the place of a frame is set before anything of it is added",
     ),
-    Equivalent(
-        "zart_stores/sql/batch.py",
-        "self._rows |= dict.fromkeys(ids)",
-        "early return",
-        "return None",
-        "rows that were not read together are read one by one",
-    ),
 )
 
 
