@@ -42,6 +42,8 @@ WARM = (
     "cattrs.preconf.msgspec",
     "msgspec",
     "sqlite3",
+    "psycopg",
+    "psycopg_pool",
 )
 """What children need not import again."""
 
