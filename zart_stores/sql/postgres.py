@@ -43,6 +43,7 @@ from zart_core.log import (
 from zart_stores.checks import check, check_name, is_id
 from zart_stores.rows import Row, free, give, summary, take, void
 from zart_stores.sql.batch import Batch, ids_of, owners_of
+from zart_stores.sql.postgres_arrays import register
 from zart_stores.sql.postgres_batch import PostgresSource, write_changes
 from zart_stores.sql.postgres_joining import Plain, checked, create_within, identity
 from zart_stores.sql.postgres_server import (
@@ -613,6 +614,7 @@ class PostgresLog:
             max_size=most,
             timeout=self._busy_s,
             reconnect_timeout=self._busy_s,
+            configure=lambda db: register(db.adapters),
             name="zart",
             open=True,
         )

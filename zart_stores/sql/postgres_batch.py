@@ -9,13 +9,15 @@ Rule 3: one statement for each table, however many rows: columns travel as array
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import attrs
 import psycopg
 
 from zart_core.log import New, Turn, Write
 from zart_stores.sql.batch import Changes
+from zart_stores.sql.postgres_arrays import column
 from zart_stores.sql.postgres_server import Address
 from zart_stores.sql.reading import COLUMNS
 
@@ -43,27 +45,51 @@ _TYPES = {
 """The types of columns that are no int8; a message's key is a text."""
 
 
-def _arrays(columns: Sequence[str], **types: str) -> str:
-    """The rows that come as one array for each column."""
-    marks = [
-        f"{'$' if types.get(column) == 'bytea' else '?'}::{types.get(column) or _TYPES.get(column, 'int8')}[]"
-        for column in columns
-    ]
-    return f"unnest({', '.join(marks)}) AS new ({', '.join(columns)})"
+@attrs.frozen
+class Statement:
+    """What writes the rows of a table, which come as one array for each column."""
+
+    text: str
+    kinds: Sequence[str]
+    """The types of the columns."""
 
 
-def _insert(table: str, *columns: str, **types: str) -> str:
-    return (
+def _kinds(columns: Sequence[str], types: Mapping[str, str]) -> Sequence[str]:
+    return [types.get(column) or _TYPES.get(column, "int8") for column in columns]
+
+
+def _arrays(columns: Sequence[str], kinds: Sequence[str]) -> str:
+    marks = ", ".join(f"?::{kind}[]" for kind in kinds)
+    return f"unnest({marks}) AS new ({', '.join(columns)})"
+
+
+def _insert(table: str, *columns: str, **types: str) -> Statement:
+    kinds = _kinds(columns, types)
+    return Statement(
         f"INSERT INTO {{t}}{table} ({', '.join(columns)}) "  # noqa: S608  # no data in it
-        f"SELECT {', '.join(columns)} FROM {_arrays(columns, **types)}"
+        f"SELECT {', '.join(columns)} FROM {_arrays(columns, kinds)}",
+        kinds,
     )
 
 
-def _update(*columns: str) -> str:
+def _update(*columns: str) -> Statement:
     changes = ", ".join(f"{column} = new.{column}" for column in columns)
-    return (
+    columns = (*columns, "key")
+    kinds = _kinds(columns, {})
+    return Statement(
         f"UPDATE {{t}}executions AS old SET {changes} "  # noqa: S608
-        f"FROM {_arrays((*columns, 'key'))} WHERE old.key = new.key"
+        f"FROM {_arrays(columns, kinds)} WHERE old.key = new.key",
+        kinds,
+    )
+
+
+def _delete_messages() -> Statement:
+    columns = ("execution", "number")
+    kinds = _kinds(columns, {})
+    return Statement(
+        f"DELETE FROM {{t}}messages AS old USING {_arrays(columns, kinds)} "  # noqa: S608
+        "WHERE old.execution = new.execution AND old.number = new.number",
+        kinds,
     )
 
 
@@ -76,10 +102,7 @@ STATEMENTS = {
     "moves": _update("status", "owner", "due"),
     "records": _insert("records", "execution", "run", "position", "kind", "at", "data", "crc", data="bytea"),
     "ended_runs": _insert("ended_runs", "execution", "run", "records"),
-    "consumed": (
-        f"DELETE FROM {{t}}messages AS old USING {_arrays(('execution', 'number'))} "  # noqa: S608
-        "WHERE old.execution = new.execution AND old.number = new.number"
-    ),
+    "consumed": _delete_messages(),
     "messages": _insert(
         "messages", "execution", "number", "kind", "name", "at", "key", "payload", "crc", key="text", payload="bytea"
     ),
@@ -178,10 +201,11 @@ def creations_of(batch: Iterable[Write]) -> int:
 
 
 def write_changes(db: Database, address: Address, changes: Changes) -> None:
-    """Write everything, table by table, and tell who waits for it."""
+    """Write everything, table by table, and tell who waits for it. `db` has to know columns: see `register`."""
     for field, statement in STATEMENTS.items():
         rows: Sequence[Sequence[Any]] = getattr(changes, field)
         if rows:
-            db.execute(address.sql(statement), [list(column) for column in zip(*rows, strict=True)])
+            columns = map(column, statement.kinds, zip(*rows, strict=True))
+            db.execute(address.sql(statement.text), list(columns))
     if changes.stirred:
         db.execute("SELECT pg_notify(%s, '')", (address.channel,))

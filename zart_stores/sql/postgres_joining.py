@@ -17,6 +17,7 @@ from psycopg.rows import TupleRow, tuple_row
 from zart_core.errors import InvalidUse, LogCorrupt
 from zart_core.log import Appended, New, Rejected
 from zart_stores.sql.batch import Batch
+from zart_stores.sql.postgres_arrays import register
 from zart_stores.sql.postgres_batch import PostgresSource, write_changes
 from zart_stores.sql.postgres_server import FULL, Address, is_lost, weather
 
@@ -45,7 +46,9 @@ class Plain:
 
     def execute(self, query: Any, values: Any = None, *, binary: bool = False) -> psycopg.Cursor[TupleRow]:
         """As psycopg.Connection.execute."""
-        return psycopg.Cursor(self.db, row_factory=tuple_row).execute(query, values, binary=binary)
+        cursor = psycopg.Cursor(self.db, row_factory=tuple_row)
+        register(cursor.adapters)  # the connection is the user's
+        return cursor.execute(query, values, binary=binary)
 
 
 def identity(plain: Plain, address: Address) -> tuple[Any, ...]:

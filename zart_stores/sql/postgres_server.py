@@ -40,7 +40,7 @@ class Address:
     """Whether statements may be prepared; a pooler that hands connections from one to another may not like it."""
 
     def sql(self, text: str) -> bytes:
-        """Give a statement: `{t}` is what stands before the name of a table, `?` a value and `$` binary ones."""
+        """Give a statement: `{t}` is what stands before the name of a table, `?` a value."""
         return _statement(text, self.schema, self.prefix)
 
     @property
@@ -51,7 +51,7 @@ class Address:
 
 @functools.cache
 def _statement(text: str, schema: str, prefix: str) -> bytes:
-    return text.replace("{t}", f'"{schema}".{prefix}').replace("?", "%s").replace("$", "%b").encode()
+    return text.replace("{t}", f'"{schema}".{prefix}').replace("?", "%s").encode()
 
 
 def address_of(url: str) -> Address:
