@@ -460,6 +460,83 @@ def test_mutated_records(event: Any, where: int, junk: bytes, cut: int, kind: st
         assert CODEC.decode_event(CODEC.encode_event(read)) == read
 
 
+NEEDED = {
+    "Issued": [b'"seq":1', b'"kind":"step"', b'"name":"pay"'],
+    "Began": [b'"seq":1', b'"attempt":0'],
+    "Resolved": [b'"seq":1'],
+}
+SITES = [b'"site":["m","f",3]', b'"site":["m","f",4]', b' "site" : ["m","f",5] ']
+ALLOWED = {
+    "Issued": [b'"of":"pay-{n}"', b'"until":2.5', b'"child":"c"', b'"name":",\\"site\\":"', *SITES, *SITES],
+    "Began": [b'"takeover":1', b'"deadline":9.0', b'"attempt":2'],
+    "Resolved": [
+        b'"held":true',
+        b'"taken":7',
+        b'"cancelled":""',
+        b'"failed":{"kind":"lost","type":"","message":""}',
+    ],
+}
+ODD = [
+    b"",
+    b'"seq":null',
+    b'"kind":"dance"',
+    b'"attempt":1.5',
+    b'"site":["m","f"]',
+    b'"site":null',
+    b'"site":["m","f",3]}{"site":["m","f",3]',
+    b'"more":{"site":["m","f",3]}',
+]
+TAILS = [b"}", b"}\n", b"}\n[1]", b"}\n\n", b"} ", b"\n}", b"", b"}}", b"} x"]
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> Record:
+    """A record of the kinds that a step leaves; in half of them nothing is wrong, though it may be unusual."""
+    kind = draw(st.sampled_from(sorted(NEEDED)))
+    members = NEEDED[kind] + draw(st.lists(st.sampled_from(ALLOWED[kind]), max_size=2))
+    if not draw(st.booleans()):
+        members = draw(st.permutations(members + draw(st.lists(st.sampled_from(ODD), max_size=1))))
+    tail = draw(st.sampled_from(TAILS[:3]) | st.sampled_from(TAILS))
+    return Record(kind, 1.0, b"{" + b",".join(members) + tail)
+
+
+def issued(rest: bytes) -> Record:
+    return Record("Issued", 1.0, b'{"seq":1,"kind":"step","name":"pay",' + rest)
+
+
+def resolved(rest: bytes) -> Record:
+    return Record("Resolved", 1.0, b'{"seq":1' + rest)
+
+
+@given(st.lists(lines(), min_size=1, max_size=4))
+@example([issued(SITES[0] + b"}"), issued(SITES[1] + b"}"), issued(SITES[0] + b"}\n[1]")])
+@example([issued(b'"of":"o","until":2.5,"child":"c",' + SITES[0] + b"}\n")])
+@example([issued(SITES[0] + b"," + SITES[1] + b"}"), issued(SITES[1] + b',"of":"o"}')])
+@example([issued(SITES[0] + b"}{" + SITES[0] + b"}")])
+@example([resolved(b',"taken":7}\n1')])
+@example([resolved(b',"cancelled":""}\n1')])
+@example([resolved(b',"held":true}\n1'), resolved(b"}")])
+@example([Record("Began", 1.0, b'{"seq":1,"attempt":2,"takeover":1,"deadline":9.0}')])
+@example([Record("Began", 1.0, b'{"seq":1,"attempt":2}\n')])
+def test_the_ordinary_way_reads_what_the_whole_one_does(records: list[Record]) -> None:
+    """An Issued, a Began or a Resolved is the event that READERS make of it, or the error that they raise."""
+    expected: list[Any] = []
+    problem: Exception | None = None
+    for record in records:
+        try:
+            expected.append(wire.READERS[record.kind](record.at, record.data))
+        except Exception as error:
+            problem = error
+            break
+    if problem is None:
+        assert wire.decode_events(records) == expected
+    else:
+        with pytest.raises(LogCorrupt, match=f"event {len(expected)} of run 0") as raised:
+            wire.decode_events(records)
+        assert str(raised.value).endswith(str(problem))
+        assert wire.decode_events(records[: len(expected)]) == expected
+
+
 # ---------------------------------------------------------------- errors
 
 

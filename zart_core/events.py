@@ -14,7 +14,7 @@ from typing import Any, Generic, Literal, TypeAlias
 
 from typing_extensions import TypeVar
 
-from zart_core.records import record
+from zart_core.records import record, stored_record
 
 T_co = TypeVar("T_co", covariant=True)
 E_co = TypeVar("E_co", covariant=True, default=Exception)
@@ -113,28 +113,28 @@ class Failure:
     cause: Failure | None = None
 
 
-@record
+@stored_record
 class Done:
     """A command ended with a value."""
 
     payload: bytes
 
 
-@record
+@stored_record
 class Failed:
     """A command ended with an error."""
 
     failure: Failure
 
 
-@record
+@stored_record
 class Taken:
     """An event wait took delivery n of its run, by reference."""
 
     n: int
 
 
-@record
+@stored_record
 class Cancellation:
     """A command was withdrawn: a loser of a race, a leftover, or part of what was cancelled."""
 
@@ -155,7 +155,7 @@ class Parent:
     seq: int
 
 
-@record
+@stored_record
 class Started:
     """Fact: a run of an execution began, with this input."""
 
@@ -172,7 +172,7 @@ class Started:
     """Which version of the workflow the run began with, and goes on with."""
 
 
-@record
+@stored_record
 class Issued:
     """Decision: the workflow asked for something. `seq` numbers the commands of a run from 0."""
 
@@ -191,7 +191,7 @@ class Issued:
     site: Site | None = None
 
 
-@record
+@stored_record
 class Began:
     """Fact: an attempt of a step is about to run; on record before the function is called."""
 
@@ -204,7 +204,7 @@ class Began:
     """The step's GLOBAL deadline (R7)."""
 
 
-@record
+@stored_record
 class Retried:
     """Fact: attempt `attempt` (0-based) failed and the next one is due at `retry_at` (R4)."""
 
@@ -215,7 +215,7 @@ class Retried:
     at: float
 
 
-@record
+@stored_record
 class Resolved:
     """A command ended. By the host it is a fact; with a Taken, or a Cancellation that was asked for, a decision."""
 
@@ -225,7 +225,7 @@ class Resolved:
     held: bool = False
 
 
-@record
+@stored_record
 class Delivered:
     """Fact: a message for `event` came in; `n` numbers the deliveries of a run from 0."""
 
@@ -238,7 +238,7 @@ class Delivered:
     """A fact that was appended without its answer, while the execution was parked (R20)."""
 
 
-@record
+@stored_record
 class Interrupted:
     """Fact: somebody asked for cancellation, or the run's deadline passed."""
 
@@ -248,7 +248,7 @@ class Interrupted:
     held: bool = False
 
 
-@record
+@stored_record
 class Closed:
     """Decision (or, when terminated, fact): the run ended. For `continued`, `payload` is the next run's input."""
 
@@ -258,7 +258,7 @@ class Closed:
     failure: Failure | None = None
 
 
-@record
+@stored_record
 class Noted:
     """Inert: pause, resume, hand-over, provenance."""
 

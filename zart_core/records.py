@@ -2,6 +2,8 @@
 
 Rule 1: a record is frozen to the type checker, plain and slotted at run time (a really frozen attrs
 class costs two to three times as much to build). Never mutate one that you did not just make.
+Rule 2: what a history is made of, thousands of objects at a time, is a `stored_record`: an attrs class to everybody
+who asks attrs, and a msgspec struct to the interpreter.
 """
 
 from __future__ import annotations
@@ -10,10 +12,25 @@ import functools
 from typing import TYPE_CHECKING
 
 import attrs
+import msgspec
 
 if TYPE_CHECKING:
     from attrs import frozen as record
+    from attrs import frozen as stored_record
 else:
     record = functools.partial(attrs.define, unsafe_hash=True, weakref_slot=False)
 
-__all__ = ["record"]
+    def stored_record(cls: type) -> type:
+        """Make a class whose objects take a third of the time to build, and nothing of the garbage collector's.
+
+        attrs says what the fields are, and goes by them in `attrs.evolve`, `attrs.asdict` and all others; the struct
+        is frozen at run time too, which costs nothing here. Its objects may be part of no circle of references: for
+        what cannot be changed, holds plain data only, and has plain defaults.
+        """
+        body = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+        made = type(msgspec.Struct)(cls.__name__, (msgspec.Struct,), body, frozen=True, gc=False)
+        made.__attrs_attrs__ = attrs.fields(attrs.define(cls))
+        return made
+
+
+__all__ = ["record", "stored_record"]

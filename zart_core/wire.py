@@ -4,8 +4,7 @@ Rule 1: a record is one line of JSON, then, when there is a payload, a newline a
 Rule 2: payloads are never looked into.
 Rule 3: whatever the bytes, decoding gives an event, `LogCorrupt` or `FormatTooNew`, in linear time.
 
-A line is decoded into a msgspec Struct and that into the event: 0.34 + 0.5 us for an Issued, 1.1 us an
-event with all. Decoding right into the attrs class takes 1.8 us; into a dict, unchecked, 0.46 us.
+A line is decoded into a msgspec Struct and that into the event: 0.34 + 0.1 us for an Issued, 0.7 us an event with all.
 """
 
 from __future__ import annotations
@@ -340,7 +339,7 @@ def _reader(
     return {"none": read_without, "own": read_own}.get(payload, read)
 
 
-_READERS: dict[str, Callable[[float, bytes], Event]] = {
+READERS: dict[str, Callable[[float, bytes], Event]] = {
     "Started": _reader(StartedHead, _started, "must"),
     "Issued": _reader(IssuedHead, _issued, "may"),
     "Began": _reader(BeganHead, _began, "none"),
@@ -351,20 +350,71 @@ _READERS: dict[str, Callable[[float, bytes], Event]] = {
     "Closed": _reader(ClosedHead, _closed, "may"),
     "Noted": _reader(NotedHead, _noted, "none"),
 }
+"""How each kind of event is read, whatever it holds."""
 
 
 _TROUBLE = (msgspec.MsgspecError, LogCorrupt, KeyError, ValueError, TypeError, AttributeError, RecursionError)
 
 
+# ---------------------------------------------------------------- from records, in the ordinary case
+
+_load_issued = msgspec.json.Decoder(IssuedHead).decode
+_load_began = msgspec.json.Decoder(BeganHead).decode
+_load_resolved = msgspec.json.Decoder(ResolvedHead).decode
+_SITE = b',"site":'
+"""What stands before the last field of an Issued's line; no text in JSON holds it, as a quote there is escaped."""
+
+
+class SiteHead(Head):
+    """That field alone."""
+
+    site: tuple[str, str, int]
+
+
+class Sites(dict[bytes, Site]):
+    """What was read behind `_SITE`, and the site that it is: few, where commands are many."""
+
+    def __missing__(self, end: bytes) -> Site:
+        """Read one that is new."""
+        self[end] = site = _site(msgspec.json.decode(b"{" + _SITE[1:] + end, type=SiteHead).site)
+        return site
+
+
 def decode_events(records: Sequence[Record], id: str = "", run: int = 0, start: int = 0) -> list[Event]:
-    """The events of records, the first of which stands at `start`. Raises LogCorrupt or FormatTooNew."""
+    """The events of records, the first of which stands at `start`. Raises LogCorrupt or FormatTooNew.
+
+    A step leaves an Issued, a Began and a Resolved, and most logs hold little else. What is ordinary of them is read
+    right here, in three quarters of the time that READERS take, who read everything else, to the same events.
+    """
     events: list[Event] = []
+    add, sites = events.append, Sites()
     try:
         for record in records:
-            at = record.at
+            kind, at, data = record.kind, record.at, record.data
             if type(at) is not float:
                 raise LogCorrupt("its time is not a float")
-            events.append(_READERS[record.kind](at, record.data))
+            if kind == "Resolved":
+                line, newline, payload = data.partition(b"\n")
+                end = _load_resolved(line)
+                if newline and end.failed is None and end.taken is None and end.cancelled is None:
+                    add(Resolved(end.seq, Done(payload), at, end.held))
+                    continue
+            elif kind == "Issued":
+                line, _, payload = data.partition(b"\n")
+                front, there, rest = line.rpartition(_SITE)
+                if there:
+                    try:  # where both parts are an object each, the line is one, with the fields of both
+                        h, site = _load_issued(front + b"}"), sites[rest]
+                    except _TROUBLE:
+                        pass  # of the whole line, if it is any
+                    else:
+                        add(Issued(h.seq, h.kind, h.name, at, intern(h.of), payload, h.until, h.child, site))
+                        continue
+            elif kind == "Began" and b"\n" not in data:
+                began = _load_began(data)
+                add(Began(began.seq, began.attempt, at, began.takeover, began.deadline))
+                continue
+            add(READERS[kind](at, data))
     except _TROUBLE as error:
         raise _corrupt(records[len(events)], place(id, run, start + len(events)), error) from None
     return events
