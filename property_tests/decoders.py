@@ -62,5 +62,5 @@ DECODERS: dict[str, Decoder] = {
     "value of any type": (lambda data: CODEC.decode(data, Any), [TREE, b'{"$":["set",[1]]}'], (DecodeError,)),
     "arguments": (lambda data: CODEC.decode_args(data, (Tree, int)), [b"[" + TREE + b",7]"], (DecodeError,)),
     "body of the file log": (bodies.decode, BODIES, (ValueError,)),
-    "records of a body": (lambda data: bodies.records_of(data, "a", 0), BODIES[:2], (ValueError,)),
+    "records of a body": (lambda data: bodies.records_of([data], "a", 0), BODIES[:2], (ValueError,)),
 }

@@ -183,9 +183,9 @@ def test_records_are_those_of_the_run_that_is_asked_for():
     child = new("b", records=[Record("Begun", 1.0, b"")])
     item = Turn("a", 2, 0, 0, [Record("X", 1.0, b"")], 1.0, Status.RUNNING, creates=[child])
     body = bodies.encode(item)
-    assert [record.kind for record in bodies.records_of(body, "a", 2)] == ["X"]
-    assert [record.kind for record in bodies.records_of(body, "b", 0)] == ["Begun"]
-    assert bodies.records_of(body, "a", 5) == bodies.records_of(body, "b", 1) == []
+    assert [record.kind for record in bodies.records_of([body], "a", 2)] == ["X"]
+    assert [record.kind for record in bodies.records_of([body], "b", 0)] == ["Begun"]
+    assert bodies.records_of([body], "a", 5) == bodies.records_of([body], "b", 1) == []
 
 
 def test_memory_and_disk_disagree(fs):

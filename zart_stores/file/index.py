@@ -42,9 +42,7 @@ class FrameIndex:
         entries = runs[run]
         first = _frame_of(entries, max(start, 0))
         places = [Place(*entries[n + 1 : n + 4]) for n in range(first * 4, len(entries), 4)]
-        records: list[Record] = []
-        for body in self._journal.read(places):
-            records += records_of(body, row.id, run)
+        records = records_of(self._journal.read(places), row.id, run)
         return records[max(start, 0) - entries[first * 4] :] if places else []
 
     def cut(self, row: Row) -> None:

@@ -13,7 +13,8 @@ import zlib
 from zart_core.log import Message
 from zart_stores.rows import Row
 
-_HEAD = struct.Struct("<qqd")
+RECORD_HEAD = struct.Struct("<qqd")
+"""What a record's sum begins with: run, position and time."""
 _ROW = struct.Struct("<qdddqqqqqqq??")
 UNFIT = (struct.error, TypeError, AttributeError, UnicodeError)
 """What a sum raises for values of another type than was written: damage too."""
@@ -26,7 +27,16 @@ def of_id(id: str) -> int:
 
 def of_record(start: int, run: int, position: int, kind: str, at: float, data: bytes) -> int:
     """Sum up one record; `start` is `of_id`."""
-    return zlib.crc32(data, zlib.crc32(_HEAD.pack(run, position, at) + kind.encode() + b"\0", start))
+    return zlib.crc32(data, zlib.crc32(RECORD_HEAD.pack(run, position, at) + kind.encode() + b"\0", start))
+
+
+class KindBytes(dict[str, tuple[str, bytes]]):
+    """A record's kind, one text for all that are equal, and as it is summed up: few, where records are many."""
+
+    def __missing__(self, kind: str) -> tuple[str, bytes]:
+        """Encode one that is new. Raises UNFIT."""
+        self[kind] = known = (kind, kind.encode() + b"\0")
+        return known
 
 
 def of_message(start: int, message: Message) -> int:

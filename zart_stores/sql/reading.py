@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from zlib import crc32
 
 from zart_core.errors import LogCorrupt
 from zart_core.events import Status
@@ -58,16 +59,20 @@ def whole_number(value: Any, where: str) -> int:
 def records_of(
     found: Sequence[Sequence[Any]], id: str, run: int, start: int, end: int, path: str
 ) -> list[Record]:
-    """Make records of RECORD_COLUMNS, which are those from position `start` to `end` of a run."""
+    """Make records of RECORD_COLUMNS, which are those from position `start` to `end` of a run.
+
+    Sums up as `checksums.of_record` does, but here, which takes two thirds of the time.
+    """
     records: list[Record] = []
-    crc_start, of_record = checksums.of_id(id), checksums.of_record
+    crc_start, head, kinds = checksums.of_id(id), checksums.RECORD_HEAD.pack, checksums.KindBytes()
     expected, there = start, None
     try:
         for position, kind, at, data, crc in found:
             if position != expected:
                 there = position
                 break
-            if of_record(crc_start, run, position, kind, at, data) != crc:
+            kind, kind_bytes = kinds[kind]
+            if crc32(data, crc32(head(run, position, at) + kind_bytes, crc_start)) != crc:
                 raise _damaged_record(path, id, run, position, crc)
             records.append(Record(kind, at, data))
             expected += 1
