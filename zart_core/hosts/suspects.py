@@ -51,6 +51,8 @@ class Suspects:
         """Start the next suspect, when no other is on trial."""
         while self.on_trial is None and self.quarantine:
             live, seq = self.quarantine.popleft()
+            if live.run.execution is None:  # it is being read back, and comes again
+                continue
             if self.engine.live.get(live.run.id) is live and seq in live.run.suspects:
                 again = live.run.was_on_trial(seq)
                 watched = again and not any(other.run.running for other in self.engine.live.values())
