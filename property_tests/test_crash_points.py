@@ -168,18 +168,18 @@ def test_an_interpreter_that_repeats_what_is_resolved_is_caught(
 ) -> None:
     """Known-bad: a step whose outcome is durable runs again after a crash (I12)."""
     resolve, adopt = Execution._resolve, Run._adopt
-    resolved: dict[int, tuple[Any, Any]] = {}
+    resolved: dict[int, Any] = {}
 
     def remembering(self: Execution, seq: int, outcome: Any) -> None:
-        issued, node = self._pending[seq], self._nodes[seq]
-        if issued.kind == "step":
-            resolved[seq] = issued, node
+        node = self._nodes[seq]
+        if node.kind == "step":
+            resolved[seq] = node
         resolve(self, seq, outcome)
 
     def forgetful(self: Run, execution: Execution) -> None:
-        for seq, (issued, node) in resolved.items():
-            if seq < execution.next_seq and execution._nodes.setdefault(seq, node) is node:
-                execution._pending[seq] = issued
+        for seq, node in resolved.items():
+            if seq < execution.next_seq:
+                execution._nodes.setdefault(seq, node)
         adopt(self, execution)
 
     monkeypatch.setattr(Execution, "_resolve", remembering)

@@ -66,7 +66,7 @@ def forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that is told again what there is to do takes an offered step for one that a dead worker ran."""
 
     def suspected(run: Run, seq: int) -> None:
-        run.suspects[seq] = 0
+        run.suspects = {**run.suspects, seq: 0}
 
     monkeypatch.setattr(Run, "_is_elsewhere", suspected)
 

@@ -712,7 +712,7 @@ class Losing(Inline):
     def call(self, run: Any, call: StepCall) -> None:
         lost = zart.Failure("lost", "one", "just so")
         run.running.pop(call.seq, None)
-        run.outcomes.append(zart.Resolved(call.seq, zart.Failed(lost), self.clock.now()))
+        run.outcomes = [*run.outcomes, zart.Resolved(call.seq, zart.Failed(lost), self.clock.now())]
 
 
 class Stubborn(Inline):
@@ -722,7 +722,7 @@ class Stubborn(Inline):
         claims = self.log.claim(self.worker, now=self.clock.now(), lease_s=30.0, limit=10)
         runs = [self.take_up(summary) for summary in claims]
         for run in runs:
-            run.ready.extend(run.suspects)
+            run.ready = [*run.ready, *run.suspects]
             run.suspects.clear()
             self.advance(run)
         return bool(runs)

@@ -17,11 +17,12 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from types import CodeType, GeneratorType
-from typing import Any, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from zart_core import commands as c
+from zart_core.empties import NO_ENTRIES, NO_ITEMS, added, put
 from zart_core.errors import Cancelled, Defect, DuplicateName, InvalidUse, NotACommand
-from zart_core.events import Site, Status
+from zart_core.events import Issued, Site, Status
 from zart_core.records import record
 from zart_core.waiting import Wait
 
@@ -73,6 +74,7 @@ class Node:
         "command",
         "dropping",
         "error",
+        "issued",
         "kind",
         "name",
         "owner",
@@ -83,6 +85,8 @@ class Node:
         "waiters",
         "where",
     )
+    issued: Issued
+    """What its command became in the log; there from then on."""
 
     def __init__(self, command: Any, kind: str, name: str, owner: Branch | None, where: Where) -> None:
         self.command = command
@@ -95,7 +99,7 @@ class Node:
         self.settled = False
         self.value: Any = None
         self.error: BaseException | None = None
-        self.waiters: list[Branch] = []
+        self.waiters: tuple[Branch, ...] = ()
         self.progress = NOT_BEGUN
         self.branch: Branch | None = None
         self.dropping = False
@@ -175,7 +179,7 @@ class Branch:
         self.owner = node.owner
         self.prefix = prefix
         self.shielded = shielded
-        self.live: dict[Node, None] = {}
+        self.live: dict[Node, None] = NO_ENTRIES
         """What it started beside itself and what has not ended, oldest first."""
         self.wait: Node | Wait | None = None
         self.then: Ending | tuple[Any, BaseException | None] | None = None
@@ -212,38 +216,48 @@ WAITS = Suspend()
 """What a command's performance gives when its branch has to wait."""
 
 
+class Issuer(Protocol):
+    """Knows what is on record: the interpreter."""
+
+    def release(self, node: Node) -> None:
+        """A leaf that is on record has to end."""
+        ...
+
+
 class Branches:
     """All branches of a run. `wanted` is what they ask for, in order; the interpreter empties it."""
 
     __slots__ = (
         "continued",
+        "issuer",
         "names",
         "numbers",
         "open_branches",
         "queue",
-        "release",
         "root",
         "unobserved",
         "versions",
         "wanted",
     )
 
-    def __init__(self, release: Callable[[Node], None]) -> None:
-        self.queue: list[
-            Branch
-        ] = []  # lists: an empty deque takes 760 bytes, and thousands of runs wait at once
+    def __init__(self, issuer: Issuer) -> None:
+        self.queue: list[Branch] = NO_ITEMS
         self.wanted: list[Want] = []
         self.names: dict[str, Where] = {}
-        self.numbers: dict[str, int] = {}
-        self.versions: dict[str, int] = {}
-        self.unobserved: dict[Node, None] = {}
+        self.numbers: dict[str, int] = NO_ENTRIES
+        self.versions: dict[str, int] = NO_ENTRIES
+        self.unobserved: dict[Node, None] = NO_ENTRIES
         """What failed while nobody waited for it."""
-        self.open_branches: dict[GeneratorType[Any, Any, Any], Branch] = {}
-        """Branches that have not ended, oldest first."""
-        self.release = release
-        """Called with a leaf that is on record and has to end: the interpreter knows how."""
+        self.open_branches: dict[GeneratorType[Any, Any, Any], Branch] = NO_ENTRIES
+        """Branches beside the root that have not ended, oldest first."""
+        self.issuer = issuer
         self.root: Branch | None = None
         self.continued: c.ContinueAsNew | None = None
+
+    def alive(self) -> list[Branch]:
+        """All branches that have not ended, oldest first. Costs O(n) in them."""
+        root = () if self.root is None or self.root.node.settled else (self.root,)
+        return [*root, *self.open_branches.values()]
 
     # ------------------------------------------------------------ running
 
@@ -272,14 +286,15 @@ class Branches:
             where = gen.gi_code, 0, frame.f_globals
         node = Node(None, "flow", gen.__name__, owner, where)
         node.branch = branch = Branch(gen, node, prefix, shielded)
-        self.open_branches[gen] = branch
-        self.queue.append(branch)
+        if owner is not None:
+            self.open_branches = put(self.open_branches, gen, branch)
+        self.queue = added(self.queue, branch)
         return node
 
     def run(self) -> None:
         """Run every branch that can, until all wait."""
         while self.queue:
-            going, self.queue = self.queue, []
+            going, self.queue = self.queue, NO_ITEMS
             for branch in going:  # what they wake comes after all of them: first in, first out
                 if branch.resume is not None:
                     value, error = branch.resume
@@ -320,7 +335,7 @@ class Branches:
         """Put a branch at the end of the queue."""
         branch.wait = None
         branch.resume = (value, error)
-        self.queue.append(branch)
+        self.queue = added(self.queue, branch)
 
     # ------------------------------------------------------------ performing a command
 
@@ -330,7 +345,7 @@ class Branches:
         if type(command) is c.Step and inner is None:  # the most frequent by far
             command.yielded = True  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]  # no part of its value
             branch.wait = node = self.leaf(branch, command, command.name, where)
-            node.waiters.append(branch)
+            node.waiters = (branch,)
             return WAITS
         if inner is not None:
             raise NotACommand(
@@ -370,7 +385,8 @@ class Branches:
     def numbered(self, branch: Branch, base: str) -> str:
         """The next name of a series: shipment-ready[1], shipment-ready[2] (R2)."""
         key = branch.prefix + base
-        self.numbers[key] = number = self.numbers.get(key, 0) + 1
+        number = self.numbers.get(key, 0) + 1
+        self.numbers = put(self.numbers, key, number)
         return f"{base}[{number}]"
 
     def start(self, branch: Branch, target: Any, where: Where) -> Node:
@@ -391,7 +407,7 @@ class Branches:
                     f"only tasks, steps, sleeps, event waits, children and flows can be waited for beside others: "
                     f"{refusal(target)} (at {site_of(where)})"
                 )
-        branch.live[node] = None
+        branch.live = put(branch.live, node, None)
         return node
 
     def subflow(self, branch: Branch, target: Any, where: Where) -> Node:
@@ -469,7 +485,7 @@ class Branches:
 
     def wait_for(self, branch: Branch, node: Node) -> Any:
         """Suspend a branch until one node settles."""
-        node.waiters.append(branch)
+        node.waiters = (*node.waiters, branch)
         branch.wait = node
         return WAITS
 
@@ -478,9 +494,8 @@ class Branches:
         branch.wait = wait
         for node in dict.fromkeys(nodes):
             if not node.settled:
-                if branch in node.waiters:  # left over from an earlier wait that did not need it
-                    node.waiters.remove(branch)
-                node.waiters.append(branch)
+                # it may be there from an earlier wait that did not need it
+                node.waiters = (*(other for other in node.waiters if other is not branch), branch)
 
     def settle(self, node: Node, value: Any, error: BaseException | None) -> None:
         """A node has ended: wake who waited for it, in the order in which they began to."""
@@ -493,7 +508,7 @@ class Branches:
         if error is not None and not (
             node.dropping and (node.branch is None or isinstance(error, Cancelled))
         ):
-            self.unobserved[node] = None
+            self.unobserved = put(self.unobserved, node, None)
         for branch in node.waiters:
             wait = branch.wait
             if wait is node:
@@ -501,7 +516,7 @@ class Branches:
                     self.unobserved.pop(node, None)
                 branch.wait = None
                 branch.resume = (value, error)
-                self.queue.append(branch)
+                self.queue = added(self.queue, branch)
             elif isinstance(wait, Wait) and wait.note(node):
                 self.go_on(branch, wait)
 
@@ -570,7 +585,7 @@ class Branches:
         elif node.seq < 0:
             self.settle(node, None, Cancelled("it was never issued"))
         else:
-            self.release(node)
+            self.issuer.release(node)
 
     def withdraw(self, node: Node) -> None:
         """Want a command's cancellation on record."""
@@ -594,8 +609,8 @@ class Branches:
 
     def close(self) -> None:
         """Close every generator, innermost first; plain `finally` code runs, commands yielded then are ignored."""
-        for gen in reversed(list(self.open_branches)):
-            shut(gen)
+        for branch in reversed(self.alive()):
+            shut(branch.gen)
         self.open_branches.clear()
 
 

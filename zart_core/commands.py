@@ -123,10 +123,15 @@ def mark_used(command: Command[Any]) -> None:
 def report_unused(command: Command[Any], scene: Scene | bool | None) -> None:
     """Note it on the run whose workflow has built it; warn where no workflow has."""
     if isinstance(scene, Scene) and scene.unused is not None:
-        scene.unused.append(
+        text = (
             f"{describe(command)} was built and never yielded; write `yield from` before it, "
             "or build it only where it is needed"
         )
+        first = [text]
+        if scene.unused:
+            scene.unused.append(text)
+        else:
+            scene.unused = first
     else:
         warnings.warn(
             f"{describe(command)} was built outside a workflow and did nothing, or was never yielded in one; "

@@ -42,7 +42,11 @@ class Context:
 
 @attrs.define
 class Scene:
-    """What surrounds the running code. In a workflow it collects what the code says, until the host lets it out."""
+    """What surrounds the running code. In a workflow it collects what the code says, until the host lets it out.
+
+    Each list is made before it is looked whether there is one: the garbage collector may run then, and what it puts
+    away has something to say as well.
+    """
 
     context: Callable[[], Context]
     resources: Mapping[str, Any]
@@ -165,11 +169,14 @@ class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
             place = self.logger.findCaller(
                 False, 2
             )  # this frame and its caller; those of logging do not count
-            scene.lines.append(
-                self.logger.makeRecord(
-                    self.logger.name, level, *place[:2], msg, args, None, place[2], extra, place[3]
-                )
+            line = self.logger.makeRecord(
+                self.logger.name, level, *place[:2], msg, args, None, place[2], extra, place[3]
             )
+            first = [line]
+            if scene.lines:
+                scene.lines.append(line)
+            else:
+                scene.lines = first
 
 
 logger = WorkflowLogger(logging.getLogger("zart.workflow"), {})

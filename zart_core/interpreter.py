@@ -9,7 +9,7 @@ Rule 4: what is not in TRANSITIONS cannot happen.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import copy_context
 from datetime import UTC, datetime
 from types import GeneratorType, MappingProxyType
@@ -34,6 +34,7 @@ from zart_core.branches import (
 )
 from zart_core.codec import ArgsDecode, ArgsEncode, Codec
 from zart_core.context import SCENE, Context, Scene
+from zart_core.empties import NO_ENTRIES, NO_ITEMS, added, put
 from zart_core.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -92,6 +93,30 @@ TRANSITIONS: Mapping[Status, Mapping[type[Any], Status | None]] = {
 """Status and event to status. None: the event says which. WAITING, PAUSED and PARKED are hosts' words for RUNNING."""
 
 
+class Pending(Mapping[int, Issued]):
+    """What an execution has issued and not resolved, by seq: a view of its nodes."""
+
+    __slots__ = ("_nodes",)
+
+    def __init__(self, nodes: Mapping[int, Node]) -> None:
+        self._nodes = nodes
+
+    def __getitem__(self, seq: int) -> Issued:
+        return self._nodes[seq].issued
+
+    def __contains__(self, seq: object) -> bool:
+        return seq in self._nodes
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._nodes)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
 class Execution:
     """One run of a workflow: a cache of a pure function of its log. Dropping it and replaying is always legal.
 
@@ -112,7 +137,6 @@ class Execution:
         "_listeners",
         "_nodes",
         "_payloads",
-        "_pending",
         "_root",
         "_scene",
         "_unanswered",
@@ -147,7 +171,7 @@ class Execution:
         self.started: Started | None = None
         self.closed: Closed | None = None
         self.interrupted: Interrupted | None = None
-        self.cancelling: dict[int, float] = {}
+        self.cancelling: dict[int, float] = NO_ENTRIES
         """Pending commands that were told to end, and until when each may take to do so (R18)."""
         self.ignored = 0
         """Facts that came too late to matter."""
@@ -156,21 +180,20 @@ class Execution:
         self.next_seq = 0
         self.next_delivery = 0
         self._handlers = HANDLERS_OF[self.status]
-        self._pending: dict[int, Issued] = {}
         self._nodes: dict[int, Node] = {}
-        self._branches = Branches(self._release)
+        self._branches = Branches(self)
         self._wanted: list[Want] = self._branches.wanted
         self._root: Node | None = None
         self._input: Any = None
         self._handling: BaseException | None = None
-        self._listeners: dict[str, list[Node]] = {}
-        self._buffers: dict[str, list[int]] = {}
-        self._payloads: dict[int, bytes] = {}
-        self._backlog: list[Delivered | Resolved | Interrupted] = []
-        self._captures: dict[int, None] = {}
+        self._listeners: dict[str, list[Node]] = NO_ENTRIES
+        self._buffers: dict[str, list[int]] = NO_ENTRIES
+        self._payloads: dict[int, bytes] = NO_ENTRIES
+        self._backlog: list[Delivered | Resolved | Interrupted] = NO_ITEMS
+        self._captures: dict[int, None] = NO_ENTRIES
         """Values that the host has to evaluate before facts that were held go on."""
         self._unanswered = True
-        self._scene = Scene(self._context, NO_RESOURCES, [], [])
+        self._scene = Scene(self._context, NO_RESOURCES, NO_ITEMS, NO_ITEMS)
 
     # ------------------------------------------------------------ the two verbs, and the question
 
@@ -185,7 +208,7 @@ class Execution:
         """As `apply` of one after the other, up to the first that raises."""
         if self.broken is not None:
             raise self.broken
-        wanted, versions = self._wanted, self._branches.versions
+        wanted, branches = self._wanted, self._branches
         try:
             for event in events:
                 handler = self._handlers.get(type(event))
@@ -194,7 +217,7 @@ class Execution:
                 self.now = event.at
                 handler(self, event)
                 self.position += 1
-                if wanted and versions:
+                if wanted and branches.versions:
                     self._answer_known()
         except InvalidUse as error:  # an annotation that cannot be resolved, a type that nothing decodes to
             self.broken = self._invalid(error)
@@ -235,7 +258,7 @@ class Execution:
     @property
     def pending(self) -> Mapping[int, Issued]:
         """What a host has to carry out: issued and not yet resolved, by seq. What is in `cancelling` has to end."""
-        return self._pending
+        return Pending(self._nodes)
 
     # ------------------------------------------------------------ what hosts look at
 
@@ -245,11 +268,12 @@ class Execution:
 
     def arguments(self, seq: int) -> list[Any]:
         """The recorded arguments of a pending step. Raises Diverged when they no longer decode to what it takes."""
-        issued, function = self._pending[seq], self._nodes[seq].command.function
+        node = self._nodes[seq]
+        issued, function = node.issued, node.command.function
         try:
             return arguments_codec(self.codec, function)[1](issued.payload)
         except DecodeError as error:
-            what = f"the arguments of {self._nodes[seq].title}"
+            what = f"the arguments of {node.title}"
             raise self._unreadable(issued, what, f"{function.id}'s parameters", error) from error
 
     def progress(self, seq: int) -> Progress:
@@ -290,7 +314,7 @@ class Execution:
         lines = self._scene.lines
         if not lines:
             return []
-        self._scene.lines = []
+        self._scene.lines = NO_ITEMS
         return lines
 
     def result(self) -> Any:
@@ -430,7 +454,7 @@ class Execution:
         if not fits and event.status is not Status.TERMINATED:
             raise self._diverged(event, head)
         self._wanted.clear()
-        self._backlog.clear()
+        self._backlog = NO_ITEMS
         self.closed = event
         self._become(event.status)
 
@@ -447,7 +471,7 @@ class Execution:
     def _admit(self, fact: Delivered | Resolved | Interrupted) -> bool:
         """Whether a fact may take effect that something wanted bars: held facts wait, others diverge (P6, R20)."""
         if fact.held and self._head() is not None:
-            self._backlog.append(fact)
+            self._backlog = added(self._backlog, fact)
             self._unanswered = True
             return False
         self._pass(fact)
@@ -480,12 +504,14 @@ class Execution:
                     self.ignored += 1
 
     def _deliver(self, event: Delivered) -> None:
-        self._payloads[event.n] = event.payload
+        self._payloads = put(self._payloads, event.n, event.payload)
         listeners = self._listeners.get(event.event)
         if listeners:
             self._wanted.append(Taking(listeners.pop(0), event.n))
         else:
-            self._buffers.setdefault(event.event, []).append(event.n)
+            self._buffers = put(
+                self._buffers, event.event, added(self._buffers.get(event.event, []), event.n)
+            )
 
     def _interrupt(self, event: Interrupted) -> None:
         root = self._root
@@ -509,7 +535,7 @@ class Execution:
         head = wanted[0] if wanted and not wanted[0].settled else self._head()
         while type(head) is not Node or head.name != event.name or head.kind != event.kind:
             if event.kind == "version":  # the code does not ask for it here, or no longer (R23)
-                self._branches.versions.setdefault(event.name, version_of(event))
+                self._answered(event.name, version_of(event))
                 self.next_seq += 1
                 return
             if head is None or not is_marker(head):
@@ -524,13 +550,13 @@ class Execution:
         head.seq = event.seq
         match event.kind:
             case "step":  # the most frequent by far
-                self._pending[event.seq] = event
+                head.issued = event
                 self._nodes[event.seq] = head
             case "now":
                 self._settle(head, datetime.fromtimestamp(event.at, UTC), None)
             case "version":
                 number = version_of(event)
-                self._branches.versions[event.name] = number
+                self._branches.versions = put(self._branches.versions, event.name, number)
                 self._settle(head, number, None)
             case "event":
                 self._keep(head, event)
@@ -538,14 +564,14 @@ class Execution:
             case "capture":
                 self._keep(head, event)
                 if self._backlog:
-                    self._captures[event.seq] = None
+                    self._captures = put(self._captures, event.seq, None)
             case _:
                 self._keep(head, event)
         if self._backlog:
             self._drain()
 
     def _keep(self, node: Node, event: Issued) -> None:
-        self._pending[event.seq] = event
+        node.issued = event
         self._nodes[event.seq] = node
 
     def _listen(self, node: Node, event: str) -> None:
@@ -554,14 +580,14 @@ class Execution:
         if buffer:
             self._wanted.append(Taking(node, buffer.pop(0)))
         else:
-            self._listeners.setdefault(event, []).append(node)
+            self._listeners = put(self._listeners, event, added(self._listeners.get(event, []), node))
 
     def _resolve(self, seq: int, outcome: Outcome) -> None:
         """A command has its outcome, by whomever: give it to who waits for it."""
         node = self._nodes.pop(seq, None)
         if node is None:
             raise self._not_pending(seq, "Resolved")
-        issued = self._pending.pop(seq)
+        issued = node.issued
         if self.cancelling:
             self.cancelling.pop(seq, None)
         value: Any = None
@@ -625,13 +651,14 @@ class Execution:
         if listeners is not None and node in listeners:
             listeners.remove(node)
 
-    def _release(self, node: Node) -> None:
+    def release(self, node: Node) -> None:
         """A pending command has to end: at once, or when what runs has had its time (R18)."""
         match node.kind:
             case "child":
-                self.cancelling[node.seq] = float("inf")
+                self.cancelling = put(self.cancelling, node.seq, float("inf"))
             case "step" if self._is_running(node):
-                self.cancelling[node.seq] = self.now + node.command.function.policy.cancel_grace_s
+                until = self.now + node.command.function.policy.cancel_grace_s
+                self.cancelling = put(self.cancelling, node.seq, until)
             case "event":
                 self._give_back(node)
                 self._branches.withdraw(node)
@@ -646,12 +673,12 @@ class Execution:
 
     def _give_back(self, node: Node) -> None:
         """A wait is cancelled: those behind it move up, and a delivery that nobody is left for goes back (R14)."""
-        event = self._pending[node.seq].of
+        event = node.issued.of
         self._forget_listener(node, event)
         takings = [
             want
             for want in self._wanted
-            if isinstance(want, Taking) and not want.settled and self._pending[want.node.seq].of == event
+            if isinstance(want, Taking) and not want.settled and want.node.issued.of == event
         ]
         line = [taking.node for taking in takings]
         if node not in line:
@@ -663,7 +690,7 @@ class Execution:
         else:
             last = takings.pop()
             last.settled = True
-            self._buffers.setdefault(event, []).insert(0, last.n)
+            self._buffers = put(self._buffers, event, [last.n, *self._buffers.get(event, ())])
         for taking, taker in zip(takings, line, strict=True):
             taking.node = taker
 
@@ -682,10 +709,18 @@ class Execution:
         marker = wanted.pop(0)
         assert isinstance(marker, Node)
         later = len(wanted)
-        self._settle(marker, self._branches.versions.setdefault(marker.name, 1), None)
+        self._settle(marker, self._answered(marker.name, 1), None)
         wanted[:] = wanted[later:] + wanted[:later]
         if self._backlog:
             self._drain()
+
+    def _answered(self, name: str, number: int) -> int:
+        """The answer that a version marker has, which is this number if it has none yet."""
+        known = self._branches.versions.get(name)
+        if known is None:
+            self._branches.versions = put(self._branches.versions, name, number)
+            return number
+        return known
 
     def _answer_known(self) -> None:
         """A marker that got its answer elsewhere, from a twin or out of order, takes it once it is the first."""
@@ -870,7 +905,7 @@ class Execution:
 
     def suppose_version(self, name: str, number: int) -> None:
         """Give a version marker its answer before anything is applied, whatever the log says; for explanations only."""
-        self._branches.versions[name] = number
+        self._branches.versions = put(self._branches.versions, name, number)
 
     def _diverged(self, event: Event | None, head: Want | None, why: str = "") -> Diverged:
         return wording.diverged(self._title(), self.position, event, head, list(self._nodes.values()), why)

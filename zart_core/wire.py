@@ -261,7 +261,8 @@ def _started(h: StartedHead, at: float, payload: bytes) -> Started:
     if h.semantics > SEMANTICS:
         raise FormatTooNew(f"written with semantics {h.semantics}; this version knows {SEMANTICS}")
     parent = h.parent and Parent(*h.parent)
-    return Started(h.id, h.run, h.workflow, payload, at, h.deadline, parent, h.semantics, h.version)
+    workflow = intern(h.workflow)  # thousands of runs say the same
+    return Started(h.id, h.run, workflow, payload, at, h.deadline, parent, h.semantics, h.version)
 
 
 def _issued(h: IssuedHead, at: float, payload: bytes) -> Issued:

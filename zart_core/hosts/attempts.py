@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zart_core.context import SCENE, Context, Scene
+from zart_core.empties import put
 from zart_core.errors import Cancelled
 from zart_core.hosts.live import Attempt, Live
 from zart_core.hosts.ports import Part, StepCall
@@ -92,7 +93,8 @@ class Attempts:
 
     def start(self, live: Live, call: StepCall) -> None:
         """Run one attempt."""
-        attempt = live.calls[call.seq] = Attempt(call)
+        attempt = Attempt(call)
+        live.calls = put(live.calls, call.seq, attempt)
         self.running += 1
         part = self.engine.cast(call)
         if part.is_async:

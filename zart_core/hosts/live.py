@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 from typing import TYPE_CHECKING, Any
 
+from zart_core.empties import NO_ENTRIES
 from zart_core.hosts.ports import StepCall
 from zart_core.hosts.turns import Run
 
@@ -37,7 +38,7 @@ class Live:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.calls: dict[int, Attempt] = {}
+        self.calls: dict[int, Attempt] = NO_ENTRIES
         """What runs for it, by seq."""
         self.writing = False
         """Whether a turn of it is in flight, or it is being read back."""

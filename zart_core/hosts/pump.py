@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from zart_core import log as stored
+from zart_core.empties import NO_ENTRIES
 from zart_core.errors import Defect
 from zart_core.events import Ok, Status
 from zart_core.hosts.inline import conflicts_of, emit
@@ -186,8 +187,7 @@ class Pump:
                     self.engine.attempts.start(live, call)
             else:
                 self.engine.attempts.hold_back(live, effects.calls)
-        if not live.calls:
-            live.calls = {}  # as in Run.committed
+        live.calls = live.calls or NO_ENTRIES
         if effects.created or posted:
             self.engine.claims.claiming.set()
         if run.closed is not None:

@@ -15,7 +15,6 @@ import heapq
 import logging
 from collections import deque
 from collections.abc import Collection, Sequence
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import attrs
@@ -23,6 +22,7 @@ import attrs
 from zart_core import log as stored
 from zart_core.codec import Codec
 from zart_core.divergence import replay_explained
+from zart_core.empties import NO_ENTRIES, NO_ITEMS, added, put
 from zart_core.errors import Defect
 from zart_core.events import (
     Began,
@@ -83,11 +83,6 @@ class Effects:
 
 UNREGISTERED = Registry()
 """What a run knows before it is replayed; it stays empty."""
-NO_CREATIONS: Any = MappingProxyType[int, stored.New]({})
-NO_OFFERS: Any = MappingProxyType[int, str]({})
-NOBODY_BARRED: Any = MappingProxyType[str, "deque[int]"]({})
-NOTHING: Any = ()
-"""In place of the lists of a turn while none is being built."""
 
 
 class Market(Protocol):
@@ -165,7 +160,7 @@ class Run:
     )
 
     def __init__(self, summary: stored.Summary, codec: Codec) -> None:
-        # Thousands of these are alive at once: an empty dict takes 64 bytes, a set 216, a deque 760.
+        # Thousands of these are alive at once: what is empty is a shared one until something is added.
         self.id = summary.id
         self.run = summary.run
         self.fence = summary.fence
@@ -179,25 +174,25 @@ class Run:
         self.closed: Closed | None = None
         self.opened: list[stored.Record] | None = None
         """The first records of the next run, when this one continued as new."""
-        self.inbox: dict[int, stored.Message] = {}
+        self.inbox: dict[int, stored.Message] = NO_ENTRIES
         """Messages that are not consumed, by number."""
         self.seen = 0
         """The greatest message number read."""
-        self.outcomes: list[Resolved | Retried] = []
+        self.outcomes: list[Resolved | Retried] = NO_ITEMS
         """Outcomes that the host has earned and that are not in a turn yet."""
-        self.running: dict[int, None] = {}
+        self.running: dict[int, None] = NO_ENTRIES
         """Attempts that this host runs, by seq; they outlive the execution."""
-        self.ready: list[int] = []
+        self.ready: list[int] = NO_ITEMS
         """Steps whose next attempt may begin."""
-        self.barred: dict[str, deque[int]] = NOBODY_BARRED
+        self.barred: dict[str, deque[int]] = NO_ENTRIES
         """Of those, the ones that wait for room in their queue, by queue."""
-        self.offered: dict[int, str] = NO_OFFERS
+        self.offered: dict[int, str] = NO_ENTRIES
         """Steps that any worker may take, and the executions that they are there."""
-        self._bound: list[int] = []
+        self._bound: list[int] = NO_ITEMS
         """Steps that name a queue, and are not placed yet."""
         self._went_to: Outcome | None = None
         """What the one step of an offered step came to."""
-        self.suspects: dict[int, int] = {}
+        self.suspects: dict[int, int] = NO_ENTRIES
         """Steps that were running when their worker died: seq, and crashes held against them so far (R5)."""
         self.dropped = 0
         """Outcomes that came too late to matter."""
@@ -205,38 +200,43 @@ class Run:
         """Whether this host has found out before what was left to do: what began since then, it began itself."""
         self._floor = 0.0
         """The time of the last event on record: no later one has an earlier time (I2)."""
-        self._takeovers: dict[int, int] = {}
+        self._takeovers: dict[int, int] = NO_ENTRIES
         """Suspects that are to be started, and crashes held against them; kept until that is on record."""
-        self._watched: dict[int, None] = {}
+        self._watched: dict[int, None] = NO_ENTRIES
         """Suspects beside which nothing runs when they are started; their log says so."""
-        self._guilty: dict[int, None] = {}
+        self._guilty: dict[int, None] = NO_ENTRIES
         """Suspects beside which nothing ran when their worker died, by their log."""
-        self._returning: dict[int, None] = {}
+        self._returning: dict[int, None] = NO_ENTRIES
         """Steps that were waiting for a retry when they were taken up: that attempt may have been running already."""
-        self._orphans: list[str] = []
+        self._orphans: list[str] = NO_ITEMS
         """Children that the run waits for while it is parked."""
-        self._timers: list[Timer] = []
-        self._busy: dict[int, None] = {}
-        self._captures: list[int] = []
-        self._told: dict[int, None] = {}
+        self._timers: list[Timer] = NO_ITEMS
+        self._busy: dict[int, None] = NO_ENTRIES
+        self._captures: list[int] = NO_ITEMS
+        self._told: dict[int, None] = NO_ENTRIES
         self._interruption_held = False
         self._clear()
 
     def _clear(self) -> None:
-        """No turn is being built."""
-        self.events: list[Event] = NOTHING
-        self._offered: list[Resolved | Retried] = NOTHING
-        self._used: list[int] = NOTHING
-        self._posts: list[stored.Post] = NOTHING
-        self._creates: dict[int, stored.New] = NO_CREATIONS
-        self._calls: list[StepCall] = NOTHING
-        self._stops: list[int] = NOTHING
-        self._recalled: list[str] = NOTHING
-        self._ended: list[int] = NOTHING
+        """No turn is being built: what is empty is a shared one."""
+        self.events: list[Event] = NO_ITEMS
+        self._offered: list[Resolved | Retried] = NO_ITEMS
+        self._used: list[int] = NO_ITEMS
+        self._posts: list[stored.Post] = NO_ITEMS
+        self._creates: dict[int, stored.New] = NO_ENTRIES
+        self._calls: list[StepCall] = NO_ITEMS
+        self._stops: list[int] = NO_ITEMS
+        self._recalled: list[str] = NO_ITEMS
+        self._ended: list[int] = NO_ITEMS
+        self.inbox = self.inbox or NO_ENTRIES
+        self.running = self.running or NO_ENTRIES
+        self.ready = self.ready or NO_ITEMS
+        self._timers = self._timers or NO_ITEMS
+        self._busy = self._busy or NO_ENTRIES
 
     def _open(self) -> None:
-        """Begin a turn, unless one was begun."""
-        if self.events is not NOTHING:
+        """Begin a turn, unless one was begun: what is written in most turns is its own now."""
+        if self.events is not NO_ITEMS:
             return
         self.events = []
         self._used = []
@@ -246,6 +246,10 @@ class Run:
         self._stops = []
         self._recalled = []
         self._ended = []
+        self.running = self.running or {}
+        self.ready = self.ready or []
+        self._timers = self._timers or []
+        self._busy = self._busy or {}
 
     # ------------------------------------------------------------ taking up a run
 
@@ -277,10 +281,12 @@ class Run:
     def _look_back(self, past: Past) -> None:
         """What the log itself says, whether the code fits or not; outcomes that are on record are not kept."""
         self.started = past.started
+        if past.started.id == self.id:
+            self.id = past.started.id  # one string for both
         self._floor = past.floor
         self._interruption_held = past.interrupted
-        self._orphans = list(past.children.values())
-        self._guilty = dict(past.guilty)
+        self._orphans = list(past.children.values()) or NO_ITEMS
+        self._guilty = dict(past.guilty) or NO_ENTRIES
         self.outcomes = [
             outcome
             for outcome in self.outcomes
@@ -300,7 +306,10 @@ class Run:
             if issued.kind == "step":
                 self._adopt_step(execution, seq)
         self._track_cancelling(execution)
-        self.suspects = {seq: crashes for seq, crashes in self.suspects.items() if seq in execution.pending}
+        if self.suspects:
+            self.suspects = {
+                seq: crashes for seq, crashes in self.suspects.items() if seq in execution.pending
+            }
         self._adopted = True
 
     def _adopt_step(self, execution: Execution, seq: int) -> None:
@@ -313,26 +322,27 @@ class Run:
         if seq in self.running or any(outcome.seq == seq for outcome in self.outcomes):
             return  # it runs, or what it came to is not on record yet
         if progress.began and not self._adopted and not self._is_handed_over(execution, seq):
-            self.suspects[seq] = progress.crashes
+            self.suspects = put(self.suspects, seq, progress.crashes)
         elif progress.began or progress.retry_at is None:
             if seq not in self.suspects:
                 self._make_ready(execution, seq, new=not progress.began)
         else:
             if not self._adopted:
-                self._returning[seq] = None
+                self._returning = put(self._returning, seq, None)
             self._busy.pop(seq, None)
             heapq.heappush(self._timers, (progress.retry_at, 1, seq, "retry"))
 
     def _make_ready(self, execution: Execution, seq: int, *, new: bool) -> None:
         """Its next attempt may begin; a step that names a queue and never began is to be placed first."""
         bound = new and policy_of(execution, seq).queue is not None and not is_offered(self.workflow_name)
-        (self._bound if bound else self.ready).append(seq)
+        if bound:
+            self._bound = added(self._bound, seq)
+        else:
+            self.ready.append(seq)
 
     def _is_elsewhere(self, seq: int) -> None:
         """Whoever takes it runs it: this host waits for word."""
-        if self.offered is NO_OFFERS:
-            self.offered = {}
-        self.offered[seq] = offered_id(self.id, self.run, seq)
+        self.offered = put(self.offered, seq, offered_id(self.id, self.run, seq))
         self._busy.pop(seq, None)
 
     def _is_handed_over(self, execution: Execution, seq: int) -> bool:
@@ -354,14 +364,14 @@ class Run:
             self.running.pop(call.seq, None)
         self.closed = None
         self.opened = None
-        self.ready.clear()
-        self.barred = NOBODY_BARRED
-        self._bound.clear()
-        self.offered = NO_OFFERS
-        self._timers.clear()
-        self._busy.clear()
-        self._captures.clear()
-        self._told.clear()
+        self.ready = NO_ITEMS
+        self.barred = NO_ENTRIES
+        self._bound = NO_ITEMS
+        self.offered = NO_ENTRIES
+        self._timers = NO_ITEMS
+        self._busy = NO_ENTRIES
+        self._captures = NO_ITEMS
+        self._told = NO_ENTRIES
         self._clear()
 
     def park(self, defect: Defect) -> None:
@@ -369,7 +379,7 @@ class Run:
         self.drop()
         self.defect = defect
         if self.started is not None and self.started.deadline is not None and not self._interruption_held:
-            heapq.heappush(self._timers, (self.started.deadline, 0, -1, "run"))
+            self._timers = [(self.started.deadline, 0, -1, "run")]
 
     # ------------------------------------------------------------ what is going on
 
@@ -431,7 +441,7 @@ class Run:
         """Take in messages that were read from the inbox."""
         for message in messages:
             if message.number > self.seen:
-                self.inbox[message.number] = message
+                self.inbox = put(self.inbox, message.number, message)
                 self.seen = message.number
 
     # ------------------------------------------------------------ building a turn
@@ -439,7 +449,7 @@ class Run:
     def build(self, now: float) -> None:
         """Take in what has happened up to `now`: timers, messages, outcomes. Parks the run on a defect, raises none."""
         self._open()
-        self._offered, self.outcomes = self.outcomes, []
+        self._offered, self.outcomes = self.outcomes, NO_ITEMS
         try:
             if self.execution is not None:
                 self._take_in(self.execution, max(now, self._floor, self.execution.now))
@@ -451,15 +461,16 @@ class Run:
     def _park_mid_turn(self, defect: Defect) -> None:
         """Keep the outcomes of the turn, and forget all it led to."""
         pending = () if self.execution is None else self.execution.pending.values()
-        self._orphans += [
+        children = [
             issued.child
             for issued in pending
             if issued.kind == "child" and issued.child is not None and issued.seq not in self._creates
         ]
-        self._orphans += [id for seq, id in self.offered.items() if seq not in self._creates]
+        offered = [id for seq, id in self.offered.items() if seq not in self._creates]
+        self._orphans = [*self._orphans, *children, *offered]
         self.park(defect)
         self._open()
-        self._offered, self.outcomes = self.outcomes, []
+        self._offered, self.outcomes = self.outcomes, NO_ITEMS
 
     def _take_in(self, execution: Execution, now: float) -> None:
         """Apply facts in the order of time, each followed at once by everything it leads to."""
@@ -599,14 +610,14 @@ class Run:
         elif issued.kind in ("step", "spawn"):
             self._busy[issued.seq] = None
         elif issued.kind == "capture":
-            self._captures.append(issued.seq)
+            self._captures = added(self._captures, issued.seq)
 
     def _track_cancelling(self, execution: Execution) -> None:
         """Tell what has to end, once each: a child by a message, a running attempt by its host (R18)."""
         for seq, until in execution.cancelling.items():
             if seq in self._told:
                 continue
-            self._told[seq] = None
+            self._told = put(self._told, seq, None)
             child = execution.pending[seq].child or self.offered.get(seq)
             if child is not None:
                 self._posts.append(cancel_child(child, self.run, seq, execution.now))
@@ -671,11 +682,9 @@ class Run:
         if not created:
             taken = issued.child or offered_id(self.id, self.run, seq)
             message = f"the id '{taken}' is taken by another execution"
-            self.outcomes.append(
-                Resolved(seq, Failed(Failure("conflict", "ExecutionConflict", message)), now)
-            )
+            self._keep(Resolved(seq, Failed(Failure("conflict", "ExecutionConflict", message)), now))
         elif issued.kind == "spawn":
-            self.outcomes.append(Resolved(seq, Done(self.codec.encode(issued.child, str)), now))
+            self._keep(Resolved(seq, Done(self.codec.encode(issued.child, str)), now))
 
     # ------------------------------------------------------------ beginning attempts
 
@@ -753,9 +762,11 @@ class Run:
         name = execution.pending[seq].name
         if (called or queue not in self.barred) and limiter.admit(self, seq, queue, name, now):
             return True
-        if self.barred is NOBODY_BARRED:
-            self.barred = {}
-        self.barred.setdefault(queue, deque()).append(seq)
+        line = self.barred.get(queue)
+        if line is None:
+            self.barred = put(self.barred, queue, deque((seq,)))
+        else:
+            line.append(seq)
         if self.events and not called:
             self._apply(execution, Noted(QUEUED, now, str(seq), queue))
         return False
@@ -836,12 +847,12 @@ class Run:
         elif crashes >= policy.max_crashes:
             why = f"step '{name}' brought down its worker {crashes} times"
         else:
-            self._takeovers[seq] = crashes
+            self._takeovers = put(self._takeovers, seq, crashes)
             if watched:
-                self._watched[seq] = None
-            self.ready.insert(0, seq)
+                self._watched = put(self._watched, seq, None)
+            self.ready = [seq, *self.ready]
             return True
-        self.outcomes.append(Resolved(seq, Failed(Failure("lost", name, why, attempts=crashes)), now))
+        self._keep(Resolved(seq, Failed(Failure("lost", name, why, attempts=crashes)), now))
         return False
 
     # ------------------------------------------------------------ outcomes of attempts
@@ -880,7 +891,10 @@ class Run:
 
     def _earn(self, outcome: Resolved | Retried) -> None:
         self.running.pop(outcome.seq, None)
-        self.outcomes.append(outcome)
+        self._keep(outcome)
+
+    def _keep(self, outcome: Resolved | Retried) -> None:
+        self.outcomes = added(self.outcomes, outcome)
 
     # ------------------------------------------------------------ parked
 
@@ -1008,10 +1022,6 @@ class Run:
         )
         for seq in effects.dropped:
             self.running.pop(seq, None)
-        if not self._busy:  # a dict that was emptied keeps 160 bytes that a new one does not have
-            self._busy = {}
-        if not self.running:
-            self.running = {}
         self._clear()
         return effects
 

@@ -98,7 +98,7 @@ class Seen:
 
 def look(execution: Execution, hide: Collection[str]) -> Seen:
     """Read every live generator of an execution, and the error that ends it, if any. Costs O(what is live)."""
-    live = list(execution._branches.open_branches.values())
+    live = execution._branches.alive()
     numbers = {branch: number for number, branch in enumerate(live)}
     return Seen(
         branches=tuple(look_at_branch(branch, numbers, hide) for branch in live),
@@ -145,7 +145,7 @@ def chain_of(gen: GeneratorType[Any, Any, Any]) -> Iterator[GeneratorType[Any, A
 
 def live_frames(execution: Execution) -> Iterator[FrameType]:
     """The frame objects of all that is live, and of the error that ends the run or parks it."""
-    for branch in list(execution._branches.open_branches.values()):
+    for branch in execution._branches.alive():
         yield from (gen.gi_frame for gen in chain_of(branch.gen) if gen.gi_frame is not None)
     for error in errors_of(execution):
         yield from (frame for one in errors_in(error) for frame, _ in frames_of_error(one))

@@ -19,6 +19,7 @@ import hypothesis.strategies as st
 from hypothesis import reject
 
 from zart_core.commands import WaitForEvent
+from zart_core.empties import put
 from zart_core.errors import Parked
 from zart_core.events import Closed, Done, Err, Ok, Outcome
 from zart_core.hosts.inline import Inline, closed_event
@@ -337,7 +338,7 @@ class DrawnHost(Inline):
         self.story.append(f"{attempt.name} is lost")
         run = attempt.run
         run.running.pop(attempt.call.seq, None)
-        run.suspects[attempt.call.seq] = 0
+        run.suspects = put(run.suspects, attempt.call.seq, 0)
         run.try_suspect(attempt.call.seq, alone=True, now=self.clock.now())
 
     def end(self, attempt: Attempt) -> None:
