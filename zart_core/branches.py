@@ -99,7 +99,7 @@ class Node:
         self.settled = False
         self.value: Any = None
         self.error: BaseException | None = None
-        self.waiters: tuple[Branch, ...] = ()
+        self.waiters: list[Branch] = NO_ITEMS
         self.progress = NOT_BEGUN
         self.branch: Branch | None = None
         self.dropping = False
@@ -345,7 +345,7 @@ class Branches:
         if type(command) is c.Step and inner is None:  # the most frequent by far
             command.yielded = True  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]  # no part of its value
             branch.wait = node = self.leaf(branch, command, command.name, where)
-            node.waiters = (branch,)
+            node.waiters = [branch]
             return WAITS
         if inner is not None:
             raise NotACommand(
@@ -485,7 +485,7 @@ class Branches:
 
     def wait_for(self, branch: Branch, node: Node) -> Any:
         """Suspend a branch until one node settles."""
-        node.waiters = (*node.waiters, branch)
+        node.waiters = added(node.waiters, branch)
         branch.wait = node
         return WAITS
 
@@ -494,8 +494,9 @@ class Branches:
         branch.wait = wait
         for node in dict.fromkeys(nodes):
             if not node.settled:
-                # it may be there from an earlier wait that did not need it
-                node.waiters = (*(other for other in node.waiters if other is not branch), branch)
+                if branch in node.waiters:  # left over from an earlier wait that did not need it
+                    node.waiters.remove(branch)
+                node.waiters = added(node.waiters, branch)
 
     def settle(self, node: Node, value: Any, error: BaseException | None) -> None:
         """A node has ended: wake who waited for it, in the order in which they began to."""
