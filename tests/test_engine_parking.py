@@ -135,6 +135,27 @@ def test_it_goes_on_after_a_restart(url: str) -> None:
     log.close()
 
 
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_goes_on_and_only_waits_is_not_listed_as_parked(url: str, *, restart: bool) -> None:
+    """The code fits again and there is nothing to append: lists say at once that it waits."""
+    log = open_log(url)
+    old = parked_by_changed_code(log)
+    with zart.open(log, [changing("a", "c")]) as engine:
+        engine.send("p", "nobody-waits-for-it", 1)  # makes it due
+        until(lambda: engine.get("p").status() is zart.Status.PARKED)
+        if not restart:
+            engine.register(old)
+            until(lambda: engine.get("p").status() is zart.Status.WAITING)
+    with zart.open(log, [old]) as engine:
+        until(lambda: engine.get("p").status() is zart.Status.WAITING)
+        summary = log.summary("p")
+        assert summary is not None
+        assert not summary.reason
+        engine.send("p", "number", 5)
+        assert engine.get("p").result(5) == 7
+    log.close()
+
+
 def test_cancel_while_parked_takes_effect_when_the_code_fits(url: str) -> None:
     """The request is kept."""
     log = open_log(url)

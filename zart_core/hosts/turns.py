@@ -123,6 +123,7 @@ class Run:
         "_floor",
         "_guilty",
         "_interruption_held",
+        "_listed_parked",
         "_offered",
         "_orphans",
         "_posts",
@@ -215,6 +216,8 @@ class Run:
         self._captures: list[int] = NO_ITEMS
         self._told: dict[int, None] = NO_ENTRIES
         self._interruption_held = False
+        self._listed_parked = summary.status is Status.PARKED
+        """Whether lists show it as parked: once it goes on they are told, though there be nothing to append."""
         self._clear()
 
     def _clear(self) -> None:
@@ -960,7 +963,7 @@ class Run:
                     releases=releases,
                 )
             )
-        if self.defect is not None and self.closed is None:
+        if self.closed is None and (self.defect is not None or (self._listed_parked and not writes)):
             writes.append(self.mark(build, releases=releases))
         return writes
 
@@ -1002,6 +1005,7 @@ class Run:
     def committed(self, now: float, conflicts: Collection[str] = ()) -> Effects:
         """The turn is durable: its effects, and room for the next turn. `conflicts` are ids that were taken."""
         self.position += len(self.events)
+        self._listed_parked = self.defect is not None
         if self.events:
             self._floor = self.events[-1].at
         if self._takeovers or self._watched or self._returning:
