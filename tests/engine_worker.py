@@ -149,7 +149,7 @@ def tell_how_long_it_slept() -> None:
 def main() -> None:
     global JOURNAL
     scenario, url, JOURNAL = sys.argv[1:4]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background has it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background a shell has it ignored
     if scenario.startswith("hang"):
         tell_how_long_it_slept()
     match scenario:
