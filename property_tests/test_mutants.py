@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
 import random
 import subprocess
 import sys
@@ -26,6 +28,10 @@ SNIPPET = textwrap.dedent(
     def protocol(size: int = 1) -> int:
         """No more."""
 
+    def begin(self) -> None:
+        self.size = 1
+        """Of it."""
+
     @decorated(size=1)
     def f(a: int, b: bool = False) -> int | None:
         """é < 1."""
@@ -37,6 +43,26 @@ SNIPPET = textwrap.dedent(
         assert a == 1
         return g("é", a - 1)
     '''
+)
+
+
+CLOCKED = textwrap.dedent(
+    """
+    import subprocess, sys, time
+
+    BUSY = "import time\\nwhile time.process_time() < 0.2: pass"
+
+    def test_busy():
+        end = time.process_time() + 0.2
+        while time.process_time() < end:
+            pass
+
+    def test_child():
+        subprocess.run([sys.executable, "-c", BUSY], check=True)
+
+    def test_idle():
+        pass
+    """
 )
 
 
@@ -55,6 +81,8 @@ def test_each_kind_of_change():
     """Those of a snippet, in its order, and nothing in what is no behaviour."""
     assert changes(SNIPPET) == [
         "constant: SIZE: int | None = 4",
+        "removed statement: pass",
+        "constant: self.size = 2",
         "constant: def f(a: int, b: bool = True) -> int | None:",
         "early return: return None",
         "swapped branch: if not ((a) < 2 and not b):",
@@ -99,6 +127,34 @@ def test_each_equivalent_is_a_mutant_still():
         ), one
     unknown = Mutant("zart_core/waiting.py", 1, "constant", 0, 1, "nothing")
     assert not reason(unknown, "x\n")
+
+
+def test_tests_of_a_line():
+    """The quickest first; a line that is passed at import, seen by coverage or not, is of all that pass the file."""
+    lines = {"f.py": {1: [""], 3: ["slow", "quick", "unmeasured"], 5: ["other"]}, "g.py": {3: ["elsewhere"]}}
+    known = passing.Passing({"slow": 2.0, "quick": 1.0, "other": 1.5, "elsewhere": 0.0}, lines)
+    assert known.tests("f.py", 3) == ["quick", "slow"]
+    assert known.tests("f.py", 5) == ["other"]
+    assert known.tests("f.py", 1) == known.tests("f.py", 2) == ["quick", "other", "slow"]
+    assert known.tests("h.py", 1) == []
+
+
+def test_the_clock_counts_cpu_time(tmp_path):
+    """Of each test by its name, with what it starts, in one process or several."""
+    (tmp_path / "test_it.py").write_text(CLOCKED)
+    for processes in ("0", "2"):
+        clock = tmp_path / f"clock-{processes}.json"
+        words = ["-q", "-p", "property_tests.mutants.clock", "-n", processes, "--rootdir", str(tmp_path)]
+        subprocess.run(
+            [sys.executable, "-m", "pytest", *words, "test_it.py"],
+            cwd=tmp_path,
+            check=True,
+            env={**os.environ, "ZART_CLOCK": str(clock), "PYTHONPATH": str(ROOT)},
+        )
+        seconds = json.loads(clock.read_text())
+        assert set(seconds) == {"test_it.py::test_busy", "test_it.py::test_child", "test_it.py::test_idle"}
+        assert seconds["test_it.py::test_busy"] >= 0.2
+        assert seconds["test_it.py::test_child"] >= 0.2
 
 
 def test_a_sample_is_of_its_seed_and_of_each_file():

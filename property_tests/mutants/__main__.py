@@ -32,7 +32,9 @@ KNOWN = "zart_core/waiting.py"
 NOTICES = "tests/test_waiting.py::test_waiting_for_all_counts_down"
 """What notices the first `not` that is dropped there: the control."""
 TESTS_S_MAX = 60.0
-"""Seconds that the tests for one mutant may have taken together when they ran as the tree is."""
+"""CPU seconds that the tests for one mutant may have taken together when they ran as the tree is."""
+WAITING_S = 300.0
+"""Seconds that tests may wait together, beside their CPU time: more than all of them do."""
 MORE: tuple[tuple[str, Sequence[str]], ...] = (
     ("zart_stores/memory.py", ("machine memory",)),
     ("zart_stores/file/", ("machine file", "power loss")),
@@ -51,7 +53,7 @@ class Trial:
     tests: Sequence[str]
     """Names of tests, the quickest first."""
     seconds: float
-    """What they take as the tree is, under coverage."""
+    """The CPU time that they take as the tree is, under coverage."""
     harnesses: Sequence[str]
     """Names of harnesses of the seeded bugs."""
 
@@ -73,7 +75,7 @@ def judge(trial: Trial) -> Verdict:
     works = [("tests", functools.partial(play_tests, trial.tests))] if trial.tests else []
     works += [(name, functools.partial(play_harness, name)) for name in trial.harnesses]
     for name, work in works:
-        limits = (int(20 + 3 * trial.seconds), 120 + 10 * trial.seconds) if name == "tests" else ()
+        limits = (int(20 + 3 * trial.seconds), WAITING_S + 10 * trial.seconds) if name == "tests" else ()
         answer, _ = in_child(
             functools.partial(played, work, Finder(mutant.file, mutated(mutant, source))), *limits
         )

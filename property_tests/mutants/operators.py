@@ -109,7 +109,7 @@ class Finding(ast.NodeVisitor):
             case _:
                 self.found += self._of(node)
         match node:
-            case ast.FunctionDef(body=[*_, last]) | ast.AsyncFunctionDef(body=[*_, last]) if is_text(last):
+            case ast.FunctionDef() | ast.AsyncFunctionDef() if all(map(is_text, node.body)):
                 pass  # of a protocol
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 before = self.inside, self._once

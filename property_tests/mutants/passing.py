@@ -1,4 +1,4 @@
-"""Which tests pass through which lines, and how long each takes: one run under coverage, kept beside the tree.
+"""Which tests pass through which lines, and how much CPU time each takes: one run under coverage, kept beside the tree.
 
 The run is the control as well: it has to be green.
 """
@@ -27,14 +27,17 @@ class Passing:
     """What a run of the tests has shown."""
 
     seconds: Mapping[str, float]
-    """Of each test, by its name."""
+    """CPU time of each test, by its name."""
     lines: Mapping[str, Mapping[int, Sequence[str]]]
     """By file and line, the tests that pass there."""
 
     def tests(self, file: str, line: int) -> list[str]:
-        """Those that pass through a line, the quickest first. A line that is passed at import is of all of them."""
+        """Those that pass through a line, the quickest first.
+
+        A line that is passed at import is of all of them. Of a module that a plugin imports coverage does not see it.
+        """
         lines = self.lines.get(file, {})
-        names = set(lines.get(line, ()))
+        names = set(lines.get(line, ("",)))
         if "" in names:
             names = {name for passed in lines.values() for name in passed}
         return sorted(names & self.seconds.keys(), key=self.seconds.__getitem__)
