@@ -752,6 +752,15 @@ def test_seal():
         codec.decode_events(records[:1] + records[:1], "order-1", 0, 5)
 
 
+def test_a_seal_without_a_place():
+    """What is told of no place is sealed for the first one of all, by each of the four functions."""
+    codec = Codec(seal=Rot())
+    for event, _ in GOLDEN:
+        record = codec.encode_event(event, "", 0, 0)
+        assert codec.encode_event(event) == record == codec.encode_events([event])[0]
+        assert codec.decode_event(record) == event == codec.decode_events([record])[0]
+
+
 def test_ids_survive():
     """UUIDs and hostile strings come back from any place."""
     hostile = "a\x00b\n'\";--../\u202e"

@@ -1,6 +1,7 @@
 """The memory log: the contract, and what is its own."""
 
 import itertools
+import math
 import time
 
 import pytest
@@ -79,6 +80,19 @@ def test_a_worker_declared_dead():
     after.release("w1")
     expect(claimed(after, "w2"), ["a"])
     after.close()
+
+
+def test_a_lease_that_ends_now_has_ended():
+    """Who counts the workers and who takes over from them agree on the moment (L8)."""
+    now = [1000.0]
+    log = memory.open("memory:", clock=lambda: now[0])
+    write(log, new())
+    expect(claimed(log, "w1", lease_s=5.0), ["a"])
+    now[0] = math.nextafter(1005.0, 0.0)
+    expect((log.others("w2"), claimed(log, "w2")), (1, []))
+    now[0] = 1005.0
+    expect((log.others("w2"), claimed(log, "w2")), (0, ["a"]))
+    log.close()
 
 
 def test_a_closed_log_has_no_workers():

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import re
 
 import msgspec
 import pytest
@@ -68,6 +69,13 @@ def test_a_whole_log():
     assert told.writes == len(PICTURES) - 1
 
 
+def behind(path, offset):
+    """How many bytes lie from an offset of a segment on; heads of those that follow hold nothing that could be lost."""
+    later = [FS.read_file(name) for name in SEGMENTS if name > path]
+    heads = [frames.read_head(data, path)[1] for data in later]
+    return len(FS.read_file(path)) - offset + sum(map(len, later)) - sum(heads)
+
+
 @pytest.mark.parametrize("path", SEGMENTS)
 def test_a_byte_anywhere(path):
     """A byte is changed at any place: exactly the writes before it come over; the source stays as it is."""
@@ -85,6 +93,7 @@ def test_a_byte_anywhere(path):
             assert shown == PICTURES[-1], "what no longer counts may be damaged"
         else:
             assert f"{path}@" in told.damage
+            assert told.lost_bytes == behind(path, int(re.search(r"@(\d+):", told.damage)[1]))
             whole = told.writes + sum(told.lost_writes.values())
             head = (
                 f"{path}@0:" in told.damage
@@ -124,6 +133,28 @@ def test_a_sector_that_cannot_be_read():
     told = salvage("file:/log", "file:/new", fs=fs)
     fs.on_call = None
     assert seen and "Input/output error" in told.damage
+    with contextlib.closing(store.open("file:/new", fs=fs)) as log:
+        assert probe.picture(log) == PICTURES[told.writes]
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_disk_that_cannot_read_on_between_two_frames(monkeypatch, last):
+    """What may lie there is lost, and said to be; behind the end that the next segment knows of there is nothing."""
+    path = SEGMENTS[-1] if last else SEGMENTS[0]
+    following = frames.read_head(FS.read_file(SEGMENTS[1]), SEGMENTS[1])[0]
+    end = FS.read_file(path).rindex(b"\n=") + 1 if last else following.previous.end
+    monkeypatch.setattr(salvaging, "READ_BYTES", end)
+    fs = copy()
+
+    def fail(call):
+        if call.kind == "pread" and call.path == path and call.offset >= end:
+            raise OSError(errno.EIO, "Input/output error")
+
+    fs.on_call = fail
+    told = salvage("file:/log", "file:/new", fs=fs)
+    fs.on_call = None
+    assert (told.damage is None) == (not last)
+    assert told.damage is None or f"{path}@{end}: expected readable bytes" in told.damage
     with contextlib.closing(store.open("file:/new", fs=fs)) as log:
         assert probe.picture(log) == PICTURES[told.writes]
 

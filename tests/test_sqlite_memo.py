@@ -49,6 +49,16 @@ def test_what_it_wrote_itself_is_not_read_again(log, count):
     expect(standing(log, ids[0]).position, 3)
 
 
+@pytest.mark.parametrize("count", [1, sqlite.TOGETHER_MIN - 1, sqlite.TOGETHER_MIN, 20])
+def test_rows_of_many_writes_are_read_together(log, path, count):
+    """What another log wrote takes one question for all of a batch that is large enough, else one for each."""
+    ids = [f"e{n}" for n in range(count)]
+    write(log, *map(new, ids))
+    other = sqlite.open(f"sqlite:{path}")
+    assert reads(other, *(turn(id, 1, "X") for id in ids)) == (1 if count >= sqlite.TOGETHER_MIN else count)
+    other.close()
+
+
 @pytest.mark.parametrize("what", ["own lease", "other log", "other connection"])
 def test_who_else_has_written_is_heard(log, path, what):
     """L2: a claim of this log, an append of another one, a statement of anybody: what was known is read again."""

@@ -845,6 +845,28 @@ def test_a_read_that_is_interrupted_leaves_no_snapshot_open(tmp_path):
         assert log.records("a") == whole, f"interrupted at line {at} of {lines}"
 
 
+def test_a_lock_may_have_descriptor_0(tmp_path):
+    """Where a service was started without standard input its first file has that number: it is held, and let go."""
+    prefix, kept = f"{tmp_path}/log.db-worker-", os.dup(0)
+    os.close(0)
+    try:
+        held = lock.Lock(prefix)
+        status = os.fstat(0)
+        assert os.path.samestat(os.stat(held.path), status)
+        assert not lock.is_dead(prefix, held.token)
+        held.drop()
+        assert not os.path.exists(held.path)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(0)
+        os.dup2(kept, 0)
+        held.drop()
+        assert os.path.samestat(os.fstat(0), os.fstat(kept)), "it is another's now"
+        assert os.fstat(1)
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+
+
 def test_a_lock_that_cannot_be_made_says_so_and_nothing_else(tmp_path):
     """What is left of a lock that was never had is put away in silence."""
     with pytest.raises(FileNotFoundError):
@@ -899,6 +921,10 @@ def test_large_commits_make_fewer_checkpoints(path, monkeypatch):
         write(log, *(turn(f"e{n}", position, "X") for n in range(500)))
     assert 3 <= len(made) <= 5 and made[0] < 700 and log._pace.limit > sqlite_wal.CHANGES_FIRST
     pace = sqlite_wal.Pace()
+    pace.changes = pace.limit - 1
+    assert not pace.due
+    pace.changes += 1
+    assert pace.due
     pace.learn(1 << 40)
     expect(pace.limit, sqlite_wal.CHANGES_MIN)
     for _ in range(9):

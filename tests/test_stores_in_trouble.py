@@ -369,6 +369,7 @@ def test_a_checkpoint_that_fails_takes_nothing_back(path, monkeypatch, caplog, n
         assert claimed(log, "w2") == ["a"]
     assert calls == [1] * rewritten and log._connections.get(name) is not sick
     assert "a checkpoint failed" in caplog.text
+    assert log._pace.limit >= sqlite_wal.CHANGES_MIN and not log._pace.due, "tried again later"
     write(log, turn("a", 1 + (name == "writer"), "Y", fence=log.summary("a").fence))
     log.close()
     assert calls == [1] * rewritten

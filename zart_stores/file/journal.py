@@ -165,7 +165,7 @@ class Journal:
         try:
             self._fs.make_directory(self._path)
         except FileExistsError:
-            return
+            pass
         except OSError as error:
             raise InvalidUse(
                 f"the log's directory {self._path} cannot be made: {error.strerror}. The directory above it "
