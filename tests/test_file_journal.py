@@ -78,9 +78,13 @@ def test_the_longest_frame(monkeypatch, longest):
 # ---------------------------------------------------------------- the journal
 
 
-def test_a_last_segment_without_frames_follows_the_one_before(fs):
-    """A head that names another first frame is damage, also where no frame comes after it (I2)."""
-    opened(fs)[0].abandon(unlock=True)
+@pytest.mark.parametrize("last", [True, False])
+def test_a_segment_without_frames_follows_the_one_before(fs, last):
+    """A head that names another first frame is damage, also where no frame of its own comes after it (I2)."""
+    journal, _ = opened(fs, segment_bytes=1)
+    if not last:
+        journal.write([b"1"])
+    journal.abandon(unlock=True)
     head, _, _ = frames.read_head(fs.read_file(FIRST), FIRST)
     fs.write_file(FIRST, frames.head_line(msgspec.structs.replace(head, base=3)))
     with pytest.raises(LogCorrupt, match="expected frame 0 to come first, found frame 3"):
@@ -99,6 +103,20 @@ def test_footers_go_over_to_a_new_segment_once(fs):
     journal.abandon(unlock=True)
     assert journal.segments == 2
     assert opened(fs)[1] == [*found, (b"2", False)]
+
+
+def test_footers_are_written_again_once(fs):
+    """Nobody knows whether they reached the disk: they go with the next write, and not with the one after it."""
+    journal, _ = opened(fs)
+    journal.write([b"1"])
+    journal.close(b'"closed"', news=True)
+    journal, found = opened(fs)
+    journal.write([b"2"])
+    journal.write([b"3"])
+    journal.sync()
+    journal.abandon(unlock=True)
+    assert journal.segments == 1
+    assert opened(fs)[1] == [*found, (b"2", False), (b"3", False)]
 
 
 def test_what_is_synced_is_not_synced_again(fs):
