@@ -1005,9 +1005,9 @@ class Run:
     def committed(self, now: float, conflicts: Collection[str] = ()) -> Effects:
         """The turn is durable: its effects, and room for the next turn. `conflicts` are ids that were taken."""
         self.position += len(self.events)
-        self._listed_parked = self.defect is not None
         if self.events:
             self._floor = self.events[-1].at
+        self._listed_parked = self.defect is not None
         if self._takeovers or self._watched or self._returning:
             for call in self._calls:
                 self._takeovers.pop(call.seq, None)
