@@ -35,6 +35,7 @@ from zart_stores.file import store
 
 DEEP = bool(os.environ.get("ZART_DEEP"))
 STATES = int(os.environ.get("ZART_POWER_LOSS_STATES", "10000000" if DEEP else "200000"))
+WORKLOADS_MAX = 100
 READING = frozenset({"pread", "size", "list_directory", "lock", "unlock", "close"})
 """Calls that change nothing on the disk."""
 
@@ -346,10 +347,11 @@ def model_of(log):
 def test_power_loss(half):
     """Whatever a loss of power leaves, what was acknowledged is found, and nothing that was not attempted."""
     states = opened = played = 0
-    met = set()
+    met, wanted = set(), {"sync", "sync_directory", "rename", "truncate", "unknown", "full"}
     old = kept("file-power-loss") if half == "first" else []
     for seed in [*old, *fresh("file-power-loss", STATES)]:
-        if states >= STATES // 2 and played >= len(old):
+        enough = states >= STATES // 2 and played >= len(old)
+        if enough and (wanted <= met or played >= WORKLOADS_MAX):  # one in five or so finds its disk full
             break
         with keeping("file-power-loss", seed):
             world = World(seed)
@@ -357,8 +359,7 @@ def test_power_loss(half):
         states, opened, played = states + world.states, opened + len(world.found), played + 1
         met |= world.met
     assert states >= STATES // 2 and opened >= states // 20
-    assert {"sync", "sync_directory", "rename", "truncate"} <= met
-    assert STATES < 100_000 or {"unknown", "full"} <= met
+    assert wanted <= met
     print(f"{states:,} disk states, {opened:,} of them different, of {played} seeds")
     tally("simulated file system", states=states, different=opened, workloads=played)
 

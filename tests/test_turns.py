@@ -143,6 +143,28 @@ def test_what_a_turn_that_failed_had_earned_is_offered_again(host):
     assert one.history[-3:] == ['do-a = "A"', "step do-b", "do-b begins 0"]
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_what_runs_on_though_its_outcome_is_on_record_is_given_up(host, fits):
+    """The answer to the append that ended it was lost, and the log is read back; whether the code fits then or not."""
+
+    def w():
+        try:
+            yield from attempt("a")
+        except zart.StepTimedOut:
+            yield from do("b")
+
+    one = host(w)
+    assert [call.seq for call in one.turn(0.0).calls] == [0]
+    one.run.build(60.0)
+    (write,) = one.run.compose(60.0)
+    one.records += write.records
+    one.run.revive(one.records, one.run.registry if fits else Registry())
+    effects = one.turn(61.0)
+    assert effects.dropped == [0]
+    assert [call.seq for call in effects.calls] == ([1] if fits else [])
+    assert not one.turn(62.0).dropped
+
+
 def test_retries_wait_1_2_4_and_then_the_step_is_exhausted(host):
     """R4, R6: the instant of the next attempt is on record; a restart neither shortens nor repeats the wait."""
 

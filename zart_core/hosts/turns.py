@@ -126,6 +126,7 @@ class Run:
         "_listed_parked",
         "_offered",
         "_orphans",
+        "_overtaken",
         "_posts",
         "_recalled",
         "_returning",
@@ -211,6 +212,8 @@ class Run:
         """Steps that were waiting for a retry when they were taken up: that attempt may have been running already."""
         self._orphans: list[str] = NO_ITEMS
         """Children that the run waits for while it is parked."""
+        self._overtaken: list[int] = NO_ITEMS
+        """Attempts that run here though what their steps came to is on record: they are given up with the next turn."""
         self._timers: list[Timer] = NO_ITEMS
         self._busy: dict[int, None] = NO_ENTRIES
         self._captures: list[int] = NO_ITEMS
@@ -290,6 +293,7 @@ class Run:
         self._interruption_held = past.interrupted
         self._orphans = list(past.children.values()) or NO_ITEMS
         self._guilty = dict(past.guilty) or NO_ENTRIES
+        self._overtaken = [seq for seq in self.running if seq in past.settled] or NO_ITEMS
         self.outcomes = [
             outcome
             for outcome in self.outcomes
@@ -460,6 +464,8 @@ class Run:
             self._park_mid_turn(error if isinstance(error, Defect) else misbehaviour(error))
         if self.defect is not None:
             self._build_parked(max(now, self._floor))
+        if self._overtaken:
+            self._ended = list(dict.fromkeys([*self._ended, *self._overtaken]))
 
     def _park_mid_turn(self, defect: Defect) -> None:
         """Keep the outcomes of the turn, and forget all it led to."""
@@ -1008,6 +1014,7 @@ class Run:
         if self.events:
             self._floor = self.events[-1].at
         self._listed_parked = self.defect is not None
+        self._overtaken = NO_ITEMS
         if self._takeovers or self._watched or self._returning:
             for call in self._calls:
                 self._takeovers.pop(call.seq, None)
