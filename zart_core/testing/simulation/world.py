@@ -282,15 +282,13 @@ class Simulation:
                 self.starting.discard(id)
                 self.dirty = True
 
-        scenario = self.scenario
-        name, version = (
-            scenario.workflow.name,
-            scenario.workflow.version,
-        )  # the code that the worker has, bad or not
-        self.ask(
-            lambda engine: engine.start_with(engine.registry.version(name, version), scenario.input, id=id),
-            answer,
-        )
+        async def start(engine: AsyncEngine) -> Any:
+            """With the code that the worker has by then, bad or not."""
+            workflow = self.scenario.workflow
+            registered = engine.registry.version(workflow.name, workflow.version)
+            return await engine.start_with(registered, self.scenario.input, id=id)
+
+        self.ask(start, answer)
 
     def began(self, id: str) -> None:
         """An execution is there: wait for its end, and send it what is to be sent."""
