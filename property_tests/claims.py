@@ -458,6 +458,12 @@ HARNESSES = (
         ("property_tests/test_offered_steps.py",),
     ),
     Claim(
+        "limited queues",
+        "the same worlds, with limits of a queue over all workers: what runs at once, and begins in a time, is counted",
+        "",
+        ("property_tests/test_limited_queues.py",),
+    ),
+    Claim(
         "decoders",
         "hostile and mutated bytes",
         "",

@@ -14,6 +14,7 @@ import pytest
 
 from property_tests.limited import play
 from property_tests.seeds import fresh, keeping, kept
+from property_tests.tally import tally
 from zart_core.hosts.limits import Held, Limits
 from zart_core.hosts.live import Live
 
@@ -49,9 +50,11 @@ def test_worlds_in_which_something_was_wrong_once() -> None:
 def test_worlds(chunk: int) -> None:
     """Never more run at once, or begin in a time, than may, while leases hold; once faults stop everything ends."""
     reached: Counter[str] = Counter()
-    for n, seed in enumerate(fresh("limited", SEEDS // CHUNKS)):
+    seeds = fresh("limited", SEEDS // CHUNKS)
+    for n, seed in enumerate(seeds):
         reached += checked(seed, twice=n % TWICE == 0)
     assert {name for name in SITUATIONS if not reached[name]} == set()
+    tally("limited queues", seeds=[seeds[0]], worlds=len(seeds))
 
 
 def is_held_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
