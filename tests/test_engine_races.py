@@ -17,7 +17,7 @@ from zart_core.hosts.engine import AsyncEngine
 from zart_core.hosts.ports import open_log
 from zart_core.hosts.relatives import new_execution
 from zart_core.interpreter import CODEC
-from zart_core.log import Appended, Mark, New, Post, Rejected, Turn, Write
+from zart_core.log import Appended, Mark, Message, New, Post, Rejected, Turn, Write
 
 
 class Held(Sky):
@@ -434,3 +434,41 @@ def test_what_is_given_again_before_its_release_is_written_starts_nothing_before
     asyncio.run(let_go_and_take_up())
     assert log.turned.is_set()
     log.close()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_message_that_is_taken_in_while_its_execution_is_read_back_is_kept(fails: bool) -> None:
+    """L10, I15: the log gives nothing twice, so what was read before it came must not take its place.
+
+    Nor must it be forgotten when its first reading `fails`.
+    """
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[int]:
+        one = yield from zart.wait_for_event("number", int)
+        return one + (yield from zart.wait_for_event("number", int))
+
+    class Slow(Sky):
+        blocking = True  # type: ignore[assignment]
+        answered = failed = False
+
+        def inbox(self, id: str, after: int = 0) -> list[Message]:
+            if self.answered and fails and not self.failed:
+                self.failed = True
+                raise zart.StoreUnavailable("the store cannot be reached")
+            found = super().inbox(id, after)
+            if after == 0 and not self.forecast and not self.answered:  # the answer is on its way for long
+                self.answered = True
+                self.log.append([Post("a", "event", "number", b"7", 0.0)])  # as somebody elsewhere
+                engine.engine.loop.call_soon_threadsafe(engine.engine.claims.claiming.set)
+                until(lambda: engine.engine.live["a"].run.seen == 2)
+            return found
+
+    log = Slow(open_log("memory:"))
+    log.match = lambda write: isinstance(write, Turn)
+    log.forecast = ["written"]
+    with zart.open(log, [flow]) as engine:
+        handle = engine.start(flow, None, id="a")
+        handle.send("number", 1)
+        assert handle.result(20) == 8
+    assert (log.answered, log.failed) == (True, fails)

@@ -343,9 +343,17 @@ class Claims:
             if not live.writing:
                 live.writing = True
                 self.engine.spawn(self.engine.recovery.recover(live, "its messages cannot be read"))
+            else:
+                self.engine.spawn(self.read_inbox_later(live))  # it may have been read back without them
             return False
         self.engine.pump.kick(live)
         return True
+
+    async def read_inbox_later(self, live: Live) -> None:
+        """Try again to give it its new messages, unless it is gone by then."""
+        await self.engine.pause(CLAIM_GAP_S)
+        if self.engine.live.get(live.run.id) is live and not self.engine.closing:
+            await self.read_inbox(live)
 
     def hold(self, live: Live) -> None:
         """Keep it in memory, and let the least recently used idle one go if there are too many."""

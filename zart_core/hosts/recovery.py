@@ -46,18 +46,19 @@ class Recovery:
         run = live.run
         live.code = self.engine.code
         try:
-            records, messages = await self.engine.off_loop(
-                lambda: (self.engine.log.records(run.id, run.run), self.engine.log.inbox(run.id))
-            )
+            while True:
+                seen = run.seen
+                records, messages = await self.engine.off_loop(
+                    lambda: (self.engine.log.records(run.id, run.run), self.engine.log.inbox(run.id))
+                )
+                if run.seen == seen:  # else some were taken in meanwhile, and the log gives nothing twice
+                    break
         except Defect as defect:
             run.park(defect)
             return
-        seen = run.seen
         run.inbox.clear()
         run.seen = 0
         run.receive(messages)
-        if run.seen < seen:  # some came in meanwhile
-            self.engine.claims.claiming.set()
         run.revive(records, self.engine.sharing.registry_of(run.workflow_name))
         try:
             children = run.children()
