@@ -27,10 +27,11 @@ from tests.postgres import Server, running
 from tests.postgres_proxy import Proxy
 from zart_core.events import Ok
 from zart_core.interpreter import CODEC
-from zart_core.log import Appended, EventLog, Receipt, Record, Rejected, Turn, Unknown, Write
+from zart_core.log import Appended, EventLog, Record, Rejected, Turn, Write
 from zart_core.testing.relay import Relay
 from zart_core.testing.replaying import replay_strictly
 from zart_stores.sql import postgres
+from zart_stores.sql.postgres_memo import Guess
 
 CYCLES = 1000 if os.environ.get("ZART_DEEP") else 25
 PER_CYCLE = 4
@@ -204,16 +205,14 @@ def test_every_commit_of_a_workflow_may_go_wrong(server: Server, proxy: Proxy, f
     tally("commits that go wrong", commits=len(found))
 
 
-class TakesDoubtForSuccess(Relay):
-    """Known-bad: of a turn that nobody knows of it is said that it went well."""
+class CredulousPostgresLog(postgres.PostgresLog):
+    """Known-bad: of a change that nobody knows of it is said that it went well."""
 
-    def append(self, batch: Sequence[Write]) -> list[Appended]:
-        """See EventLog."""
-        outcomes = super().append(batch)
-        return [
-            Ok(Receipt()) if isinstance(out, Unknown) and isinstance(item, Turn) else out
-            for item, out in zip(batch, outcomes, strict=True)
-        ]
+    def _make_sure(self, guess: Guess, batch: Sequence[Write], outcomes: list[Appended]) -> None:
+        if guess.changes.inserts:
+            super()._make_sure(guess, batch, outcomes)
+        else:
+            outcomes.extend(guess.outcomes)
 
 
 class BlindPostgresLog(postgres.PostgresLog):
@@ -225,20 +224,25 @@ class BlindPostgresLog(postgres.PostgresLog):
         except postgres._Doubtful:
             super()._transaction(action)
 
+    def _make_sure(self, guess: Guess, batch: Sequence[Write], outcomes: list[Appended]) -> None:
+        self._ask_and_write(batch, outcomes)
 
-@pytest.mark.parametrize(("defect", "fate"), [("doubt is success", "drop"), ("blind", "swallow")])
+
+@pytest.mark.parametrize(("defect", "fate"), [(CredulousPostgresLog, "drop"), (BlindPostgresLog, "swallow")])
 def test_a_store_that_does_not_know_doubt_is_caught(
-    server: Server, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, defect: str, fate: str
+    server: Server,
+    proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    defect: type[postgres.PostgresLog],
+    fate: str,
 ) -> None:
     """The known-bad controls: at some commit one of the two is found to have lied."""
-    if defect == "blind":
-        monkeypatch.setattr(postgres, "PostgresLog", BlindPostgresLog)
-    plain = postgres.open(through(server, proxy, f"control_{fate}"))
-    log = plain if defect == "blind" else TakesDoubtForSuccess(plain)
+    monkeypatch.setattr(postgres, "PostgresLog", defect)
+    log = postgres.open(through(server, proxy, f"control_{fate}"))
     try:
         assert any(any(line.startswith("I9") for line in wrong) for wrong in one_by_one(log, proxy, fate))
     finally:
-        plain.close()
+        log.close()
 
 
 # ---------------------------------------------------------------- the server goes away

@@ -19,7 +19,8 @@ class Proxy:
     """Listens on a local socket in a directory; `plan` says what happens to the n-th COMMIT from now, from 0.
 
     "drop": the connection is cut before the server sees it. "swallow": it is cut when the server has answered. "late":
-    it is cut, and what the client had sent already comes to the server LATE_S after that.
+    it is cut, and what the client had sent already comes to the server LATE_S after that. "held": so does all that was
+    sent together with it, from its BEGIN on, once `let_go` is set; `delivered` is, when the server is through with it.
     Counts in `commits`, with `writes_only` but those of transactions that may write; all statements in `statements`;
     in `rounds` how often a client waited for answers.
     """
@@ -33,6 +34,8 @@ class Proxy:
         self.plan: dict[int, str] = {}
         self.commits = 0
         self.cut = 0
+        self.let_go = threading.Event()
+        self.delivered = threading.Event()
         self.lock = threading.Lock()
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(directory / ".s.PGSQL.5432"))
@@ -95,6 +98,10 @@ class Line:
                     self.reading = (
                         query.endswith(b"READ ONLY") if query.startswith(b"BEGIN") else self.reading
                     )
+                if query == b"BEGIN" and self.proxy.plan.get(self.proxy.commits) == "held":
+                    self.proxy.fate()
+                    self.deliver_late(message, sent, self.proxy.let_go)
+                    return
                 if query == b"COMMIT" and not (self.reading and self.proxy.writes_only):
                     match self.proxy.fate():
                         case "drop":
@@ -121,9 +128,13 @@ class Line:
                     self.client.sendall(message)
         except OSError:
             pass
+        if self.late:
+            self.proxy.delivered.set()
         self.hang_up()
 
-    def deliver_late(self, message: bytes, sent: Iterator[tuple[bool, bytes, bytes]]) -> None:
+    def deliver_late(
+        self, message: bytes, sent: Iterator[tuple[bool, bytes, bytes]], when: threading.Event | None = None
+    ) -> None:
         """The rest of what was sent together, up to its Sync, and the end of the session."""
         rest = [message]
         for _, kind, each in sent:
@@ -132,7 +143,10 @@ class Line:
                 break
         self.late = True
         self.client.shutdown(socket.SHUT_RDWR)
-        time.sleep(LATE_S)
+        if when is None:
+            time.sleep(LATE_S)
+        else:
+            when.wait(60)
         self.server.sendall(b"".join(rest) + b"X\0\0\0\4")
 
     def query_of(self, kind: bytes, message: bytes) -> bytes | None:

@@ -1,5 +1,6 @@
 """The PostgreSQL log: the contract, and what is its own."""
 
+import contextlib
 import gc
 import itertools
 import os
@@ -27,7 +28,7 @@ from zart_core.errors import (
     StoreUnavailable,
 )
 from zart_core.events import Ok, Status
-from zart_core.log import Examinable, Rejected, Unknown
+from zart_core.log import Examinable, Mark, Rejected, Unknown
 from zart_core.testing.contract import (
     LEASE_S,
     StoreContract,
@@ -42,6 +43,7 @@ from zart_core.testing.contract import (
     write,
 )
 from zart_stores.sql import postgres
+from zart_stores.sql.postgres_memo import Memo
 from zart_stores.sql.postgres_server import FORMAT, MIGRATIONS, address_of, migrate, version
 
 NUMBERS = itertools.count()
@@ -275,8 +277,17 @@ def through(server, proxy):
     return server.url("again").replace(str(server.root), str(proxy.directory))
 
 
-def test_a_batch_asks_once_for_all_its_executions(server, emptied, proxy):
-    """Begin; lock and read; ask for numbers or messages, if need be; write and commit: however large the batch."""
+def forget(log):
+    """Have a log ask, as if others had written last."""
+    log._memo = Memo()
+
+
+@pytest.mark.parametrize(("remembers", "wanted"), [(False, [4, 3, 4, 3]), (True, [4, 1, 1, 1])])
+def test_a_batch_asks_once_for_all_its_executions(server, emptied, proxy, remembers, wanted):
+    """Begin; lock and read; ask for numbers or messages, if need be; write and commit: however large the batch.
+
+    All of it is one message over what this log wrote last.
+    """
     emptied()
     store = postgres.open(through(server, proxy))
 
@@ -289,26 +300,119 @@ def test_a_batch_asks_once_for_all_its_executions(server, emptied, proxy):
             [turn(name, 1, "x", consumes=[1, 2]) for name in names],
             [turn(name, 2, "y", posts=[post(f"{name}-child")]) for name in names],
         ):
+            if not remembers:
+                forget(store)
             before = proxy.rounds
             write(store, *batch)
             yield proxy.rounds - before
 
     list(rounds(0, 2))  # prepares the statements
-    assert list(rounds(2, 52)) == [4, 3, 4, 3]
+    assert list(rounds(2, 52)) == wanted
     refused(store, turn("e1", 3, "z", consumes=[1]), "stale")
     store.close()
 
 
-@pytest.mark.parametrize(("fate", "there"), [("drop", 0), ("swallow", 1), ("late", 1)])
-def test_a_commit_that_nobody_answered_is_unknown(server, emptied, proxy, fate, there):
-    """Dropped, done or done later, the outcome is the same, and reading tells at once (F16, I9)."""
+def test_a_new_execution_takes_one_round(server, emptied, proxy):
+    """Keys are taken ahead; an id that is taken is asked for."""
+    emptied()
+    store, other = postgres.open(through(server, proxy)), postgres.open(server.url("again"))
+    write(store, new("first"))
+    for name in ("prepares", "a"):
+        before = proxy.rounds
+        write(store, new(name, creates=[new(f"{name}-child")]))
+    assert proxy.rounds - before == 1
+    write(other, new("b"))
+    (found,) = store.append([new("b")])
+    assert isinstance(found, Ok) and not found.value.created
+    refused(store, new("b", workflow="another"), "conflict")
+    with psycopg.connect(server.url("again").partition("&schema")[0]) as db:
+        query = "SELECT id FROM again.executions ORDER BY key"
+        assert [id for (id,) in db.execute(query)] == [
+            "first",
+            "prepares",
+            "prepares-child",
+            "a",
+            "a-child",
+            "b",
+        ]
+    store.close()
+    other.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda other: write(other, turn("a", 1, "theirs")),
+        lambda other: write(other, post("a", key="k")),
+        claimed,
+        lambda other: write(other, Mark("a", Status.PARKED, "theirs", "", None, 0, None)),
+    ],
+    ids=["turn", "post", "claim", "mark"],
+)
+def test_what_others_have_changed_is_asked_for(server, emptied, change):
+    """A log that wrote last is answered as one that never saw the execution before (L2, F15)."""
+    found = []
+    for remembers in (False, True):
+        emptied()
+        store, other = postgres.open(server.url("again")), postgres.open(server.url("again"))
+        write(store, new("a"), new("b"))
+        change(other)
+        if not remembers:
+            forget(store)
+        outcomes = store.append([turn("b", 1, "x"), turn("a", 1, "x"), post("a", key="k"), post("a")])
+        found.append(
+            (outcomes, standing(store, "a"), standing(store, "b"), store.records("a"), store.inbox("a"))
+        )
+        assert store.verify()
+        store.close()
+        other.close()
+    assert found[0] == found[1]
+
+
+def test_nothing_is_refused_from_memory(server, emptied):
+    """What a log remembers may be out of date: only the database refuses, and knows what was done before (L3)."""
+    emptied()
+    store, other = postgres.open(server.url("again")), postgres.open(server.url("again"))
+    write(store, new("a"))
+    write(other, turn("a", 1, "theirs"))
+    write(store, turn("a", 2, "x"))
+    write(other, turn("a", 3, "theirs"), post("a", key="k"))
+    (found,) = store.append([post("a", key="k")])
+    assert isinstance(found, Ok) and (found.value.created, found.value.number) == (False, 1)
+    assert [each.kind for each in other.records("a")] == ["Started", "theirs", "x", "theirs"]
+    store.close()
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("remembers", "fate", "outcome", "there"),
+    [
+        (False, "drop", Unknown, 0),
+        (False, "swallow", Unknown, 1),
+        (False, "late", Unknown, 1),
+        (True, "drop", Ok, 1),
+        (True, "swallow", Unknown, 1),
+        (True, "late", Unknown, 1),
+        (True, "held", Ok, 1),
+    ],
+)
+def test_a_commit_that_nobody_answered_is_unknown(server, emptied, proxy, remembers, fate, outcome, there):
+    """Dropped, done or done later: reading tells at once, and nothing comes after that (F16, I9).
+
+    What was sent as one message, and was not done when its rows are looked at, is written then; it is done no more.
+    """
     emptied()
     store = postgres.open(through(server, proxy))
     write(store, new("a"))
+    if not remembers:
+        forget(store)
     proxy.plan[proxy.commits] = fate
-    (outcome,) = store.append([turn("a", 1, "x")])
-    assert isinstance(outcome, Unknown)
+    (found,) = store.append([turn("a", 1, "x")])
+    assert isinstance(found, outcome)
     assert len(store.records("a")) == 1 + there
+    if fate == "held":
+        proxy.let_go.set()
+        assert proxy.delivered.wait(60)
     write(store, turn("a", 1 + there, "y"))
     assert [each.kind for each in store.records("a")] == ["Started", *(["x"] * there), "y"]
     assert proxy.cut == 1
@@ -358,6 +462,7 @@ def test_a_server_that_crashes_keeps_what_it_acknowledged():
 def raising(log, *errors):
     """Have the next transactions of a log meet these errors before they write anything."""
     waiting = list(errors)
+    forget(log)
     batch = log._batch
 
     def failing(*args):
@@ -390,6 +495,7 @@ def test_who_stands_still_in_a_transaction_hinders_nobody(server, emptied, monke
     one, other = (postgres.open(server.url("again"), busy_s=30.0) for _ in range(2))
     write(one, new("a"))
     stopped, goes_on = threading.Event(), threading.Event()
+    forget(one)
     batch = one._batch
 
     def standing_still(*args):
@@ -797,6 +903,44 @@ class Gated:
         self.thread.start()
 
 
+class GatedAtOnce(Gated):
+    """A log that remembers, and whose one message comes statement by statement, each when it is let go on."""
+
+    STOPS = 6  # begin, settings, the row, its place, the records, commit
+
+    def wrap(self):
+        connection = self.log._connection
+
+        @contextlib.contextmanager
+        def gated():
+            with connection() as db:
+                if self.armed:
+                    self.armed = False
+                    yield Stepwise(db, self.stop)
+                else:
+                    yield db
+
+        self.log._connection = gated
+
+
+class Stepwise:
+    """A connection whose pipeline is none."""
+
+    def __init__(self, db, before):
+        self.db = db
+        self.before = before
+
+    def execute(self, *words):
+        self.before()
+        return self.db.execute(*words)
+
+    def pipeline(self):
+        return contextlib.nullcontext()
+
+    def fileno(self):
+        return self.db.fileno()
+
+
 def play(order, logs, works):
     """Let the transactions go on in this order; one that waits for another's lock goes on when it can."""
     for log, work in zip(logs, works, strict=True):
@@ -811,14 +955,23 @@ def play(order, logs, works):
         assert not log.thread.is_alive()
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_no_zombie_writes_in_any_schedule(server, emptied, count):
+@pytest.mark.parametrize(
+    ("kinds", "sample"),
+    [
+        ([Gated] * 2, None),
+        ([Gated] * 3, 60),
+        ([GatedAtOnce, Gated], 30),
+        ([GatedAtOnce, Gated, Gated], 30),
+    ],
+    ids=["2", "3", "2, the zombie at once", "3, the zombie at once"],
+)
+def test_no_zombie_writes_in_any_schedule(server, emptied, kinds, sample):
     """A worker whose lease has ended, who takes over, and a third: only the current fence writes (F15, I6)."""
-    url = server.url("again")
-    logs = [Gated(url) for _ in range(count)]
-    orders = list(interleavings(*[Gated.STOPS] * count))
-    if count == 3 and not os.environ.get("ZART_DEEP"):
-        orders = random.Random(3).sample(orders, 60)
+    url, count = server.url("again"), len(kinds)
+    logs = [kind(url) for kind in kinds]
+    orders = list(interleavings(*(kind.STOPS for kind in kinds)))
+    if sample is not None and not os.environ.get("ZART_DEEP"):
+        orders = random.Random(3).sample(orders, sample)
     try:
         for order in orders:
             emptied()

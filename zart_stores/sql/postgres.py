@@ -7,7 +7,9 @@ Rule 2: before COMMIT was sent, an error has no effect, and the whole transactio
 Rule 3: every statement names its schema, and none relies on what a connection remembers: poolers may stand between.
 Rule 4: leases end by the clock of the database (F13). Claims are committed like appends: the server may be restarted
         under living workers, and a fence that was given must not be given again.
-Rule 5: notifications say that something may be due; who misses one finds it when he looks again (L10).
+Rule 5: a batch over executions that this object wrote last is sent as one message, which fails as a whole unless their
+        rows are as it left them; then it is written by Rule 1.
+Rule 6: notifications say that something may be due; who misses one finds it when he looks again (L10).
 """
 
 from __future__ import annotations
@@ -42,10 +44,11 @@ from zart_core.log import (
 )
 from zart_stores.checks import check, check_name, is_id
 from zart_stores.rows import Row, free, give, summary, take, void
-from zart_stores.sql.batch import Batch, ids_of, owners_of
+from zart_stores.sql.batch import Batch, Rows, ids_of, owners_of
 from zart_stores.sql.postgres_arrays import register
-from zart_stores.sql.postgres_batch import PostgresSource, write_changes
+from zart_stores.sql.postgres_batch import PostgresSource, write_changes, write_guess
 from zart_stores.sql.postgres_joining import Plain, checked, create_within, identity
+from zart_stores.sql.postgres_memo import Guess, Memo, is_as_guessed
 from zart_stores.sql.postgres_server import (
     AGAIN,
     FORMAT,
@@ -54,6 +57,7 @@ from zart_stores.sql.postgres_server import (
     Connection,
     address_of,
     is_lost,
+    is_quiet,
     migrate,
     prepare,
     server_settings,
@@ -180,6 +184,13 @@ class PostgresLog:
             begins.append("SET LOCAL synchronous_commit = on")
         self._begin = "; ".join(begins).encode()
         """In one message, and in no pipeline: after one the server does not notice a transaction that stands still."""
+        settings = [f"set_config('lock_timeout', '{LOCK_MS}', true)"]
+        if level == "process" or asks:
+            waits = "off" if level == "process" else "on"
+            settings.append(f"set_config('synchronous_commit', '{waits}', true)")
+        self._settings = f"SELECT {', '.join(settings)}".encode()
+        """The same for a transaction that is one message, in which nothing can stand still."""
+        self._memo = Memo()
         self._identity: tuple[Any, ...] = ()
         """What tells this log from others, once it was asked for."""
         self._pool = self._new_pool()
@@ -205,19 +216,11 @@ class PostgresLog:
             return []
         self._refuse_if_unusable()
         outcomes: list[Appended] = []
-
-        def write(db: Connection) -> Callable[[], None] | None:
-            outcomes.clear()
-            unit = self._batch(db, batch)
-            unit.prepare(ids_of(batch))
-            outcomes.extend(unit.write(item) for item in batch)
-            changes = unit.changes()
-            return None if changes.empty else lambda: write_changes(db, self._address, changes)
-
         try:
             for worker in owners_of(batch) - self._workers:
                 self.renew(worker, lease_s=LEASE_S)
-            self._transaction(write)
+            if not self._write_at_once(batch, outcomes):
+                self._ask_and_write(batch, outcomes)
         except StoreLocked:
             raise
         except _Doubtful as doubt:
@@ -238,6 +241,72 @@ class PostgresLog:
             return outcomes
         outcomes += [failed] * (len(batch) - len(outcomes))
         return [failed if isinstance(each, Ok) else each for each in outcomes]
+
+    def _ask_and_write(
+        self, batch: Sequence[Write], outcomes: list[Appended], guess: Guess | None = None
+    ) -> None:
+        """Write a batch in a transaction that reads its rows (Rule 1). Raises as `_transaction`.
+
+        With a `guess`, _Doubtful when its rows are not as it took them for: it may have been written.
+        """
+        left: Rows | None = None
+
+        def write(db: Connection) -> Callable[[], None] | None:
+            nonlocal left
+            outcomes.clear()
+            unit = self._batch(db, batch)
+            unit.prepare(ids_of(batch))
+            if guess is not None and not is_as_guessed(guess, unit):
+                raise _Doubtful("what was to be changed has changed")
+            outcomes.extend(unit.write(item) for item in batch)
+            changes, left = unit.changes(), unit.left()
+            return None if changes.empty else lambda: write_changes(db, self._address, changes)
+
+        self._transaction(write)
+        if left is not None:
+            self._memo.keep(row for row, _ in left.values())
+
+    def _write_at_once(self, batch: Sequence[Write], outcomes: list[Appended]) -> bool:
+        """Write a batch in one round trip (Rule 5); False when nothing was written, and it has to be asked.
+
+        Raises StoreUnavailable, _Doubtful.
+        """
+        guess = self._memo.guess(batch, self._address.where)
+        if guess is None:
+            return False
+        try:
+            with self._connection() as db:
+                if not is_quiet(db):
+                    return False
+                with db.pipeline():
+                    db.execute(b"BEGIN")
+                    db.execute(self._settings)
+                    write_guess(db, self._address, guess)
+                    db.execute(b"COMMIT")
+        except psycopg.Error as error:
+            if not is_lost(error):
+                return False  # a wrong guess, or what who asks will meet, too
+            self._make_sure(guess, batch, outcomes)
+            return True
+        except Exception:
+            raise
+        except BaseException:
+            with contextlib.suppress(_Doubtful):
+                self._make_sure(guess, batch, outcomes)
+            raise
+        self._memo.keep(row for row, _ in guess.left.values())
+        outcomes.extend(guess.outcomes)
+        return True
+
+    def _make_sure(self, guess: Guess, batch: Sequence[Write], outcomes: list[Appended]) -> None:
+        """Write what was not written when the connection was lost; should it still come, its rows are others by then.
+
+        Raises _Doubtful when that cannot be done.
+        """
+        try:
+            self._ask_and_write(batch, outcomes, guess)
+        except (Weather, LogCorrupt, _Full) as error:
+            raise _Doubtful(str(error)) from None
 
     def _outlast(self, batch: Sequence[Write]) -> None:
         """Wait for the end of a transaction whose reply nobody got: from then on reading tells what came of it (L3).
@@ -274,7 +343,13 @@ class PostgresLog:
                 ) from None
             try:
                 begun = PostgresTransaction(
-                    db, self._address, LOCK_MS, limit_s, power=self.level == "power", ended=self._step_ended
+                    db,
+                    self._address,
+                    LOCK_MS,
+                    limit_s,
+                    power=self.level == "power",
+                    keep=self._memo.keep,
+                    ended=self._step_ended,
                 )
             except BaseException as error:
                 db.close()
@@ -305,7 +380,7 @@ class PostgresLog:
         return found == self._identity
 
     def _batch(self, db: Connection, batch: Sequence[Write] = ()) -> Batch:
-        return Batch(PostgresSource(db, self._address, batch), self._address.where)
+        return Batch(PostgresSource(db, self._address, batch, self._memo.keys), self._address.where)
 
     # ------------------------------------------------ reading
 
@@ -347,14 +422,13 @@ class PostgresLog:
         if worker in self._idle and self._quick and self._has_nothing(worker, now, lease_s, workflows):
             return []
 
-        def give_due(db: Connection) -> list[Summary]:
+        def give_due(db: Connection) -> list[Row]:
             self._sweep(db, but=worker)
             self._lease(db, worker, lease_s)
             if worker in self._doubtful:
                 self._change(db, self._held(db, worker), _ungive)
             due = self._due(db, worker, now, limit, workflows)
-            rows = self._change(db, due, lambda row: give(row, worker))
-            return [summary(row) for row in rows]
+            return self._change(db, due, lambda row: give(row, worker))
 
         try:
             given = self._lease_transaction(give_due)
@@ -364,7 +438,9 @@ class PostgresLog:
             raise
         self._doubtful.discard(worker)
         (self._idle.discard if given else self._idle.add)(worker)
-        return given
+        summaries = [summary(row) for row in given]
+        self._memo.keep(given)
+        return summaries
 
     def _has_nothing(
         self, worker: str, now: float, lease_s: float, workflows: Collection[str] | None
@@ -393,7 +469,7 @@ class PostgresLog:
         if not is_id(id):
             return None
 
-        def take_it(db: Connection) -> Summary | None:
+        def take_it(db: Connection) -> Row | None:
             row = self._row(db, id)
             if row is not None and row.status not in CLOSED and row.owner not in (None, worker):
                 self._sweep(db, but=worker)
@@ -408,9 +484,14 @@ class PostgresLog:
             take(row, worker)
             unit.changed(row)
             write_changes(db, self._address, unit.changes())
-            return summary(row)
+            return row
 
-        return self._lease_transaction(take_it)
+        row = self._lease_transaction(take_it)
+        if row is None:
+            return None
+        taken = summary(row)
+        self._memo.keep([row])
+        return taken
 
     def renew(self, worker: str, *, lease_s: float) -> bool:
         """See EventLog. One row, however many executions it holds."""

@@ -5,22 +5,29 @@ Rule 1: rows are locked in the order of their ids, all of them at once, so that 
 Rule 2: what a batch wants to know is asked once for all of it, and after its rows are locked; not in a pipeline, after
         which the server does not notice any more that a transaction stands still.
 Rule 3: one statement for each table, however many rows: columns travel as arrays.
+Rule 4: what rests on rows that were not read fails as a whole, by a division by zero, unless all that a statement is
+        to change or to delete is there, and each row as it is taken for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import contextlib
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
 import psycopg
 
-from zart_core.log import New, Turn, Write
+from zart_core.log import Turn, Write
 from zart_stores.sql.batch import Changes
 from zart_stores.sql.postgres_arrays import column
+from zart_stores.sql.postgres_memo import Guess, Version, created_by
 from zart_stores.sql.postgres_server import Address
 from zart_stores.sql.reading import COLUMNS
 
+KEYS_AHEAD = 64
+"""How many keys for new executions are taken beside those that are wanted."""
 NUMBER_MAX = 1 << 63
 """No message has this number or a greater one."""
 
@@ -52,6 +59,8 @@ class Statement:
     text: str
     kinds: Sequence[str]
     """The types of the columns."""
+    counted: bool = False
+    """Whether the number of rows follows: the statement fails unless it changed so many."""
 
 
 def _kinds(columns: Sequence[str], types: Mapping[str, str]) -> Sequence[str]:
@@ -72,14 +81,26 @@ def _insert(table: str, *columns: str, **types: str) -> Statement:
     )
 
 
-def _update(*columns: str) -> Statement:
+def _update(*columns: str, seen: Sequence[str] = ()) -> Statement:
+    """Set columns by key; of rows only in which those that are `seen` have the values that follow the key."""
     changes = ", ".join(f"{column} = new.{column}" for column in columns)
-    columns = (*columns, "key")
+    same = "".join(f" AND old.{column} = new.seen_{column}" for column in seen)
+    columns = (*columns, "key", *(f"seen_{column}" for column in seen))
     kinds = _kinds(columns, {})
     return Statement(
         f"UPDATE {{t}}executions AS old SET {changes} "  # noqa: S608
-        f"FROM {_arrays(columns, kinds)} WHERE old.key = new.key",
+        f"FROM {_arrays(columns, kinds)} WHERE old.key = new.key{same}",
         kinds,
+    )
+
+
+def _counted(statement: Statement) -> Statement:
+    """The same, which fails unless it changes as many rows as are given."""
+    return Statement(
+        f"WITH changed AS ({statement.text} RETURNING 1) "  # noqa: S608
+        "SELECT 1 / (count(*) = ?)::int FROM changed",
+        statement.kinds,
+        counted=True,
     )
 
 
@@ -93,12 +114,13 @@ def _delete_messages() -> Statement:
     )
 
 
+_STATE = (
+    "wake", "run", "position", "fence", "updated_at", "given", "seen", "posted", "top", "unread", "reason", "build",
+    "crc",
+)  # fmt: skip
 STATEMENTS = {
     "inserts": _insert("executions", *COLUMNS.split(", ")),
-    "updates": _update(
-        "wake", "run", "position", "fence", "updated_at", "given", "seen", "posted", "top", "unread", "reason",
-        "build", "crc",
-    ),
+    "updates": _update(*_STATE),
     "moves": _update("status", "owner", "due"),
     "records": _insert("records", "execution", "run", "position", "kind", "at", "data", "crc", data="bytea"),
     "ended_runs": _insert("ended_runs", "execution", "run", "records"),
@@ -109,6 +131,13 @@ STATEMENTS = {
     "message_keys": _insert("message_keys", "execution", "key", "number", key="text"),
 }  # fmt: skip
 """By the field of Changes, in the order in which they are carried out."""
+GUARDED = {
+    **STATEMENTS,
+    "updates": _counted(_update(*_STATE, seen=("fence", "position", "posted", "crc"))),
+    "consumed": _counted(STATEMENTS["consumed"]),
+}
+"""The same for changes that rest on rows of which only the version is known."""
+LOCK = "SELECT count(*) FROM (SELECT FROM {t}executions WHERE id = ANY(?) ORDER BY id FOR UPDATE) AS locked"
 
 
 class Database(Protocol):
@@ -122,12 +151,14 @@ class Database(Protocol):
 class PostgresSource:
     """The `Source` of a batch over a connection; knows the batch beforehand, and asks once for all of it."""
 
-    def __init__(self, db: Database, address: Address, batch: Sequence[Write] = ()) -> None:
+    def __init__(
+        self, db: Database, address: Address, batch: Sequence[Write] = (), ahead: deque[int] | None = None
+    ) -> None:
         self._db = db
         self._address = address
         self._batch = batch
-        self._keys: list[int] = []
-        self._keys_n = creations_of(batch) or 1
+        self._keys: deque[int] = deque() if ahead is None else ahead
+        self._keys_n = (len(created_by(batch)) or 1) + (0 if ahead is None else KEYS_AHEAD)
         self._kept: dict[tuple[int, int], bool] | None = None
         """Of the messages that the batch consumes, by execution and number: which are kept."""
 
@@ -137,11 +168,12 @@ class PostgresSource:
         return self._select(query, list(ids))
 
     def next_key(self) -> int:
-        """See Source. Gaps mean nothing."""
-        if not self._keys:
+        """See Source. Gaps mean nothing; what is taken `ahead` is for batches that do not ask."""
+        while True:
+            with contextlib.suppress(IndexError):
+                return self._keys.popleft()
             query = "SELECT nextval('{t}execution_keys') FROM generate_series(1, ?)"
-            self._keys = [number for (number,) in reversed(self._select(query, self._keys_n))]
-        return self._keys.pop()
+            self._keys.extend(number for (number,) in self._select(query, self._keys_n))
 
     def number_of(self, key: int, message_key: str) -> int | None:
         """See Source. O(log n)."""
@@ -189,23 +221,27 @@ class PostgresSource:
         return self._db.execute(self._address.sql(query), values).fetchall()
 
 
-def creations_of(batch: Iterable[Write]) -> int:
-    """Tell how many executions a batch creates at the most."""
-    created = 0
-    for item in batch:
-        if type(item) is New:
-            created += 1 + creations_of(item.creates)
-        elif type(item) is Turn and item.creates:
-            created += creations_of(item.creates)
-    return created
+def write_changes(
+    db: Database, address: Address, changes: Changes, versions: Mapping[int, Version] | None = None
+) -> None:
+    """Write everything, table by table, and tell who waits for it. `db` has to know columns: see `register`.
 
-
-def write_changes(db: Database, address: Address, changes: Changes) -> None:
-    """Write everything, table by table, and tell who waits for it. `db` has to know columns: see `register`."""
-    for field, statement in STATEMENTS.items():
+    With `versions`, by key, of the rows that are updated, all of it fails when one has another (Rule 4).
+    """
+    for field, statement in (STATEMENTS if versions is None else GUARDED).items():
         rows: Sequence[Sequence[Any]] = getattr(changes, field)
-        if rows:
-            columns = map(column, statement.kinds, zip(*rows, strict=True))
-            db.execute(address.sql(statement.text), list(columns))
+        if not rows:
+            continue
+        if versions is not None and field == "updates":
+            rows = [(*row, *versions[row[-1]]) for row in rows]
+        values: list[Any] = [*map(column, statement.kinds, zip(*rows, strict=True))]
+        db.execute(address.sql(statement.text), [*values, len(rows)] if statement.counted else values)
     if changes.stirred:
         db.execute("SELECT pg_notify(%s, '')", (address.channel,))
+
+
+def write_guess(db: Database, address: Address, guess: Guess) -> None:
+    """Write a batch that was guessed, inside a transaction; it fails unless all its rows are as they are taken for."""
+    if len(guess.ids) > 1:
+        db.execute(address.sql(LOCK), (guess.ids,))
+    write_changes(db, address, guess.changes, guess.versions)

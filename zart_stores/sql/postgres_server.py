@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import select
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, quote, urlencode
@@ -294,6 +295,13 @@ def is_lost(error: psycopg.Error) -> bool:
     """Tell whether the connection is gone, so that nobody knows what the server did after all."""
     state = error.sqlstate
     return isinstance(error, psycopg.OperationalError) and (state is None or state.startswith(("08", "57P")))
+
+
+def is_quiet(db: Connection) -> bool:
+    """Tell whether the server has said nothing since it was asked last, such as good-bye."""
+    poll = select.poll()
+    poll.register(db.fileno(), select.POLLIN)
+    return not poll.poll(0)
 
 
 def weather(error: psycopg.Error, where: str) -> ZartError:

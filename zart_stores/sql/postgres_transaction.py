@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import psycopg
@@ -22,6 +22,7 @@ from psycopg.rows import TupleRow, tuple_row
 from zart_core.errors import InvalidUse, LogCorrupt, StoreUnavailable
 from zart_core.events import Ok
 from zart_core.log import Appended, Rejected, Unknown, Write
+from zart_stores.rows import Row
 from zart_stores.sql.batch import Batch, ids_of
 from zart_stores.sql.gate import ENDED, HOST_ENDS, Gate
 from zart_stores.sql.postgres_batch import PostgresSource, write_changes
@@ -77,7 +78,9 @@ class Guarded(psycopg.Connection[TupleRow]):
 
 
 class PostgresTransaction(StepTransaction):
-    """See Transaction. `ended` is called once, with the connection to be given back."""
+    """See Transaction. `keep` is given the rows that were committed; `ended` is called once, with the connection to be
+    given back.
+    """
 
     INTERRUPT_S = 0.2
 
@@ -89,12 +92,14 @@ class PostgresTransaction(StepTransaction):
         limit_s: float,
         *,
         power: bool,
+        keep: Callable[[Iterable[Row]], None],
         ended: Callable[[PostgresTransaction, Connection], None],
     ) -> None:
         self._db = db
         self._address = address
         self._lock_ms = lock_ms
         self._power = power
+        self._keep = keep
         self._ended = ended
         self._token = secrets.token_hex(8)
         with db.pipeline():
@@ -144,13 +149,15 @@ class PostgresTransaction(StepTransaction):
             outcomes = [unit.write(item) for item in batch]
             if not all(isinstance(outcome, Ok) for outcome in outcomes):
                 return refused(outcomes)
-            changes = unit.changes()
+            changes, left = unit.changes(), unit.left()
             committing = True
             with db.pipeline():
                 write_changes(db, address, changes)
                 db.execute(b"COMMIT")
         except psycopg.Error as error:
             return [self._failed(error, committing=committing)] * len(batch)
+        if left is not None:
+            self._keep(row for row, _ in left.values())
         return outcomes
 
     def _failed(self, error: psycopg.Error, *, committing: bool) -> Rejected | Unknown:

@@ -1,0 +1,156 @@
+"""Rows that a log has left in a PostgreSQL database, and appends that rest on them: one round trip instead of three.
+
+Rule 1: nothing is answered from memory. What is computed from remembered rows is written only if each row is still as
+        it is remembered, which the writing statements check themselves; else nothing is written, and the append asks.
+Rule 2: whatever may be refused, was done before, or cannot be told without asking is asked for.
+Rule 3: a row is not remembered while an append changes it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import attrs
+
+from zart_core.events import CLOSED, Ok
+from zart_core.log import Appended, New, Turn, Write
+from zart_stores.rows import Row, due
+from zart_stores.sql import checksums
+from zart_stores.sql.batch import Batch, Changes, Rows, ids_of
+
+ROWS_MAX = 4096
+"""How many rows are remembered at the most, about 2 MB; the one that was not used for the longest time goes first."""
+
+Version: TypeAlias = tuple[int, int, int, int]
+"""Fence, position, the greatest message number, and the checksum over all: no change of a row leaves them the same."""
+
+
+@attrs.frozen
+class Guess:
+    """A batch that is carried out, if the rows it changes are as they were when they were last seen."""
+
+    outcomes: Sequence[Appended]
+    changes: Changes
+    versions: Mapping[int, Version]
+    """By key, what the rows that were there are taken for."""
+    ids: Sequence[str]
+    """Theirs, in the order in which they are to be locked."""
+    left: Rows
+    """The rows afterwards."""
+
+
+class Unremembered(Exception):
+    """Something has to be asked for."""
+
+
+class Memo:
+    """Rows as they were last seen, by id, and keys for new ones."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._rows: dict[str, Row] = {}
+        self.keys: deque[int] = deque()
+        """Keys that no other new execution will have."""
+
+    def keep(self, rows: Iterable[Row]) -> None:
+        """Remember rows as a committed transaction left them; from now on they are changed here only."""
+        with self._lock:
+            for row in rows:
+                self._rows.pop(row.id, None)
+                if row.status not in CLOSED:
+                    self._rows[row.id] = row
+            while len(self._rows) > ROWS_MAX:
+                del self._rows[next(iter(self._rows))]
+
+    def guess(self, batch: Sequence[Write], where: str) -> Guess | None:
+        """What a batch comes to if nobody else has written meanwhile; None when that has to be asked for."""
+        ids = ids_of(batch)
+        rows = self._take(ids, created_by(batch))
+        if rows is None:
+            return None
+        versions = {row.key: version_of(row) for row in rows.values()}
+        known = {id: (row, (row.status, row.owner, due(row))) for id, row in rows.items()}
+        unit = Batch(_Remembered(self.keys), where, known)
+        try:
+            outcomes = [unit.write(item) for item in batch]
+        except Unremembered:
+            return None
+        if not all(isinstance(outcome, Ok) and outcome.value.created for outcome in outcomes):
+            return None
+        changes, left = unit.changes(), unit.left()
+        assert left is not None  # nothing was read that might be damaged
+        updated = {update[-1] for update in changes.updates}
+        return Guess(
+            outcomes,
+            changes,
+            {key: version for key, version in versions.items() if key in updated},
+            sorted(row.id for row in rows.values() if row.key in updated),
+            left,
+        )
+
+    def _take(self, ids: Collection[str], created: Collection[str]) -> dict[str, Row] | None:
+        """The rows of a batch, which are remembered no more; None when one is not known that was there before."""
+        with self._lock:
+            if any(id not in self._rows and id not in created for id in ids):
+                return None
+            return {id: self._rows.pop(id) for id in ids if id in self._rows}
+
+
+class _Remembered:
+    """The `Source` of a batch of which every row is remembered, or is taken to be new."""
+
+    def __init__(self, keys: deque[int]) -> None:
+        self._keys = keys
+
+    def rows(self, ids: Sequence[str]) -> Sequence[Sequence[Any]]:
+        """See Source. An id that is taken meets its index when it is written."""
+        return ()
+
+    def next_key(self) -> int:
+        """See Source. One that was reserved."""
+        try:
+            return self._keys.popleft()
+        except IndexError:
+            raise Unremembered from None
+
+    def number_of(self, key: int, message_key: str) -> int | None:
+        """See Source. One that came before meets its index when it is written."""
+        return None
+
+    def kept(self, key: int, numbers: Collection[int]) -> Collection[int]:
+        """See Source. Those that are not are missed when they are to go."""
+        return numbers
+
+    def greatest(self, key: int, but: Collection[int]) -> int:
+        """See Source."""
+        raise Unremembered
+
+
+def is_as_guessed(guess: Guess, unit: Batch) -> bool:
+    """Whether the rows of a guess, which the batch has read and locked, are still what they were taken for.
+
+    Nothing tells so of new executions: theirs do not exist before.
+    """
+    rows = [unit.find(id) for id in guess.ids]
+    return not guess.changes.inserts and all(
+        row is not None and guess.versions.get(row.key) == version_of(row) for row in rows
+    )
+
+
+def version_of(row: Row) -> Version:
+    """What tells a row from itself after any change."""
+    return row.fence, row.position, row.posted, checksums.of_row(row)
+
+
+def created_by(batch: Iterable[Write]) -> set[str]:
+    """Name the executions that a batch may create."""
+    ids: set[str] = set()
+    for item in batch:
+        if type(item) is New:
+            ids.add(item.id)
+        if (type(item) is New or type(item) is Turn) and item.creates:
+            ids |= created_by(item.creates)
+    return ids
