@@ -453,6 +453,30 @@ def test_terminating_a_parent_ends_its_children(url: str) -> None:
             engine.get("c").result(5)
 
 
+def test_who_has_the_id_that_a_child_was_to_have_is_left_alone(url: str) -> None:
+    """A parent that leaves its child behind in the very turn in which its id was taken ends nobody else's execution."""
+
+    @zart.workflow("leaves-a-child")
+    def leaves_a_child(how: str) -> zart.Flow[str]:
+        yield from zart.schedule(zart.child(listens, 1, id="order-42"))
+        yield from zart.now("issued")
+        if how == "waits":
+            yield from zart.wait_for_event("never")
+        return how
+
+    with zart.open(url, [listens, leaves_a_child]) as engine:
+        stranger = engine.start(listens, 2, id="order-42")
+        assert engine.run(leaves_a_child, "ends", id="p") == "ends"
+        handle = engine.start(leaves_a_child, "waits", id="q")
+        assert handle.terminate()
+        with pytest.raises(zart.ExecutionTerminated):
+            handle.result(5)
+        stranger.send("number", 1)
+        stranger.send("number", 2)
+        assert stranger.result(5) == [1, 2]
+        assert "Interrupted" not in kinds(stranger.history())
+
+
 # ---------------------------------------------------------------- continue as new
 
 

@@ -11,7 +11,8 @@ from played import history
 import zart_core as zart
 from zart_core import log as stored
 from zart_core.codec import Codec
-from zart_core.hosts.relatives import new_execution
+from zart_core.events import Parent
+from zart_core.hosts.relatives import new_execution, parents_key
 from zart_core.hosts.turns import Effects, Run
 from zart_core.workflows import Registry
 
@@ -42,9 +43,14 @@ class Host:
     """A host of one run without a store: what it would append is the log."""
 
     def __init__(
-        self, workflow: zart.Workflow[Any, Any], *, at: float = 0.0, timeout_s: float | None = None
+        self,
+        workflow: zart.Workflow[Any, Any],
+        *,
+        at: float = 0.0,
+        timeout_s: float | None = None,
+        parent: Parent | None = None,
     ) -> None:
-        new = new_execution(CODEC, workflow, "an-id", b"null", at, timeout_s=timeout_s)
+        new = new_execution(CODEC, workflow, "an-id", b"null", at, timeout_s=timeout_s, parent=parent)
         self.records = list(new.records)
         self.writes: list[stored.Turn] = []
         self.messages = 0
@@ -74,10 +80,12 @@ class Host:
                 self.records += write.records
         return self.run.committed(now)
 
-    def post(self, kind: Any, name: str = "", payload: bytes = b"", at: float = 0.0) -> Host:
+    def post(
+        self, kind: Any, name: str = "", payload: bytes = b"", at: float = 0.0, key: str | None = None
+    ) -> Host:
         """A message arrives in the inbox."""
         self.messages += 1
-        self.run.receive([stored.Message(self.messages, kind, name, payload, at)])
+        self.run.receive([stored.Message(self.messages, kind, name, payload, at, key)])
         return self
 
     @property
@@ -93,8 +101,15 @@ class Host:
 def host():
     hosts = []
 
-    def begin(fn: Any, *, at: float = 0.0, timeout_s: float | None = None, **options: Any) -> Host:
-        hosts.append(Host(zart.workflow("w", **options)(fn), at=at, timeout_s=timeout_s))
+    def begin(
+        fn: Any,
+        *,
+        at: float = 0.0,
+        timeout_s: float | None = None,
+        parent: Parent | None = None,
+        **options: Any,
+    ) -> Host:
+        hosts.append(Host(zart.workflow("w", **options)(fn), at=at, timeout_s=timeout_s, parent=parent))
         return hosts[-1]
 
     yield begin
@@ -452,3 +467,20 @@ def test_times_on_record_never_decrease(host):
     one.run.returned(call, "A", 40.0)
     one.turn(30.0)
     assert [fact.at for fact in one.events] == [100.0] * len(one.events)
+
+
+@pytest.mark.parametrize("parked", [False, True], ids=["live", "parked"])
+def test_only_its_own_parent_may_end_a_child(host, parked):
+    """What was meant for the child of another command ends nobody else: the id that it asked for was taken."""
+    own = Parent("p", 0, 3)
+    one = host(two_steps, parent=own)
+    if parked:
+        one.run.park(zart.Defect("it is broken"))
+    for kind in ("terminate", "cancel"):
+        for parent in (Parent("q", 0, 3), Parent("p", 1, 3), Parent("p", 0, 4)):
+            one.post(kind, kind, key=parents_key(kind, parent))
+    one.turn(1.0)
+    assert one.run.closed is None
+    assert not any(isinstance(event, zart.Interrupted) for event in one.events)
+    one.post("terminate", "terminate", key=parents_key("terminate", own)).turn(2.0)
+    assert one.run.closed.status is zart.Status.TERMINATED

@@ -188,7 +188,7 @@ BUGS = (
     Bug(
         19,
         "zart_core/hosts/turns.py",
-        "                self._posts.append(cancel_child(child, self.run, seq, execution.now))",
+        "                self._posts.append(cancel_child(child, Parent(self.id, self.run, seq), execution.now))",
         "                pass",
         "I18",
         "a child is not told to end",

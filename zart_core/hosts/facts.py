@@ -20,6 +20,7 @@ from zart_core.events import (
     Status,
 )
 from zart_core.hosts.offers import accepted
+from zart_core.hosts.relatives import is_strangers
 from zart_core.interpreter import Execution
 
 TimerKind: TypeAlias = Literal["run", "sleep", "event", "step", "retry", "grace"]
@@ -66,6 +67,8 @@ def received(codec: Codec, execution: Execution, message: stored.Message, now: f
     match message.kind:
         case "event":
             return Delivered(execution.next_delivery, message.name, message.payload, now, message.key)
+        case "cancel" | "terminate" if is_strangers(message, started.parent):
+            return None
         case "cancel":
             reason = message.payload.decode(errors="replace")
             return None if execution.interrupted is not None else Interrupted("cancel", now, reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -101,17 +101,33 @@ def report(codec: Codec, parent: Parent, closed: Closed) -> stored.Post:
     return stored.Post(parent.id, "child", str(parent.run), told.data, closed.at, key)
 
 
-def cancel_child(child: str, run: int, seq: int, now: float) -> stored.Post:
+def cancel_child(child: str, parent: Parent, now: float) -> stored.Post:
     """The message that asks a child to cancel."""
-    key = f"{OWN_KEY}cancel:{run}:{seq}"
+    key = parents_key("cancel", parent)
     return stored.Post(child, "cancel", "cancel", b"its parent cancelled it", now, key)
 
 
-def end_children(children: Iterable[str], closed: Closed) -> Sequence[stored.Post]:
+def end_children(children: Mapping[int, str], id: str, run: int, closed: Closed) -> Sequence[stored.Post]:
     """Nobody waits for them any more: a run that was terminated takes its children along."""
     return [
         stored.Post(
-            child, "terminate", "terminate", b"its parent was terminated", closed.at, f"{OWN_KEY}terminate"
+            child,
+            "terminate",
+            "terminate",
+            b"its parent was terminated",
+            closed.at,
+            parents_key("terminate", Parent(id, run, seq)),
         )
-        for child in children
+        for seq, child in children.items()
     ]
+
+
+def parents_key(kind: stored.MessageKind, parent: Parent) -> str:
+    """The key of what a parent asks of its child: it names the command that the child is there for."""
+    return f"{OWN_KEY}{kind}:{parent.run}:{parent.seq}:{parent.id}"
+
+
+def is_strangers(message: stored.Message, parent: Parent | None) -> bool:
+    """Whether a request to end is for another's child, whose parent cannot know yet that the id was taken."""
+    key, asked = message.key or "", f"{OWN_KEY}{message.kind}:"
+    return key.startswith(asked) and (parent is None or key != parents_key(message.kind, parent))

@@ -47,7 +47,14 @@ from zart_core.hosts.facts import Timer, TimerKind, fired, received, terminated
 from zart_core.hosts.offers import is_offered, offered_id
 from zart_core.hosts.past import ALONE, Past, look_back
 from zart_core.hosts.ports import LOTS, Lots, StepCall
-from zart_core.hosts.relatives import cancel_child, end_children, new_execution, next_run, report
+from zart_core.hosts.relatives import (
+    cancel_child,
+    end_children,
+    is_strangers,
+    new_execution,
+    next_run,
+    report,
+)
 from zart_core.interpreter import HANDED_OVER, OFFERED, QUEUED, Execution, capture_type
 from zart_core.records import record
 from zart_core.steps import DEFAULT_QUEUE, StepFunction
@@ -210,8 +217,8 @@ class Run:
         """Suspects beside which nothing ran when their worker died, by their log."""
         self._returning: dict[int, None] = NO_ENTRIES
         """Steps that were waiting for a retry when they were taken up: that attempt may have been running already."""
-        self._orphans: list[str] = NO_ITEMS
-        """Children that the run waits for while it is parked."""
+        self._orphans: dict[int, str] = NO_ENTRIES
+        """Children that the run waits for while it is parked, by seq."""
         self._overtaken: list[int] = NO_ITEMS
         """Attempts that run here though what their steps came to is on record: they are given up with the next turn."""
         self._timers: list[Timer] = NO_ITEMS
@@ -291,7 +298,7 @@ class Run:
             self.id = past.started.id  # one string for both
         self._floor = past.floor
         self._interruption_held = past.interrupted
-        self._orphans = list(past.children.values()) or NO_ITEMS
+        self._orphans = dict(past.children) or NO_ENTRIES
         self._guilty = dict(past.guilty) or NO_ENTRIES
         self._overtaken = [seq for seq in self.running if seq in past.settled] or NO_ITEMS
         self.outcomes = [
@@ -470,13 +477,9 @@ class Run:
     def _park_mid_turn(self, defect: Defect) -> None:
         """Keep the outcomes of the turn, and forget all it led to."""
         pending = () if self.execution is None else self.execution.pending.values()
-        children = [
-            issued.child
-            for issued in pending
-            if issued.kind == "child" and issued.child is not None and issued.seq not in self._creates
-        ]
-        offered = [id for seq, id in self.offered.items() if seq not in self._creates]
-        self._orphans = [*self._orphans, *children, *offered]
+        children = {issued.seq: issued.child for issued in pending if issued.kind == "child" and issued.child}
+        there = {**children, **self.offered}
+        self._orphans = {**self._orphans, **{s: id for s, id in there.items() if s not in self._creates}}
         self.park(defect)
         self._open()
         self._offered, self.outcomes = self.outcomes, NO_ITEMS
@@ -629,7 +632,7 @@ class Run:
             self._told = put(self._told, seq, None)
             child = execution.pending[seq].child or self.offered.get(seq)
             if child is not None:
-                self._posts.append(cancel_child(child, self.run, seq, execution.now))
+                self._posts.append(cancel_child(child, Parent(self.id, self.run, seq), execution.now))
                 if seq in self.offered:
                     self._recalled.append(child)
                     heapq.heappush(self._timers, (until, 1, seq, "grace"))
@@ -650,12 +653,9 @@ class Run:
             self.opened = next_run(self.codec, execution, closed, newest)
         elif execution.started is not None and execution.started.parent is not None:
             self._posts.append(self._report(execution.started.parent, closed))
-        children = [
-            issued.child
-            for issued in execution.pending.values()
-            if issued.kind == "child" and issued.child is not None
-        ]
-        self._posts += end_children([*children, *self.offered.values()], closed)
+        pending = execution.pending.values()
+        children = {issued.seq: issued.child for issued in pending if issued.kind == "child" and issued.child}
+        self._posts += end_children({**children, **self.offered}, self.id, self.run, closed)
         self._recalled += self.offered.values()
 
     def _report(self, parent: Parent, closed: Closed) -> stored.Post:
@@ -919,7 +919,8 @@ class Run:
         for message in [message for message in self.inbox.values() if message.kind == "terminate"]:
             self._used.append(message.number)
             del self.inbox[message.number]
-            if self.closed is None:
+            parent = None if self.started is None else self.started.parent
+            if self.closed is None and not is_strangers(message, parent):
                 self._close_parked(terminated(message, now))
         if self.closed is None and self._timers and self._timers[0][0] <= now:
             heapq.heappop(self._timers)
@@ -931,7 +932,7 @@ class Run:
         self.closed = closed
         if self.started is not None and self.started.parent is not None:
             self._posts.append(self._report(self.started.parent, closed))
-        self._posts += end_children(self._orphans, closed)
+        self._posts += end_children(self._orphans, self.id, self.run, closed)
 
     def hand_over(self, now: float) -> None:
         """Put a note into the turn that what runs is given back on purpose: no crash counts (R5)."""
