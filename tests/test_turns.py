@@ -484,3 +484,22 @@ def test_only_its_own_parent_may_end_a_child(host, parked):
     assert not any(isinstance(event, zart.Interrupted) for event in one.events)
     one.post("terminate", "terminate", key=parents_key("terminate", own)).turn(2.0)
     assert one.run.closed.status is zart.Status.TERMINATED
+
+
+def test_a_child_is_told_to_end_though_its_parent_has_nothing_to_append(host):
+    """R18, R20: a deadline that passed while the parent was parked reaches the child once the code fits again."""
+
+    def w():
+        yield from zart.child(kid, 1, id="kid")
+
+    one = host(w, timeout_s=100.0)
+    fitting = one.run.registry["w"]
+    one.turn(1.0)
+    one.take_up(zart.workflow("w")(two_steps))
+    one.turn(100.0)
+    assert one.history == ["started", "child kid[1]", "deadline"]
+
+    one.take_up(fitting).turn(160.0)
+
+    assert [(post.id, post.kind) for post in one.writes[-1].posts] == [("kid", "cancel")]
+    assert one.writes[-1].records == []

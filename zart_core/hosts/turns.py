@@ -951,7 +951,7 @@ class Run:
         """The writes that make the turn durable, all in one commit; empty when there is nothing to write."""
         writes: list[stored.Write] = []
         opens = self.opened
-        if self.events or self._used:
+        if self.events or self._used or self._posts:
             writes.append(
                 stored.Turn(
                     id=self.id,
