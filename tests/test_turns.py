@@ -503,3 +503,43 @@ def test_a_child_is_told_to_end_though_its_parent_has_nothing_to_append(host):
 
     assert [(post.id, post.kind) for post in one.writes[-1].posts] == [("kid", "cancel")]
     assert one.writes[-1].records == []
+
+
+def test_times_in_the_log_never_decrease_whatever_the_clock_does(host):
+    """F13, I2: a clock that went back since an attempt ended takes nothing that follows back, and fires no timer early."""
+
+    def w():
+        yield from zart.schedule(zart.sleep("nap", 104))
+        yield from do("a")
+        yield from zart.capture("c", lambda: 1)
+        yield from zart.wait_for_event("never")
+
+    one = host(w)
+    (call,) = one.turn(100.0).calls
+    one.run.returned(call, "A", 105.0)
+    one.post("cancel", "cancel", at=106.0)
+    one.turn(95.0)
+    assert one.history[-1] == "cancelled: Cancelled: "
+    times = [event.at for event in one.events]
+    assert times == sorted(times)
+    naps = [event.at for event in one.events if isinstance(event, zart.Resolved) and event.seq == 0]
+    assert naps == [105.0]
+
+
+def test_what_a_step_came_to_before_it_was_told_to_end_is_kept(host):
+    """R1, R18: though the request came first, at the same instant, or the turn that held both was refused."""
+    one = host(two_steps)
+    (call,) = one.turn(1.0).calls
+    one.run.returned(call, "A", 5.0)
+    one.post("cancel", "cancel", at=5.0)
+    one.turn(5.0)
+    assert one.history[3:5] == ["cancel", 'do-a = "A"']
+
+    two = host(two_steps)
+    (call,) = two.turn(1.0).calls
+    two.post("cancel", "cancel", at=5.0)
+    assert two.turn(5.0).stops == [0]
+    two.run.returned(call, "A", 6.0)
+    two.turn(6.0, ok=False)
+    two.turn(7.0)
+    assert two.history[3:5] == ["cancel", 'do-a = "A"']

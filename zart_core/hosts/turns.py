@@ -333,7 +333,7 @@ class Run:
         if progress.elsewhere:
             self._is_elsewhere(seq)
             return
-        if seq in self.running or any(outcome.seq == seq for outcome in self.outcomes):
+        if seq in self.running or self._has_ended(seq):
             return  # it runs, or what it came to is not on record yet
         if progress.began and not self._adopted and not self._is_handed_over(execution, seq):
             self.suspects = put(self.suspects, seq, progress.crashes)
@@ -486,6 +486,8 @@ class Run:
 
     def _take_in(self, execution: Execution, now: float) -> None:
         """Apply facts in the order of time, each followed at once by everything it leads to."""
+        for outcome in self._offered:  # clocks may go back since (F13), times may not (I2)
+            now = max(now, outcome.at)
         self._answer(execution, now)
         for outcome in self._offered:
             if self._timers or self.inbox:
@@ -639,7 +641,7 @@ class Run:
             elif seq in self.running:
                 self._stops.append(seq)
                 heapq.heappush(self._timers, (until, 1, seq, "grace"))
-            else:
+            elif not self._has_ended(seq):
                 heapq.heappush(self._timers, (execution.now, 1, seq, "grace"))
 
     # ------------------------------------------------------------ ending
@@ -894,6 +896,10 @@ class Run:
     def unearn(self, seq: int) -> None:
         """What an attempt came to is not kept, as what it wrote in its transaction is not: it runs again."""
         self.outcomes = [outcome for outcome in self.outcomes if outcome.seq != seq]
+
+    def _has_ended(self, seq: int) -> bool:
+        """Whether what an attempt came to is known, and not on record yet."""
+        return any(outcome.seq == seq for outcome in (*self._offered, *self.outcomes))
 
     def _is_cancelling(self, seq: int) -> bool:
         return self.execution is not None and seq in self.execution.cancelling
