@@ -506,7 +506,7 @@ def test_a_child_is_told_to_end_though_its_parent_has_nothing_to_append(host):
 
 
 def test_times_in_the_log_never_decrease_whatever_the_clock_does(host):
-    """F13, I2: a clock that went back since an attempt ended takes nothing that follows back, and fires no timer early."""
+    """F13, I2: a clock that went back since an attempt ended takes nothing back with it, and fires no timer early."""
 
     def w():
         yield from zart.schedule(zart.sleep("nap", 104))
@@ -543,3 +543,28 @@ def test_what_a_step_came_to_before_it_was_told_to_end_is_kept(host):
     two.turn(6.0, ok=False)
     two.turn(7.0)
     assert two.history[3:5] == ["cancel", 'do-a = "A"']
+
+
+def test_a_message_that_came_in_time_is_in_time_behind_any_number_of_others(host):
+    """R13, R14: a turn that has taken as many messages as it may ends before the timers that come after the next."""
+
+    def many():
+        for _ in range(300):
+            yield from zart.wait_for_event("many")
+
+    def one():
+        return (yield from zart.wait_for_event("one", int, timeout=100))
+
+    def w():
+        _, number = yield from zart.gather(many(), one())
+        return number
+
+    late = host(w)
+    late.turn(1.0)
+    for _ in range(300):
+        late.post("event", "many", b"null", at=5.0)
+    late.post("event", "one", b"7", at=50.0)
+    late.turn(200.0)
+    assert late.run.has_more
+    late.turn(200.0)
+    assert late.history[-1] == "completed 7"

@@ -63,7 +63,7 @@ from zart_core.workflows import Registry
 EVENTS_MAX = 50_000
 """Events of one run before it is parked with the advice to continue as new (F19)."""
 MESSAGES_PER_TURN_MAX = 256
-"""Messages taken into one turn, so that a turn stays small."""
+"""Messages taken into one turn, so that a turn stays small: it ends before the next one, and what came after that."""
 
 MISBEHAVIOUR = (Exception, SystemExit, GeneratorExit)
 """What parks an execution whatever it is, so that the others go on."""
@@ -584,7 +584,7 @@ class Run:
             if timer is not None and (message is None or timer[0] <= message.at):
                 heapq.heappop(self._timers)
                 fact = self._due(execution, timer, now)
-            elif message is not None:
+            elif message is not None and len(self._used) < MESSAGES_PER_TURN_MAX:
                 self._used.append(message.number)
                 del self.inbox[message.number]
                 fact = received(self.codec, execution, message, now)
@@ -595,8 +595,6 @@ class Run:
 
     def _next_message(self, execution: Execution) -> stored.Message | None:
         """The oldest message that is wanted now. Events nobody waits for stay in the inbox (R14)."""
-        if len(self._used) >= MESSAGES_PER_TURN_MAX:
-            return None
         for message in self.inbox.values():
             if message.kind != "event" or execution.listens(message.name):
                 return message
