@@ -568,3 +568,32 @@ def test_a_message_that_came_in_time_is_in_time_behind_any_number_of_others(host
     assert late.run.has_more
     late.turn(200.0)
     assert late.history[-1] == "completed 7"
+
+
+def test_a_deadline_that_passes_while_on_failure_is_parked_does_not_strike_it(host):
+    """R16: compensation runs without the cap, also when the code that it belongs to was away for a while."""
+
+    def compensate(_, failure):
+        yield from do("refund")
+        return (yield from do("mail"))
+
+    def w():
+        yield from do("pay")
+        raise ValueError("no stock")
+
+    one = host(w, on_failure=compensate, timeout_s=100.0)
+    fitting = one.run.registry["w"]
+    (call,) = one.turn(1.0).calls
+    one.run.returned(call, None, 2.0)
+    (call,) = one.turn(2.0).calls
+    one.take_up(zart.workflow("w")(two_steps))
+    one.turn(100.0)
+    assert one.history[-1] == "deadline"
+
+    one.take_up(fitting)
+    assert one.run.try_suspect(1, alone=False, now=160.0)
+    for now in (160.0, 161.0, 162.0):
+        for call in one.turn(now).calls:
+            one.run.returned(call, call.context.step, now)
+
+    assert one.history[-1] == 'completed "do-mail"'

@@ -515,7 +515,8 @@ class Execution:
 
     def _interrupt(self, event: Interrupted) -> None:
         root = self._root
-        if self.interrupted is not None or root is None or root.branch is None:
+        late = event.by == "deadline" and self._handling is not None  # on_failure runs without it (R16)
+        if self.interrupted is not None or late or root is None or root.branch is None:
             self.ignored += 1
             return
         self.interrupted = event
