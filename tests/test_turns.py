@@ -597,3 +597,36 @@ def test_a_deadline_that_passes_while_on_failure_is_parked_does_not_strike_it(ho
             one.run.returned(call, call.context.step, now)
 
     assert one.history[-1] == 'completed "do-mail"'
+
+
+class Speechless(Exception):
+    """Its text cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@zart.step("fails", raises=(Speechless,), retry=zart.Retry.fixed(1, 0, on=(Speechless,)))
+def fails() -> None:
+    raise Speechless
+
+
+def test_an_error_whose_text_raises_hinders_no_run(host):
+    """R6, R8, R24: neither one that was retried to the end, nor one that nobody waited for."""
+
+    def w():
+        yield from zart.schedule(fails())
+        try:
+            yield from fails().named("waited-for")
+        except zart.RetryExhausted as exhausted:
+            return str(exhausted)
+
+    one = host(w)
+    for now in (1.0, 2.0, 3.0, 4.0, 5.0):
+        for call in one.turn(now).calls:
+            one.run.raised(call, Speechless(), now)
+    assert one.run.defect is None
+    assert one.history[-1].startswith("completed")
+    assert "<its __str__ raised RuntimeError>" in one.history[-1]
+    (note,) = (event.why for event in one.events if isinstance(event, zart.Noted))
+    assert "<its __str__ raised RuntimeError>" in note

@@ -20,6 +20,14 @@ class ZartError(Exception):
     """Base of every error that Zart itself raises, `Cancelled` apart."""
 
 
+def text_of(error: BaseException) -> str:
+    """The error's text, whatever its __str__ does."""
+    try:
+        return str(error)
+    except Exception as trouble:  # noqa: BLE001  # the method of a stranger
+        return f"<its __str__ raised {type(trouble).__name__}>"
+
+
 # ---------------------------------------------------------------- outcomes
 
 
@@ -47,7 +55,7 @@ class RetryExhausted(StepError):
     def __init__(self, step: str, attempts: int, last_error: BaseException) -> None:
         super().__init__(
             f"step '{step}' failed at all {attempts} attempts; the last error was "
-            f"{type(last_error).__name__}: {last_error}",
+            f"{type(last_error).__name__}: {text_of(last_error)}",
             step=step,
         )
         self.attempts = attempts

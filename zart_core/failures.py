@@ -77,11 +77,8 @@ def failure_of(error: BaseException, declared: Classes, shapes: Shapes) -> Failu
 
 
 def message_of(error: BaseException) -> str:
-    """The error's text, whatever its __str__ does."""
-    try:
-        return clean(str(error))
-    except Exception as trouble:  # noqa: BLE001  # the method of a stranger
-        return f"<its __str__ raised {type(trouble).__name__}>"
+    """The error's text, as any log can hold it."""
+    return clean(errors.text_of(error))
 
 
 def traceback_text(error: BaseException) -> str:
@@ -164,7 +161,9 @@ def error_of(failure: Failure, declared: Classes, shapes: Shapes, step: str) -> 
             return errors.EventTimedOut(of, message)
         case "child":
             ending = ENDINGS.get(failure.type, errors.ExecutionFailed)
-            message = message or f"execution '{of}' ended as {failure.type}: {cause}"
+            message = (
+                message or f"execution '{of}' ended as {failure.type}: {cause and errors.text_of(cause)}"
+            )
             return ending(of, message, failure.cause, cause)
         case "conflict":
             return errors.ExecutionConflict(of, message, failure)

@@ -47,6 +47,7 @@ from zart_core.errors import (
     LogCorrupt,
     Parked,
     Unencodable,
+    text_of,
 )
 from zart_core.events import (
     CLOSED,
@@ -68,6 +69,7 @@ from zart_core.events import (
     Status,
     Taken,
 )
+from zart_core.failures import message_of
 from zart_core.steps import StepFunction, annotations_of
 from zart_core.workflows import Workflow
 
@@ -305,7 +307,9 @@ class Execution:
     def unobserved(self) -> list[str]:
         """Errors of branches that nobody waited for, and commands that were built and never yielded."""
         errors = [
-            f"{node.title}: {type(node.error).__name__}: {node.error}" for node in self._branches.unobserved
+            f"{node.title}: {type(node.error).__name__}: {message_of(node.error)}"
+            for node in self._branches.unobserved
+            if node.error is not None
         ]
         return errors + list(self._scene.unused or ())
 
@@ -770,7 +774,9 @@ class Execution:
         """Park, handle, or want the run closed, in this order (R17, R19)."""
         status = self._status_of(error)
         if isinstance(error, self.workflow.park_on):
-            raise Parked(f"{self._title()} is parked by park_on: {type(error).__name__}: {error}") from error
+            raise Parked(
+                f"{self._title()} is parked by park_on: {type(error).__name__}: {text_of(error)}"
+            ) from error
         if status is Status.CANCELLED or self.workflow.on_failure is None or self._handling is not None:
             self._wanted.append(Closing(status, None, error))
         else:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from zart_core import log as stored
 from zart_core.empties import NO_ENTRIES
-from zart_core.errors import Defect
+from zart_core.errors import Defect, text_of
 from zart_core.events import Ok, Status
 from zart_core.hosts.inline import conflicts_of, emit
 from zart_core.hosts.live import Live
@@ -92,7 +92,7 @@ class Pump:
         except Exception as error:
             LOGGER.exception("execution '%s' cannot go on", live.run.id)
             self.engine.attempts.give_slots(live.run.begun)
-            live.run.park(Defect(f"its turn cannot be built: {type(error).__name__}: {error}"))
+            live.run.park(Defect(f"its turn cannot be built: {type(error).__name__}: {text_of(error)}"))
             self.engine.limits.settle(live)
             live.released = not live.calls
             writes = [live.run.mark(self.engine.build, releases=live.released)]

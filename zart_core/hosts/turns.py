@@ -23,7 +23,7 @@ from zart_core import log as stored
 from zart_core.codec import Codec
 from zart_core.divergence import replay_explained
 from zart_core.empties import NO_ENTRIES, NO_ITEMS, added, put
-from zart_core.errors import Defect
+from zart_core.errors import Defect, text_of
 from zart_core.events import (
     Began,
     Closed,
@@ -1045,7 +1045,7 @@ class Run:
 def misbehaviour(error: BaseException) -> Defect:
     """The defect for code that raised what no workflow may raise, or for what this code did not foresee (I8)."""
     LOGGER.error("an execution is parked", exc_info=error)
-    return Defect(f"its code cannot go on: {type(error).__name__}: {error}")
+    return Defect(f"its code cannot go on: {type(error).__name__}: {text_of(error)}")
 
 
 class TooManyEvents(Defect):
