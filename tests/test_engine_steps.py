@@ -284,6 +284,40 @@ def test_a_per_attempt_timeout_is_retried_only_if_asked() -> None:
     assert len(ledger.entries) == 1
 
 
+def test_an_attempt_that_timed_out_in_line_for_a_thread_never_begins() -> None:
+    """R7, R10: the workflow was told that it timed out; that it begins after that would be a second truth."""
+    ledger, release = Ledger(), threading.Event()
+
+    @zart.step("holds-the-thread")
+    def holds_the_thread() -> None:
+        release.wait(10)
+
+    @zart.step("pays", timeout=0.05, timeout_scope=zart.TimeoutScope.PER_ATTEMPT, at_most_once=True)
+    def pays() -> None:
+        ledger("paid")
+
+    @zart.workflow("waits")
+    def waits(_: None) -> zart.Flow[str]:
+        yield from zart.schedule(holds_the_thread())
+        try:
+            yield from pays()
+        except zart.StepTimedOut:
+            yield from zart.wait_for_event("go")
+        return "timed out"
+
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as one,
+        zart.open("memory:", [waits], executor=one) as engine,
+    ):
+        handle = engine.start(waits, None, id="a")
+        until(lambda: kinds(handle.history()).count("Resolved"))
+        release.set()
+        one.submit(int).result(5)  # behind what stood in line
+        assert ledger.entries == []
+        handle.send("go", None)
+        assert handle.result(5) == "timed out"
+
+
 def test_a_step_that_raises_timeout_error_itself_has_failed() -> None:
     """Only the step's own limit makes a StepTimedOut."""
 

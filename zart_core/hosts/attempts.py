@@ -203,8 +203,10 @@ class Attempts:
             self.gave(live, attempt, future.result())
 
     def overdue(self, live: Live, attempt: Attempt) -> None:
-        """A sync attempt's own countdown is over."""
+        """A sync attempt's own countdown is over; one that its executor has not begun never does."""
         attempt.told = True
+        if attempt.future is not None:
+            attempt.future.cancel()
         self.engine.transactions.end(attempt)
         self.finished(live, attempt, lambda now: live.run.timed_out(attempt.call, now, self.engine.lots))
 
