@@ -449,6 +449,18 @@ def test_continue_as_new_belongs_into_the_root_branch(play):
         play(plain(w)).start()
 
 
+def test_continue_as_new_goes_on_with_the_same_workflow(play):
+    """Another one's would begin this one again, with an input that is not its own."""
+
+    def w():
+        yield from do("x")
+        yield from kid.continue_as_new(1)
+
+    run = play(plain(w)).start()
+    with pytest.raises(zart.NotACommand, match="not of 'kid'"):
+        run.done("do-x")
+
+
 def test_a_cancellation_while_continue_as_new_unwinds_is_not_lost_with_the_run(play):
     """R18: the next run would know nothing of it, so this one ends as cancelled."""
 
