@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 import zart_core as zart
+from zart_core.context import Scene
 from zart_core.hosts.inline import Inline
+from zart_core.hosts.ports import StepCall
 from zart_core.log import Post
 from zart_core.testing import FaultyStore, VirtualClock
 from zart_stores import memory
@@ -82,3 +84,51 @@ def test_a_start_gives_up(log):
 
     with pytest.raises(zart.StoreUnavailable, match="full"):
         host.start(parent, None, "parent")
+
+
+class Died(BaseException):
+    """The process is gone."""
+
+
+@zart.step("harmless")
+def harmless() -> str:
+    return "harmless"
+
+
+@zart.step("kills", max_crashes=2)
+def kills() -> str:
+    return "kills"
+
+
+@zart.workflow("beside-a-killer")
+def beside_a_killer() -> zart.Flow[tuple[str, str]]:
+    return (yield from zart.gather(harmless(), zart.step_or(kills(), "lost")))
+
+
+def test_a_killer_among_several_suspects_is_lost_in_the_end(log):
+    """R5, F18: here a suspect runs alone, so a crash is its doing though others have not been tried yet."""
+    started: list[str] = []
+
+    class Runner:
+        def run(self, call: StepCall, scene: Scene) -> str:
+            started.append(call.context.step or "")
+            if call.context.step == "kills" or len(started) == 1:
+                raise Died
+            return "harmless"
+
+    class Wide(Inline):
+        slots = 2
+
+    host: Inline = Wide(log, zart.Registry(beside_a_killer), clock=VirtualClock(), runner=Runner())
+    host.start(beside_a_killer, None, "a")
+    closed = None
+    while closed is None and len(started) < 10:
+        try:
+            closed = host.drive("a")
+        except Died:
+            log.release(host.worker)
+            host = Inline(log, zart.Registry(beside_a_killer), clock=VirtualClock(), runner=Runner())
+
+    assert started == ["harmless", "kills", "kills", "harmless"]
+    assert closed is not None
+    assert closed.payload == b'["harmless","lost"]'
