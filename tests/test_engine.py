@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from engines import STORES, kinds, until, url_of
+from engines import STORES, Ledger, kinds, until, url_of
 
 import zart_core as zart
 from zart_core.hosts.ports import open_log
@@ -180,6 +180,52 @@ def test_delayed_start_waits_for_its_time(url: str) -> None:
         assert handle.status() is zart.Status.SCHEDULED
         clock.advance(minutes=1)
         assert handle.result(5) == 5
+
+
+def test_an_event_does_not_hasten_a_delayed_start(url: str) -> None:
+    """It is kept, also over a restart, and taken once the execution has started (R14)."""
+    clock, ledger = VirtualClock(), Ledger()
+
+    @zart.step()
+    def charge() -> None:
+        ledger("charge")
+
+    @zart.workflow("charges")
+    def charges(_: None) -> zart.Flow[int]:
+        yield from charge()
+        return (yield from zart.wait_for_event("number", int))
+
+    log, begins = open_log(url), clock.now() + 60
+    with zart.open(log, [charges], clock=clock) as engine:
+        handle = engine.start(charges, None, id="a", at=datetime.fromtimestamp(begins, UTC))
+        handle.send("number", 7)
+        until(lambda: log.next_wake() == begins)  # it was looked at
+        clock.advance(59)
+        handle.send("number", 8)
+    with zart.open(log, [charges], clock=clock) as engine:
+        handle = engine.get("a")
+        assert (handle.status(), ledger.entries) == (zart.Status.SCHEDULED, [])
+        clock.advance(1)
+        assert handle.result(5) == 7
+    log.close()
+
+
+def test_the_first_timers_of_a_delayed_start_count_from_it(url: str) -> None:
+    """R13: not from the call that put it off, or they would be over before it begins."""
+    clock = VirtualClock()
+
+    @zart.workflow("naps")
+    def naps(_: None) -> zart.Flow[float]:
+        began = yield from zart.now("began")
+        yield from zart.sleep("nap", 30)
+        return ((yield from zart.now("woke")) - began).total_seconds()
+
+    with zart.open(url, [naps], clock=clock) as engine:
+        handle = engine.start(naps, None, at=datetime.fromtimestamp(clock.now() + 60, UTC))
+        clock.advance(60)
+        until(lambda: handle.status() is zart.Status.WAITING)
+        clock.advance(30)
+        assert handle.result(5) == 30.0
 
 
 def test_a_delayed_start_survives_a_restart_and_is_not_late(tmp_path: Path) -> None:

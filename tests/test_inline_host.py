@@ -8,6 +8,8 @@ import zart_core as zart
 from zart_core.context import Scene
 from zart_core.hosts.inline import Inline
 from zart_core.hosts.ports import StepCall
+from zart_core.hosts.relatives import new_execution
+from zart_core.interpreter import CODEC
 from zart_core.log import Post
 from zart_core.testing import FaultyStore, VirtualClock
 from zart_stores import memory
@@ -132,3 +134,22 @@ def test_a_killer_among_several_suspects_is_lost_in_the_end(log):
     assert started == ["harmless", "kills", "kills", "harmless"]
     assert closed is not None
     assert closed.payload == b'["harmless","lost"]'
+
+
+def test_an_event_does_not_hasten_a_delayed_start(log):
+    """What is taken up before its time is left as it is, and its events are kept."""
+    clock = VirtualClock()
+    begins = clock.now() + 60
+    log.append([
+        new_execution(CODEC, grandchild, "a", b"null", clock.now(), wake=begins),
+        Post("a", "event", "go", b"5", clock.now()),
+    ])  # fmt: skip
+    rests: list[float | None] = []
+
+    def rest(until: float | None) -> None:
+        rests.append(until)
+        clock.advance(60)
+
+    closed = Inline(log, zart.Registry(grandchild), clock=clock, rest=rest).drive("a")
+
+    assert (closed.payload, closed.at, rests) == (b"5", begins, [begins])

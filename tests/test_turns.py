@@ -51,6 +51,7 @@ class Host:
         parent: Parent | None = None,
     ) -> None:
         new = new_execution(CODEC, workflow, "an-id", b"null", at, timeout_s=timeout_s, parent=parent)
+        self.at = at
         self.records = list(new.records)
         self.writes: list[stored.Turn] = []
         self.messages = 0
@@ -59,7 +60,7 @@ class Host:
     def take_up(self, workflow: zart.Workflow[Any, Any]) -> Host:
         """Another worker, with this code."""
         summary = stored.Summary(
-            "an-id", "w", "", zart.Status.RUNNING, 0, len(self.records), 1, 0.0, 0.0, None, None
+            "an-id", "w", "", zart.Status.RUNNING, 0, len(self.records), 1, self.at, self.at, None, None
         )
         self.run = Run(summary, CODEC)
         self.run.revive(self.records, Registry(workflow))

@@ -208,7 +208,7 @@ class Inline:
             return True
         for call in effects.calls:
             self.call(run, call)
-        return run.defect is not None and not run.outcomes
+        return run.early or (run.defect is not None and not run.outcomes)
 
     def call(self, run: Run, call: StepCall) -> None:
         """Run one attempt, and tell the run how it ended."""

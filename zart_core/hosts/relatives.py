@@ -40,11 +40,14 @@ def new_execution(
     timeout_s: float | None = None,
     wake: float | None = None,
 ) -> stored.New:
-    """An execution to create: its first record is `Started`; its digest is what makes a second start the same (R15)."""
+    """An execution to create: its first record is `Started`; its digest is what makes a second start the same (R15).
+
+    With `wake` it starts then: that is the time of `Started`, from which its first timers count.
+    """
     limit = workflow.timeout_s if timeout_s is None else timeout_s
     begins = max(at, wake or 0.0)
     deadline = None if limit is None else begins + limit
-    started = Started(id, 0, workflow.name, payload, at, deadline, parent, version=workflow.version)
+    started = Started(id, 0, workflow.name, payload, begins, deadline, parent, version=workflow.version)
     return stored.New(
         id=id,
         workflow=workflow.name,

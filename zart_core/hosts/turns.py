@@ -125,6 +125,7 @@ class Run:
         "_busy",
         "_calls",
         "_captures",
+        "_created_at",
         "_creates",
         "_ended",
         "_floor",
@@ -149,6 +150,7 @@ class Run:
         "codec",
         "defect",
         "dropped",
+        "early",
         "events",
         "execution",
         "fence",
@@ -205,6 +207,9 @@ class Run:
         """Steps that were running when their worker died: seq, and crashes held against them so far (R5)."""
         self.dropped = 0
         """Outcomes that came too late to matter."""
+        self.early = False
+        """Whether it is looked at before it is to start."""
+        self._created_at = summary.created_at
         self._adopted = False
         """Whether this host has found out before what was left to do: what began since then, it began itself."""
         self._floor = 0.0
@@ -404,11 +409,15 @@ class Run:
             return self.closed.status
         if self.defect is not None:
             return Status.PARKED
+        if self.early:
+            return Status.SCHEDULED
         return Status.RUNNING if self._busy else Status.WAITING
 
     @property
     def wake(self) -> float | None:
         """When it is next due by time, in seconds since the epoch."""
+        if self.early and self.started is not None:
+            return self.started.at
         return self._timers[0][0] if self._timers and self.closed is None else None
 
     @property
@@ -463,6 +472,9 @@ class Run:
     def build(self, now: float) -> None:
         """Take in what has happened up to `now`: timers, messages, outcomes. Parks the run on a defect, raises none."""
         self._open()
+        self.early = self.position == 1 and self._is_early(now)
+        if self.early:
+            return
         self._offered, self.outcomes = self.outcomes, NO_ITEMS
         try:
             if self.execution is not None:
@@ -473,6 +485,13 @@ class Run:
             self._build_parked(max(now, self._floor))
         if self._overtaken:
             self._ended = list(dict.fromkeys([*self._ended, *self._overtaken]))
+
+    def _is_early(self, now: float) -> bool:
+        """Whether its start was put off and is still to come; who wants it to end does not wait for that."""
+        started = self.started
+        if self.execution is None or started is None or self.run > 0 or not self._created_at < started.at:
+            return False
+        return now < started.at and all(message.kind == "event" for message in self.inbox.values())
 
     def _park_mid_turn(self, defect: Defect) -> None:
         """Keep the outcomes of the turn, and forget all it led to."""
@@ -974,7 +993,8 @@ class Run:
                     releases=releases,
                 )
             )
-        if self.closed is None and (self.defect is not None or (self._listed_parked and not writes)):
+        aside = self.defect is not None or self.early or (self._listed_parked and not writes)
+        if self.closed is None and aside:
             writes.append(self.mark(build, releases=releases))
         return writes
 
