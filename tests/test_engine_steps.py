@@ -15,7 +15,7 @@ from engines import Ledger, Sky, kinds, until, url_of
 
 import zart_core as zart
 from zart_core.hosts.ports import open_log
-from zart_core.log import Turn
+from zart_core.log import PAYLOAD_BYTES_MAX, Turn
 from zart_core.testing.clock import START, VirtualClock
 
 T0 = START.timestamp()
@@ -316,6 +316,43 @@ def test_an_attempt_that_timed_out_in_line_for_a_thread_never_begins() -> None:
         assert ledger.entries == []
         handle.send("go", None)
         assert handle.result(5) == "timed out"
+
+
+def test_an_error_whose_fields_are_too_large_for_a_record_comes_without_them(tmp_path: Path) -> None:
+    """F19: its record could never be written, and the execution was read back and refused for ever."""
+
+    @zart.step("declines", raises=(Declined,))
+    def declines(size: int) -> None:
+        raise Declined('"' * size)  # four bytes each, as JSON within JSON
+
+    @zart.workflow("asks")
+    def asks(size: int) -> zart.Flow[str]:
+        try:
+            yield from declines(size)
+        except (Declined, zart.StepFailed) as error:
+            return type(error).__name__
+        return ""
+
+    with zart.open(url_of("sqlite", tmp_path), [asks]) as engine:
+        assert engine.start(asks, 200_000).result(10) == "Declined"
+        assert engine.start(asks, 300_000).result(10) == "StepFailed"
+
+
+def test_the_largest_result_of_a_child_reaches_its_parent(tmp_path: Path) -> None:
+    """F19: what wraps it in the message does not count."""
+
+    @zart.workflow("gives")
+    def gives(size: int) -> zart.Flow[str]:
+        yield from zart.now("begun")
+        return "x" * size
+
+    @zart.workflow("takes")
+    def takes(size: int) -> zart.Flow[int]:
+        return len((yield from zart.child(gives, size)))
+
+    largest = PAYLOAD_BYTES_MAX - 2  # and two quotes
+    with zart.open(url_of("sqlite", tmp_path), [takes, gives]) as engine:
+        assert engine.start(takes, largest).result(10) == largest
 
 
 def test_a_step_that_raises_timeout_error_itself_has_failed() -> None:

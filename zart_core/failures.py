@@ -22,6 +22,8 @@ from zart_core.values.shapes import Shapes
 
 TEXT_CHARS_MAX = 8192
 """How much of a message, and of a traceback, is kept."""
+FIELDS_BYTES_MAX = PAYLOAD_BYTES_MAX - (64 << 10)
+"""How much the fields of an error may take in its record, as JSON within JSON, beside message and traceback."""
 
 Classes = Sequence[type[Exception]]
 
@@ -97,7 +99,7 @@ def clean(text: str, *, keep_end: bool = False) -> str:
 
 
 def fields_text(error: BaseException, shapes: Shapes) -> str | None:
-    """The arguments and attributes of an error as JSON; None when something in them cannot be encoded.
+    """The arguments and attributes of an error as JSON; None when something in them cannot be encoded, or is too large.
 
     An argument that is also an attribute is written once, by the attribute's type.
     """
@@ -110,7 +112,8 @@ def fields_text(error: BaseException, shapes: Shapes) -> str | None:
         text = msgspec.json.encode(Fields(args, fields))
     except Exception:  # noqa: BLE001  # an error may hold anything
         return None
-    return text.decode() if len(text) <= PAYLOAD_BYTES_MAX else None
+    fields_json = text.decode()
+    return fields_json if len(msgspec.json.encode(fields_json)) <= FIELDS_BYTES_MAX else None
 
 
 def _attributes(error: BaseException) -> Iterator[tuple[str, Any]]:

@@ -129,7 +129,8 @@ def too_large(write: Write) -> str | None:
         return None
     if type(write) is Post:
         size = len(write.payload)
-        return None if size <= PAYLOAD_BYTES_MAX else _excess(write.id, "a message", size, PAYLOAD_BYTES_MAX)
+        size_max = RECORD_BYTES_MAX if write.kind == "child" else PAYLOAD_BYTES_MAX  # a child's is an event
+        return None if size <= size_max else _excess(write.id, "a message", size, size_max)
     assert isinstance(write, (New, Turn))
     for record in write.records:
         if len(record.data) > RECORD_BYTES_MAX:
