@@ -106,10 +106,10 @@ class ViewChecks(Contract):
         write(log, new(), new("b", owner="w1"), post("b"), Mark("a", Status.PARKED, reason="why"))
         expect(list(log.list().items), [standing(log), standing(log, "b")])
 
-    @cases("prefix", ["", "a", "a%", "a_", "a\U0010ffff", "\U0010ffff", "b", "zz", "a\ud7ff"])
+    @cases("prefix", ["", "a", "a%", "a_", "a\U0010ffff", "\U0010ffff", "b", "zz", "a\ud7ff", "a~", "\u05ea"])
     def test_list_prefix(self, log: EventLog, prefix: str) -> None:
-        """L11: a prefix means itself, whatever characters it has."""
-        ids = ["a", "a%", "a%1", "a_", "ab", "a\U0001f984", "b", "b\ud7a3", "c"]
+        """L11: a prefix means itself, whatever characters it has, and whatever comes after them in Unicode."""
+        ids = ["a", "a%", "a%1", "a_", "ab", "a~", "a~1", "a\U0001f984", "b", "b\ud7a3", "c", "\u05ea1"]
         write(log, *[new(id) for id in ids])
         wanted = sorted(id for id in ids if id.startswith(prefix))
         expect([each.id for each in log.list(id_prefix=prefix).items], wanted)

@@ -90,9 +90,9 @@ def read_page(
     """
     if limit < 1:
         raise InvalidUse(f"a page has at least one item, not limit={limit}")
-    wanted = _conditions(status, workflow, id_prefix, after)
-    if not all(value.isprintable() for value in wanted.values()):
+    if not all(asked.isprintable() for asked in (workflow, id_prefix, after) if asked is not None):
         return Page([], None)  # nothing that is stored matches it
+    wanted = _conditions(status, workflow, id_prefix, after)
     those = f"WHERE {' AND '.join(wanted)}" if wanted else ""
     query = f"SELECT {COLUMNS} FROM {{t}}executions {those} ORDER BY id LIMIT ?"  # noqa: S608
     found = list(select(query, (*wanted.values(), min(limit, 1 << 30) + 1)))
