@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -612,6 +613,40 @@ def test_fork(path, log):
     expect(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
     write(log, turn("a", 1, "X", fence=1))
     expect(standing(log).owner, "w1")
+
+
+@pytest.mark.parametrize("held", ["_writing", "_reading"])
+def test_fork_while_a_thread_works(path, log, held):
+    """F12: a child that is forked while another thread is in the log is refused at once, and waits for nobody."""
+    write(log, new())
+    inside, forked = threading.Event(), threading.Event()
+
+    def work():
+        with getattr(log, held):
+            inside.set()
+            forked.wait(30)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert inside.wait(30)
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(10)
+        refusals = 0
+        for use in (
+            lambda: log.append([post()]),
+            lambda: log.summary("a"),
+            lambda: claimed(log),
+            log.settings,
+        ):
+            try:
+                use()
+            except StoreFailed:
+                refusals += 1
+        os._exit(refusals)
+    forked.set()
+    thread.join()
+    expect(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 4)
 
 
 def test_one_worker_name_twice(path, log):

@@ -146,6 +146,7 @@ class SqliteLog:
         check(batch)
         if not batch:
             return []
+        self._refuse_in_child()
         with self._writing, self._undisturbed():
             self._refuse_if_unusable()
             try:
@@ -512,6 +513,7 @@ class SqliteLog:
 
     def settings(self) -> Mapping[str, str | int]:
         """See Examinable. Read back from the connection that appends, and from the file."""
+        self._refuse_in_child()
         with self._writing:
             self._refuse_if_unusable()
             return settings_of(self._connection("writer"))
@@ -564,6 +566,7 @@ class SqliteLog:
 
     def _in_lease_transaction(self, action: Callable[[sqlite3.Connection], T]) -> T:
         """Do something with claims and leases in one transaction (Rule 2)."""
+        self._refuse_in_child()
         with self._writing, self._undisturbed():
             self._refuse_if_unusable()
             db = self._connection("leases")
@@ -597,6 +600,7 @@ class SqliteLog:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
 
+        self._refuse_in_child()
         with self._reading:
             self._refuse_if_unusable()
             db = self._connection("reader")
@@ -652,13 +656,17 @@ class SqliteLog:
             db.execute("DELETE FROM workers WHERE worker = ?", (worker,))
 
     def _refuse_if_unusable(self) -> None:
+        self._refuse_in_child()
+        if self._closed:
+            raise StoreFailed(f"the log {self._path!r} is closed; open it again")
+
+    def _refuse_in_child(self) -> None:
+        """Asked before any lock: a thread that a forked child has no more may hold it (F12)."""
         if self._pid != os.getpid():
             raise StoreFailed(
                 f"the log {self._path!r} was opened in process {self._pid} and is used in {os.getpid()}: "
                 "open a log of its own in each process"
             )
-        if self._closed:
-            raise StoreFailed(f"the log {self._path!r} is closed; open it again")
 
 
 def _select(db: sqlite3.Connection) -> Select:
