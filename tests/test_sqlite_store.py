@@ -663,6 +663,25 @@ def test_one_worker_name_twice(path, log):
     expect(standing(log).owner, "w1")
 
 
+def test_a_first_claim_that_fails(path, monkeypatch):
+    """L8: of a worker that died, what it held is due to its successor of the same name, whose first claim failed."""
+    dead = sqlite.open(f"sqlite:{path}")
+    write(dead, new())
+    expect(claimed(dead, "w1"), ["a"])
+    for held in dead._locks.values():
+        held.leave()
+    log = sqlite.open(f"sqlite:{path}")
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            sqlite, "due_keys", lambda *_: log._connection("leases").execute("SELECT * FROM nothing")
+        )
+        with pytest.raises(LogCorrupt):
+            claimed(log, "w1")
+    expect(list(Path(path).parent.glob("*-worker-*")), [])
+    expect((claimed(log, "w1"), standing(log).fence), (["a"], 2))
+    log.close()
+
+
 def test_no_lock_is_left(path):
     """Closing removes the locks of its workers."""
     log = sqlite.open(f"sqlite:{path}")

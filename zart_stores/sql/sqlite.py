@@ -564,10 +564,21 @@ class SqliteLog:
             self._disconnect()
             raise
 
+    @contextlib.contextmanager
+    def _new_locks(self) -> Generator[None]:
+        """Drop the lock of a worker that the database does not name: its predecessor is not buried, and will be."""
+        named = set(self._locks)
+        try:
+            yield
+        except BaseException:
+            for worker in self._locks.keys() - named:
+                self._locks.pop(worker).drop()
+            raise
+
     def _in_lease_transaction(self, action: Callable[[sqlite3.Connection], T]) -> T:
         """Do something with claims and leases in one transaction (Rule 2)."""
         self._refuse_in_child()
-        with self._writing, self._undisturbed():
+        with self._writing, self._undisturbed(), self._new_locks():
             self._refuse_if_unusable()
             db = self._connection("leases")
             self._begin(db)
