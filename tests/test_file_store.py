@@ -285,6 +285,30 @@ def test_close_unlocks_in_spite_of_children(tmp_path):
         os.waitpid(child, 0)
 
 
+FORKING = """
+import os, signal, sys
+from zart_stores.file import store
+log = store.open(sys.argv[1])
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_death_unlocks_in_spite_of_children(tmp_path):
+    """F1: a log whose process was killed can be opened again, while a child that it had forked lives on."""
+    url = f"file:{tmp_path}/log"
+    with subprocess.Popen([sys.executable, "-c", FORKING, url], stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        try:
+            parent.kill()
+            parent.wait()
+            store.open(url).close()
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
 def test_claims_are_void(fs):
     """A new opener finds every claim void: what was RUNNING, or given and not answered, is due at once."""
     log = opened(fs)

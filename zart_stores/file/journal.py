@@ -10,6 +10,8 @@ Rule 3: after a failed sync, or an error in the middle of a write, the journal i
 Rule 4: a bad frame before the largest durable mark is damage and refused; one behind it is the torn end of a
         write that was never acknowledged, and is cut, and said so (F3, F9, L12).
 Rule 5: a read error is never the end of the log (F8).
+Rule 6: a forked child gives its copies of the descriptors up at once, else it would keep the log of its dead parent
+        locked (F12).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import contextlib
 import errno
 import os
 import re
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -181,6 +184,7 @@ class Journal:
                 f"{self._path} cannot be used as a log: {path}: {error.strerror}. Give a directory that this "
                 "user may write to, on a disk of this machine"
             ) from error
+        _locking.add(self)
         if not self._locked(path):
             holder = self._fs.pread(self._lock_file, 100, 0).decode("ascii", "replace").strip()
             raise StoreLocked(
@@ -567,9 +571,23 @@ class Journal:
                 self._fs.close(fd)
         self._files.clear()
         self._lock_file = -1
+        _locking.discard(self)
 
     def _join(self, name: str) -> str:
         return f"{self._path}/{name}"
+
+
+_locking: weakref.WeakSet[Journal] = weakref.WeakSet()
+"""Those that have a descriptor of their lock."""
+
+
+def _abandon_all() -> None:
+    for journal in list(_locking):
+        journal.abandon(unlock=False)
+
+
+if hasattr(os, "register_at_fork"):  # POSIX
+    os.register_at_fork(after_in_child=_abandon_all)
 
 
 def segment_name(number: int) -> str:
