@@ -845,6 +845,19 @@ def test_unfinished_segment(fs):
     assert [name for name in fs.list_directory("/log") if name.endswith(".new")] == []
 
 
+def test_what_is_not_of_the_log_stays(fs):
+    """A directory may hold files of others, whatever their names; the log removes none but its own."""
+    opened(fs).close()
+    for name in ("config.new", "segment-1.zart.new", "segment-00000002.zart.new.new"):
+        fs.open(f"/log/{name}", create=True)
+    opened(fs).close()
+    assert sorted(name for name in fs.list_directory("/log") if name.endswith(".new")) == [
+        "config.new",
+        "segment-00000002.zart.new.new",
+        "segment-1.zart.new",
+    ]
+
+
 def test_damage_while_open(fs):
     """Damage below the feet of an open log is found by reading and by verify, with place and values (L12)."""
     log = opened(fs)

@@ -52,6 +52,7 @@ SEGMENT_BYTES = 64 << 20
 READ_BYTES_MAX = 1 << 20
 HEAD_BYTES_MAX = 4096
 PROVISIONAL = ".new"
+PROVISIONAL_NAME = re.compile(SEGMENT_NAME.pattern + re.escape(PROVISIONAL))
 
 
 class Full(Exception):
@@ -154,7 +155,7 @@ class Journal:
     def _find(self, replay: Replay) -> None:
         names = self._fs.list_directory(self._path)
         for name in names:
-            if name.endswith(PROVISIONAL):
+            if PROVISIONAL_NAME.fullmatch(name):
                 self._fs.unlink(self._join(name))
         numbers = sorted(int(found[1]) for name in names if (found := SEGMENT_NAME.fullmatch(name)))
         self._fs.sync_directory(self._path)
