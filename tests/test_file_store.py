@@ -446,6 +446,29 @@ def test_bodies(item):
     assert plainly(bodies.decode(bodies.encode(item))) == plainly(item)
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        post(kind="signal"),
+        post(kind=None),
+        new("b", status="waiting"),
+        new("b", creates=[new("c", status="open")]),
+        turn("a", 1, status="done"),
+        turn("a", 1, posts=[post(kind="signal")]),
+        Mark("a", "parked"),
+        turn("a", 1, records=[Record("k" * 1025, 2.0, b"")]),
+    ],
+    ids=lambda item: type(item).__name__,
+)
+def test_what_could_not_be_read_back_is_refused(fs, item):
+    """F22: a kind or a status that nobody knows would make the whole log one that cannot be read (F21)."""
+    log = opened(fs)
+    write(log, new())
+    with pytest.raises(InvalidUse):
+        log.append([item])
+    assert kinds(again(fs)) == ["Started"]
+
+
 def test_records_of():
     """A frame's records are found for the write, the run it opened, and what it created, however deep."""
     body = bodies.encode(WRITES[5])

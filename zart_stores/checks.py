@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 from zart_core.errors import InvalidUse
-from zart_core.log import ID_CHARS_MAX, PAYLOAD_BYTES_MAX, Mark, New, Post, Record, Turn, Write
+from zart_core.events import Status
+from zart_core.log import ID_CHARS_MAX, PAYLOAD_BYTES_MAX, Mark, MessageKind, New, Post, Record, Turn, Write
 
 RECORD_BYTES_MAX = PAYLOAD_BYTES_MAX + (64 << 10)
 """The largest `Record.data`, in bytes: a payload and what its event wraps around it."""
 NAME_CHARS_MAX = 1024
 """The longest workflow, digest, message name, key, worker or record kind, in characters."""
+MESSAGE_KINDS = frozenset(get_args(MessageKind))
 
 
 def is_id(id: str) -> bool:
@@ -41,6 +44,7 @@ def check(batch: Sequence[Write]) -> None:
 def check_turn(turn: Turn) -> None:
     """Check a turn and everything in it."""
     check_id(turn.id)
+    check_status(turn.id, turn.status)
     check_times(turn.id, turn.at, turn.wake)
     check_records(turn.id, turn.records)
     if turn.opens is not None:
@@ -56,6 +60,7 @@ def check_new(new: New) -> None:
     check_id(new.id)
     check_name("workflow", new.workflow)
     check_name("digest", new.digest)
+    check_status(new.id, new.status)
     check_times(new.id, new.at, new.wake)
     check_records(new.id, new.records)
     if new.owner is not None:
@@ -70,6 +75,8 @@ def check_post(post: Post) -> None:
     """Check a message."""
     check_id(post.id)
     check_name("message name", post.name)
+    if post.kind not in MESSAGE_KINDS:
+        raise InvalidUse(f"a message's kind is one of {sorted(MESSAGE_KINDS)}, not {post.kind!a:.100}")
     check_times(post.id, post.at, None)
     if post.key is not None:
         check_name("key", post.key)
@@ -78,6 +85,7 @@ def check_post(post: Post) -> None:
 def check_mark(mark: Mark) -> None:
     """Check a mark; one that ends an execution is refused, for only a turn does that (I7)."""
     check_id(mark.id)
+    check_status(mark.id, mark.status)
     check_times(mark.id, 0.0, mark.wake)
     if mark.status.closed:
         raise InvalidUse(f"a Mark cannot end an execution ({mark.status}); append a Turn that closes it")
@@ -101,6 +109,12 @@ def check_name(what: str, name: str) -> None:
         )
 
 
+def check_status(id: str, status: Status) -> None:
+    """Raise InvalidUse for what only looks like a status: a log that holds another word cannot be read back (F21)."""
+    if type(status) is not Status:
+        raise InvalidUse(f"execution {id!r}: a status is a zart_core.events.Status, not {status!a:.100}")
+
+
 def check_times(id: str, at: float, wake: float | None) -> None:
     """Raise InvalidUse for a time that is not a finite number."""
     if not math.isfinite(at) or (wake is not None and not math.isfinite(wake)):
@@ -114,8 +128,10 @@ def check_records(id: str, records: Sequence[Record]) -> None:
     for record in records:
         if not math.isfinite(record.at):
             raise InvalidUse(f"execution {id!r}: a record's time is a finite number, not {record.at!r}")
-        if not record.kind.isprintable() or not record.kind:
-            raise InvalidUse(f"execution {id!r}: a record's kind is a printable word, not {record.kind!a}")
+        if not record.kind.isprintable() or not 0 < len(record.kind) <= NAME_CHARS_MAX:
+            raise InvalidUse(
+                f"execution {id!r}: a record's kind is a printable word, not {record.kind!a:.300}"
+            )
 
 
 def plain(text: str) -> str:
