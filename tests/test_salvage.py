@@ -197,6 +197,17 @@ def test_a_log_that_was_killed_on_a_full_disk():
     assert probe.picture(log) == shown
 
 
+def test_no_room_for_what_is_brought_out(monkeypatch):
+    """F6: a full disk is weather, and it is said that what is there is a part; the damaged log stays as it is."""
+    monkeypatch.setattr(salvaging, "WRITES_AT_ONCE", 2)
+    fs = copy()
+    before = [(path, data) for path, data in fs.image() if "segment" in path]
+    fs.capacity = sum(len(data) for _, data in fs.image()) + 1000
+    with pytest.raises(StoreUnavailable, match=r"no room .* not all of it"):
+        salvage("file:/log", "file:/new", fs=fs)
+    assert [(path, data) for path, data in fs.image() if path.startswith("/log/segment")] == before
+
+
 @pytest.fixture
 def damaged(tmp_path):
     """A file log with a damaged middle, on a real disk."""

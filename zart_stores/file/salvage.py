@@ -23,6 +23,7 @@ from zart_stores.file.index import FrameIndex
 from zart_stores.file.journal import (
     SEGMENT_BYTES,
     SEGMENT_NAME,
+    Full,
     Journal,
     Place,
     Segment,
@@ -199,7 +200,13 @@ class Salvage:
     def flush(self) -> None:
         """Write what has been kept, durably."""
         if self.bodies:
-            self.journal.write(self.bodies)
+            try:
+                self.journal.write(self.bodies)
+            except Full as full:
+                raise StoreUnavailable(
+                    f"there is no room for what is brought out: {full}. What is there is not all of it: remove that "
+                    "directory, and name one where there is room"
+                ) from full
             self.bodies.clear()
             self.journal.sync()
 
