@@ -269,6 +269,29 @@ def test_sqlite_without_a_transaction(sqlite):
     assert handle.result("20s") == "hello ann"
 
 
+class Autocommitting(sqlite3.Connection):
+    """What `sqlite3.connect(path, autocommit=True)` gives, since Python 3.12: commit() and rollback() do nothing."""
+
+    autocommit = True
+    isolation_level = ""
+
+    def commit(self):
+        pass
+
+
+def test_sqlite_in_autocommit(sqlite):
+    """A transaction that is begun there is one that the user's commit() does not end: the start would be lost."""
+    place, engine, _ = sqlite
+    with contextlib.closing(sqlite3.connect(place.path, factory=Autocommitting)) as db:
+        with pytest.raises(zart.InvalidUse, match=r'autocommit=True.*execute "BEGIN IMMEDIATE" on it first'):
+            engine.start(greeting, "ann", connection=db)
+        assert not db.in_transaction
+        db.execute("BEGIN IMMEDIATE")
+        handle = engine.start(greeting, "ann", connection=db)
+        db.execute("COMMIT")
+        assert handle.result("20s") == "hello ann"
+
+
 def test_sqlite_on_another_file(sqlite, tmp_path):
     """A connection to another database is named, and not written to."""
     _, engine, _ = sqlite

@@ -87,9 +87,13 @@ def _begins(plain: Plain) -> bool:
     """Tell whether there is a transaction to begin."""
     if plain.db.in_transaction:
         return False
-    if plain.db.isolation_level is None:
+    autocommit = (
+        getattr(plain.db, "autocommit", False) is True
+    )  # since Python 3.12: its commit() does nothing
+    if autocommit or plain.db.isolation_level is None:
         raise InvalidUse(
-            "connection= has no open transaction, and begins none by itself (isolation_level=None): "
+            "connection= has no open transaction, and begins none by itself "
+            f"({'autocommit=True' if autocommit else 'isolation_level=None'}): "
             'execute "BEGIN IMMEDIATE" on it first, and COMMIT afterwards'
         )
     return True
