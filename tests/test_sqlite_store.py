@@ -348,7 +348,13 @@ def test_a_damaged_key_of_a_message(path, log):
     write(log, new(), post(key="k"))
     sql(path, "UPDATE message_keys SET number = 'first'")
     refused(log, post(key="k"), "damaged")
-    write(log, post(key="other"))
+    write(log, post(key="other"), new("b"))
+    refused(log, turn("b", 1, "X", creates=[new("c")], posts=[post(key="k")]), "damaged")
+    expect(
+        ([each.kind for each in log.records("b")], log.summary("c")), (["Started"], None), "L3: nothing of it"
+    )
+    write(log, turn("b", 1, "X", posts=[post(key="k2"), post(key="k2")]))
+    expect(standing(log).unread, 3)
 
 
 def test_names_out_of_order(path, log):

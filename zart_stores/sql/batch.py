@@ -105,6 +105,8 @@ class Batch:
         self._ended: list[tuple[Any, ...]] = []
         self._messages: dict[tuple[int, int], tuple[int, Message]] = {}
         self._keys: dict[tuple[int, str], int] = {}
+        self._asked: dict[tuple[int, str], int | None] = {}
+        """What the database said of keys."""
         self._consumed: set[tuple[int, int]] = set()
         self._payload_bytes = 0
 
@@ -134,7 +136,9 @@ class Batch:
     def _find_all(self, creates: Sequence[New], posts: Sequence[Post]) -> None:
         """Read what a write touches beside its own execution, before anything of it is changed."""
         for post in posts:
-            self.find(post.id)
+            row = self.find(post.id)
+            if row is not None and post.key is not None:
+                self._asked[row.key, post.key] = self.number_of(row, post.key)
         for new in creates:
             self.find(new.id)
             self._find_all(new.creates, new.posts)
@@ -186,6 +190,8 @@ class Batch:
         """See Tables. O(log n)."""
         if (row.key, key) in self._keys:
             return self._keys[row.key, key]
+        if (row.key, key) in self._asked:
+            return self._asked[row.key, key]
         return self._source.number_of(row.key, key)
 
     def add_message(self, row: Row, message: Message) -> None:
