@@ -238,6 +238,17 @@ def test_a_limit_that_cannot_be_granted(bank):
         (lambda db: setattr(db, "isolation_level", None), "ends with its step"),
         (lambda db: db.execute("ATTACH ':memory:' AS other"), "one commit holds one database"),
         (lambda db: db.execute("DELETE FROM records"), "the log's own"),
+        (lambda db: db.execute("ALTER TABLE records RENAME TO mine"), "the log's own"),
+        (lambda db: db.execute("ALTER TABLE Executions ADD COLUMN mine"), "the log's own"),
+        (lambda db: db.execute("DROP INDEX executions_due"), "the log's own"),
+        (
+            lambda db: db.execute("CREATE TRIGGER t AFTER INSERT ON records BEGIN SELECT 1; END"),
+            "the log's own",
+        ),
+        (
+            lambda db: db.execute("CREATE TEMP TRIGGER t AFTER INSERT ON records BEGIN SELECT 1; END"),
+            "the log's own",
+        ),
         (lambda db: db.execute("PRAGMA user_version = 7"), "the log's own"),
         (lambda db: db.set_authorizer(None), "ends with its step"),
         (lambda db: db.cursor(sqlite3.Cursor), "cursors of its own"),
@@ -266,7 +277,11 @@ def test_what_a_step_may_do(bank):
         db.execute("UPDATE accounts SET cents = 0")
         db.execute("ROLLBACK TO s")
         db.execute("RELEASE s")
-        db.execute("CREATE TABLE notes (text)")
+        db.execute("CREATE TABLE note (text)")
+        db.execute("ALTER TABLE note RENAME TO notes")
+        db.execute("CREATE INDEX notes_by_text ON notes (text)")
+        db.execute("CREATE TRIGGER quiet AFTER UPDATE ON notes BEGIN SELECT 1; END")
+        db.execute("DROP INDEX notes_by_text")
         db.executemany("INSERT INTO notes VALUES (?)", [("a",), ("b",), ("c",), ("d",)])
         notes = db.execute("SELECT text FROM notes ORDER BY text")
         assert (notes.fetchone()[0], [len(notes.fetchmany()), len(notes.fetchmany(2))]) == (b"a", [1, 2])

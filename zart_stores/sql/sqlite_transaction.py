@@ -42,6 +42,15 @@ OWN_TABLES = frozenset(
 WRITES = frozenset(
     (sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_DROP_TABLE)
 )
+CHANGES_OF_TABLES = frozenset(
+    (
+        sqlite3.SQLITE_ALTER_TABLE,
+        sqlite3.SQLITE_DROP_INDEX,
+        sqlite3.SQLITE_CREATE_TRIGGER,
+        sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
+    )
+)
+"""What names the table second that it changes."""
 OWN_PRAGMAS = frozenset(
     ("application_id", "user_version", "journal_mode", "locking_mode", "synchronous", "writable_schema")
 )
@@ -136,6 +145,8 @@ class Guarded(sqlite3.Connection):
             self.refusal = "one commit holds one database: nothing can be attached in zart.transaction()"
         elif action in WRITES and first in OWN_TABLES - {"sqlite_master"}:
             self.refusal = f"the table {first} is the log's own; give yours other names"
+        elif action in CHANGES_OF_TABLES and second in OWN_TABLES:
+            self.refusal = f"the table {second} is the log's own: it stays as it is"
         elif action == sqlite3.SQLITE_PRAGMA and first in OWN_PRAGMAS and second is not None:
             self.refusal = f"PRAGMA {first} is the log's own"
         else:
