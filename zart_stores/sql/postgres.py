@@ -559,7 +559,7 @@ class PostgresLog:
                 f"{_ROW} WHERE {condition} AND workflow = ? AND due <= ? "  # no data in it
                 "ORDER BY due, key LIMIT ? FOR UPDATE SKIP LOCKED"
             )
-            for name in storable(names or ()):
+            for name in set(storable(names or ())):
                 found += self._select(db, query, (*owners, name, now, min(limit, 1 << 30)))
         return sorted(found, key=lambda values: (values[DUE], values[0]))[:limit]
 

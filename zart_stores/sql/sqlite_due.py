@@ -37,7 +37,7 @@ def due_keys(
             f"SELECT due, key FROM executions WHERE {condition} AND workflow = ? AND due <= ? "  # noqa: S608
             "ORDER BY due, key LIMIT ?"
         )
-        for name in _workflows(db, path, owner) if workflows is None else workflows:
+        for name in _workflows(db, path, owner) if workflows is None else set(workflows):
             if name.isprintable():
                 found += db.execute(query, (*values, name, now, min(limit, 1 << 30))).fetchall()
     return [key for _, key in sorted((_time(due, path), key) for due, key in found)[:limit]]
