@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
+import threading
 import warnings
 from functools import partial
 from types import FrameType
@@ -17,6 +19,7 @@ from zart_core.log import EventLog, Rejected, Turn
 from zart_core.testing.contract_base import Contract, bare
 from zart_core.testing.contract_report import Differs, checks, raising, short
 from zart_core.testing.contract_writes import (
+    TOGETHER_S,
     claimed,
     expect,
     new,
@@ -31,6 +34,8 @@ from zart_core.testing.contract_writes import (
 
 MARKED = b'{"a payload that is looked for": "0123456789abcdef"}'
 
+FORKS = 10
+"""How often a child is forked while a thread works: most of them find it in the store."""
 WITHIN_A_WITH = frozenset({"__enter__", "__exit__", "__del__", "inner", "helper"})
 
 
@@ -115,6 +120,29 @@ class FaultChecks(Contract):
         expect(refusal_in_child(log), "refused", "what a forked child may do")
         write(log, turn("a", 1, "X"))
         expect([record.kind for record in log.records("a")], ["Started", "X"])
+        log.verify()
+
+    def test_fork_in_use(self, log: EventLog) -> None:
+        """F12: a child that is forked while another thread is in the store is refused as well, and waits for nobody."""
+        self.needs(self.durable and hasattr(os, "fork"), "nothing of it is shared with a child")
+        write(log, new())
+        store, over = bare(log), threading.Event()
+
+        def use() -> None:
+            for n in itertools.takewhile(lambda _: not over.is_set(), itertools.count()):
+                write(store, new(f"b{n}"))
+                store.records("a")
+
+        user = threading.Thread(target=use, daemon=True)
+        user.start()
+        try:
+            for _ in range(FORKS):
+                expect(
+                    refusal_in_child(store), "refused", "what a forked child may do while its parent works"
+                )
+        finally:
+            over.set()
+            user.join(TOGETHER_S)
         log.verify()
 
     # ------------------------------------------------ clocks and zombies
