@@ -47,6 +47,21 @@ def insert(transaction, n=1, payload=b""):
 # ---------------------------------------------------------------- beginning
 
 
+def test_no_thread_for_its_limit(log, monkeypatch):
+    """What cannot be given a limit is not begun: it holds no lock, though its error is kept."""
+    write(log, new())
+
+    def start(self):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Timer, "start", start)
+        with pytest.raises(RuntimeError, match="new thread") as kept:
+            log.begin(limit_s=0.1)
+    write(log, turn("a", 1, "X"))
+    assert kept.value is not None
+
+
 def test_what_waits_gives_way_to_a_transaction_that_waits_for_it(path):
     """A step has returned, and an append waits for its lock: that may be the turn which its commit waits for."""
     with contextlib.closing(sqlite.open(f"sqlite:{path}", busy_s=60.0)) as store:

@@ -232,7 +232,11 @@ class SqliteLog:
             raise StoreUnavailable(f"{self._path!r}: other transactions went on for {self._busy_s:g} s")
         try:
             db = begin(self._path, FULL if self.level == "power" else NORMAL, self._busy_s)
-            begun = SqliteTransaction(db, self._path, limit_s, self._transaction_ended)
+            try:
+                begun = SqliteTransaction(db, self._path, limit_s, self._transaction_ended)
+            except BaseException:  # no thread for its timer
+                sqlite3.Connection.close(db)
+                raise
         except BaseException:
             self._line.leave()
             raise
