@@ -494,6 +494,10 @@ NOT_PROVED = """## What is not shown
 - **Real hardware.** A loss of power is simulated: on a simulated disk, and from recorded system calls. A disk that
   acknowledges a sync and does nothing defeats every log.
 - **Network file systems.** `zart doctor` says when a directory is on one; nothing here was run on one.
+- **SQLite itself.** Up to 3.51.2 (mended in 3.51.3, 3.50.7 and 3.44.6) it has a
+  [race of checkpoints](https://sqlite.org/wal.html) by which several processes on one database may lose a commit or
+  damage it; rare enough that its authors had to slow SQLite down to see it. `zart doctor` shows the version; let
+  several workers run on a newer one.
 - **The order in which branches run** is fixed by tests of examples, not by a law over random programs: of the breaks
   that were tried, a queue of branches that is last in, first out was not noticed by the generic harnesses.
 - **Snapshots** (F10, F25) do not exist: a log is replayed whole, so there is nothing to compact but segments.
