@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import Ledger, Sky, kinds, until, url_of
+from engines import PATIENCE_S, Ledger, Sky, kinds, until, url_of
 
 import zart_core as zart
 from zart_core.hosts.ports import open_log
@@ -163,6 +163,25 @@ def test_steps_that_leave_by_strange_doors_fail_like_others() -> None:
     with zart.open("memory:", [strange]) as engine:
         assert engine.run(strange, None) == ["exits", "cancels-itself", "exits-on-the-loop"]
         assert engine.run(strange, None, id="again")
+
+
+def test_an_error_that_cannot_be_described_is_a_failure_like_others() -> None:
+    """Its execution goes on, whatever stands in the error; it does not wait for ever."""
+
+    @zart.step()
+    def lies() -> None:
+        raise zart.StepTimedOut(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # that is the point
+
+    @zart.workflow("asks")
+    def asks(_: None) -> zart.Flow[str]:
+        try:
+            yield from lies()
+        except zart.StepError as error:
+            return str(error)
+        return ""
+
+    with zart.open("memory:", [asks]) as engine:
+        assert "what it came to cannot be told: TypeError" in engine.start(asks).result(PATIENCE_S)
 
 
 # ---------------------------------------------------------------- timeouts (R7, R11)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 import sqlite3
 import warnings
 from datetime import datetime
@@ -288,6 +289,27 @@ def test_unencodable_result_of_a_step(raised):
         in message
     )
     assert message.endswith("give a value of the declared type, or declare the type it has")
+
+
+@zart.step("dial")
+def dial() -> socket.socket:
+    """Declares what no codec knows."""
+    return "a line"
+
+
+def test_a_result_type_that_no_value_can_be_written_as(raised):
+    """R9: a failure of that step, which has run; its execution does not wait for ever."""
+
+    @zart.workflow("dialling")
+    def dialling() -> zart.Flow[str]:
+        yield from dial()
+        return "never"
+
+    kind, message = raised(dialling)
+    assert kind == "ExecutionFailed"
+    assert (
+        "the result of step 'dial' cannot be written down: no value of type socket can be encoded" in message
+    )
 
 
 def test_unencodable_result_of_a_workflow(raised):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -28,6 +29,7 @@ FAIR_S = 0.5
 """How long an execution may wait in line for a slot while others go on from step to step."""
 CLOSE_GRACE_S = 0.4
 """How long running attempts get to end when the engine closes."""
+LOGGER = logging.getLogger("zart.engine")
 
 
 class Attempts:
@@ -246,7 +248,13 @@ class Attempts:
         del live.calls[seq]
         self.running -= 1
         self.free_slot()
-        report(self.engine.clock.now())
+        now = self.engine.clock.now()
+        try:
+            report(now)
+        except Exception as error:  # else its execution would wait for ever
+            LOGGER.exception("step '%s': what it came to cannot be told", attempt.call.context.step)
+            told = RuntimeError(f"what it came to cannot be told: {type(error).__name__}")
+            live.run.raised(attempt.call, told, now, self.engine.lots)
         self.engine.limits.give_up(live, attempt, attempt.future)
         if self.engine.suspects.on_trial is not None:
             self.engine.suspects.acquit(live.run.id, seq)

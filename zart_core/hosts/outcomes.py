@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from zart_core.codec import Codec
-from zart_core.errors import EncodeError
+from zart_core.errors import InvalidUse
 from zart_core.events import Cancellation, Done, Failed, Failure, Outcome, Resolved, Retried
 from zart_core.hosts.ports import Lots, StepCall
 
 
 def returned(codec: Codec, call: StepCall, value: Any, now: float) -> Resolved:
-    """An attempt gave a value; one that cannot be written down is a failure (F20)."""
+    """An attempt gave a value; one that cannot be written down is a failure (F20), whatever type is declared."""
     try:
         payload, _ = codec.through(value, call.function.result_type)
         outcome: Outcome = Done(payload)
-    except EncodeError as error:
+    except InvalidUse as error:  # an EncodeError, or there is no value of the declared type that could be
         step = call.context.step or ""
         message = f"the result of step '{step}' cannot be written down: {error}"
         outcome = Failed(Failure("unencodable", step, message))
