@@ -152,6 +152,9 @@ class AsyncEngine:
         self.tasks: list[asyncio.Task[None]] = []
         self.closing = False
         self.closed_down = asyncio.Event()
+        """Set once it closes."""
+        self.closed = asyncio.Event()
+        """Set once it is closed."""
 
     async def begin(self) -> None:
         """Take up whatever was unfinished, and look for work from now on."""
@@ -192,10 +195,25 @@ class AsyncEngine:
             await asyncio.wait_for(self.closed_down.wait(), duration_s)
 
     async def close(self) -> None:
-        """Stop, losing nothing: what runs is told to end and given back; what is durable stays so. Twice is once."""
+        """Stop, losing nothing: what runs is told to end and given back; what is durable stays so.
+
+        Twice is once: who asks again waits for the same end. When it is cancelled, or what is left cannot be written,
+        all is put away nevertheless, the log too.
+        """
         if self.closing:
+            await self.closed.wait()
             return
         self.closing = True
+        try:
+            await self.wind_up()
+        finally:
+            try:
+                self.put_away()
+            finally:
+                self.closed.set()
+
+    async def wind_up(self) -> None:
+        """Let what runs come to an end, and write what is left."""
         self.closed_down.set()
         self.claims.claiming.set()
         self.heartbeats.close()
@@ -212,10 +230,15 @@ class AsyncEngine:
                 await asyncio.wait_for(self.hand_over(), CLOSE_WRITE_S)
             except (Weather, LogCorrupt, TimeoutError) as error:
                 LOGGER.warning("what was left could not be written: %s", error or "the log takes too long")
+
+    def put_away(self) -> None:
+        """Let go of all that is held: threads, code, those who wait, the log."""
         self.writer.stop()
         self.readers.shutdown()
         if self.attempts.owns_executor:
             self.attempts.executor.shutdown()
+        for task in self.tasks:
+            task.cancel()
         for live in self.live.values():
             live.run.drop()
         self.live.clear()
@@ -231,14 +254,14 @@ class AsyncEngine:
             await asyncio.sleep(0.001)
         parts: list[tuple[Live, list[stored.Write]]] = []
         for live in list(self.live.values()):
-            run, now = live.run, self.clock.now()
-            if run.execution is None and run.defect is None:
+            if live.run.execution is None and live.run.defect is None:
                 continue
-            run.build(now)
-            if run.running:
-                run.hand_over(now)
-            part = run.compose(now, build=self.build)
-            if run.id in self.transactions.pending and self.transactions.commit(live, part):
+            try:
+                part = self.last_turn(live)
+            except Exception:  # one that cannot be written hinders no other (I8)
+                LOGGER.exception("execution '%s' cannot be handed over", live.run.id)
+                continue
+            if live.run.id in self.transactions.pending and self.transactions.commit(live, part):
                 live.writing = True
             else:
                 parts.append((live, part))
@@ -251,6 +274,14 @@ class AsyncEngine:
             if part and all(isinstance(outcome, Ok) for outcome in own):
                 self.handed_over(live)
         await self.off_loop(lambda: self.log.release(self.worker))
+
+    def last_turn(self, live: Live) -> list[stored.Write]:
+        """What is left to write of an execution, and that what runs is given back."""
+        run, now = live.run, self.clock.now()
+        run.build(now)
+        if run.running:
+            run.hand_over(now)
+        return run.compose(now, build=self.build)
 
     def handed_over(self, live: Live) -> None:
         """The last turn is durable: let out what it has to say, and nothing else."""
