@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from engines import PATIENCE_S, Ledger, kinds, until, url_of
 
 import zart_core as zart
 from zart_core.codec import Codec
+from zart_core.hosts.face import LoopThread
 from zart_core.hosts.ports import open_log
 
 
@@ -97,3 +100,77 @@ def test_what_cannot_be_written_at_the_end_hinders_no_other(tmp_path: Path) -> N
     with zart.open(url, [], codec=Codec(seal=seal)) as engine:
         assert "Noted" not in kinds(engine.get("poor").history())
         assert kinds(engine.get("rich").history())[-1] == "Noted"
+
+
+def test_several_threads_may_close_it(tmp_path: Path) -> None:
+    """Each returns once it is closed, and what ran is handed over: no crash is counted (R5)."""
+    url = url_of("file", tmp_path)
+    engine = zart.open(url, [stays])
+    engine.start(stays, id="a")
+    until(lambda: engine.engine.attempts.running == 1)
+    with ThreadPoolExecutor(3) as pool:
+        closes = [pool.submit(engine.close) for _ in range(3)]
+        assert [close.result(PATIENCE_S) for close in closes] == [None] * 3
+    with zart.open(url, []) as engine:
+        assert kinds(engine.get("a").history())[-1] == "Noted"
+
+
+# ---------------------------------------------------------------- the loop of the synchronous face
+
+
+@zart.step()
+async def exits_in_a_task() -> None:
+    """Has a task of its own that tries to end the process, as servers and command lines do."""
+
+    async def serve() -> None:
+        sys.exit(3)
+
+    await asyncio.gather(serve())
+
+
+@zart.workflow("serves")
+def serves(_: None) -> zart.Flow[str]:
+    try:
+        yield from exits_in_a_task()
+    except zart.StepFailed as error:
+        return error.message
+    return ""
+
+
+def test_a_task_of_a_step_that_exits_fails_the_step_alone() -> None:
+    """It ended the engine's thread, and whoever had called the engine waited for ever."""
+    with zart.open("memory:", [serves]) as engine:
+        assert engine.start(serves).result(PATIENCE_S) == "the step raised SystemExit"
+        assert engine.start(serves).result(PATIENCE_S) == "the step raised SystemExit"
+
+
+async def one() -> int:
+    """Gives 1."""
+    return 1
+
+
+def test_what_is_handed_to_a_loop_comes_to_an_end() -> None:
+    """Before its stop, right behind it, and after its end."""
+    home, gate = LoopThread("home"), threading.Event()
+    before = home.submit(one())
+    home.loop.call_soon_threadsafe(gate.wait)
+    ending = threading.Thread(target=home.end)
+    ending.start()
+    until(lambda: len(home.loop._ready) > 0)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # its stop is in line
+    behind = home.submit(one())
+    gate.set()
+    ending.join(PATIENCE_S)
+    after = home.submit(one())
+    home.end()
+    assert before.result() == 1
+    assert behind.done()
+    assert after.cancelled()
+
+
+def test_who_calls_an_engine_whose_loop_has_ended_is_told() -> None:
+    """The thread may be there a moment longer."""
+    engine = zart.open("memory:", [serves])
+    engine.home.end()
+    with pytest.raises(zart.InvalidUse, match="the engine was closed"):
+        engine.stats()
+    engine.close()

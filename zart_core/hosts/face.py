@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Collection, Coroutine, Iterable, Mapping
@@ -38,18 +39,80 @@ LEFT_S = 0.2
 """How long steps that do not end when they are cancelled are waited for at the very end."""
 
 
+CLOSED = "the engine was closed; use it inside its `with` block"
+LOGGER = logging.getLogger("zart.engine")
+
+
+class LoopThread:
+    """A daemon thread with an event loop. Whatever is handed to it comes to an end, at the loop's own at the latest.
+
+    Nothing here takes a lock: the handler of a signal may close the engine in the middle of any call.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.stopping = False
+        self.over = False
+        """Whether nothing that is handed over may be looked at any more."""
+        self.thread = threading.Thread(target=self.serve, name=name, daemon=True)
+        self.thread.start()
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Run a coroutine on the loop; the future is cancelled if the loop ends before that."""
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        except RuntimeError:  # the loop is closed
+            coroutine.close()
+            future = concurrent.futures.Future()
+            future.cancel()
+        else:
+            if self.over:
+                future.cancel()
+        return future
+
+    def end(self) -> None:
+        """Stop the loop, and wait for its thread. Twice is once."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.loop.call_soon_threadsafe(self.stop)
+        self.thread.join()
+
+    def stop(self) -> None:
+        """Stop the loop; on it."""
+        if not self.stopping:
+            self.stopping = True
+            self.loop.stop()
+
+    def serve(self) -> None:
+        """The thread: the loop until it is stopped, and then everything on it is put away."""
+        asyncio.set_event_loop(self.loop)
+        try:
+            while not self.stopping:
+                try:
+                    self.loop.run_forever()
+                except (SystemExit, KeyboardInterrupt):  # as a rule in a task that a step waits for: it learns of it
+                    LOGGER.exception("code on the engine's loop tried to end the process; the engine goes on")
+            self.over = True
+            self.loop.run_until_complete(self.clear())
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        finally:
+            self.loop.close()
+
+    async def clear(self) -> None:
+        """Cancel what is left."""
+        await asyncio.sleep(0)  # what was handed over last becomes a task
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=LEFT_S)
+
+
 class Engine:
     """Runs workflows in the background of this process. Get one from `zart.open`; use it as a context manager."""
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        thread: threading.Thread,
-        stack: contextlib.AsyncExitStack,
-        engine: AsyncEngine,
-    ) -> None:
-        self.loop = loop
-        self.thread = thread
+    def __init__(self, home: LoopThread, stack: contextlib.AsyncExitStack, engine: AsyncEngine) -> None:
+        self.home = home
+        self.loop = home.loop
         self.stack = stack
         self.engine = engine
         self.pid = os.getpid()
@@ -65,35 +128,39 @@ class Engine:
     def close(self) -> None:
         """Stop within a second, losing nothing: what is unfinished is taken up by the next engine on this log.
 
-        Twice is once. Raises InvalidUse when an async step of this very engine calls it.
+        Twice is once, from several threads too. Raises InvalidUse when an async step of this very engine calls it.
         """
-        if self.thread.is_alive():
-            if threading.current_thread() is self.thread:
-                raise InvalidUse("an async step cannot close the engine that runs it: close it from outside")
-            try:
-                asyncio.run_coroutine_threadsafe(self.stack.aclose(), self.loop).result()
-            finally:
-                self.loop.call_soon_threadsafe(self.loop.stop)
-                self.thread.join()
+        if not self.home.thread.is_alive():
+            return
+        if threading.current_thread() is self.home.thread:
+            raise InvalidUse("an async step cannot close the engine that runs it: close it from outside")
+        try:
+            with contextlib.suppress(concurrent.futures.CancelledError):  # somebody else has closed it
+                self.home.submit(self.shut()).result()
+        finally:
+            self.home.end()
+
+    async def shut(self) -> None:
+        """Leave what was entered, and wait for whoever is at it already."""
+        await self.stack.aclose()
+        await self.engine.close()
 
     def await_(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the engine's loop and wait for it here."""
+        """Run a coroutine on the engine's loop and wait for it here. Raises InvalidUse when that is not possible."""
         try:
             self.refuse_if_forked()
+            if threading.current_thread() is self.home.thread:
+                raise InvalidUse(
+                    "the engine's own event loop cannot wait for the engine: call it from a sync step or thread"
+                )
         except InvalidUse:
             coroutine.close()
             raise
-        if not self.thread.is_alive():
-            coroutine.close()
-            raise InvalidUse("the engine was closed; use it inside its `with` block")
-        if threading.current_thread() is self.thread:
-            coroutine.close()
-            raise InvalidUse(
-                "the engine's own event loop cannot wait for the engine: call it from a sync step or thread"
-            )
-        future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        future = self.home.submit(coroutine)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise InvalidUse(CLOSED) from None
         except BaseException:
             future.cancel()
             raise
@@ -304,9 +371,6 @@ def open(
 
     Raises UnknownStore, StoreLocked, LogCorrupt, FormatTooNew, StoreUnavailable and InvalidUse.
     """
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=serve_loop, args=(loop,), name="zart-engine", daemon=True)
-    thread.start()
     stack = contextlib.AsyncExitStack()
     opening = serve(
         url,
@@ -323,25 +387,10 @@ def open(
         queues=queues,
         owns_loop=True,
     )
+    home = LoopThread("zart-engine")
     try:
-        engine = asyncio.run_coroutine_threadsafe(stack.enter_async_context(opening), loop).result()
+        engine = home.submit(stack.enter_async_context(opening)).result()
     except BaseException:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
+        home.end()
         raise
-    return Engine(loop, thread, stack, engine)
-
-
-def serve_loop(loop: asyncio.AbstractEventLoop) -> None:
-    """The engine's thread: its loop until it is stopped, and then everything on it is put away."""
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        if left:
-            loop.run_until_complete(asyncio.wait(left, timeout=LEFT_S))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-    finally:
-        loop.close()
+    return Engine(home, stack, engine)
