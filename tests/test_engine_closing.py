@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import zart_core as zart
 from zart_core.codec import Codec
 from zart_core.hosts.face import LoopThread
 from zart_core.hosts.ports import open_log
+from zart_core.log import Appended, Write
+from zart_core.testing.relay import Relay
 
 
 @zart.step(max_crashes=1)
@@ -113,6 +116,60 @@ def test_several_threads_may_close_it(tmp_path: Path) -> None:
         assert [close.result(PATIENCE_S) for close in closes] == [None] * 3
     with zart.open(url, []) as engine:
         assert kinds(engine.get("a").history())[-1] == "Noted"
+
+
+class Stuck(Relay):
+    """A log that does not answer an append once it is told so, until its gate is open."""
+
+    blocking = True  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__(open_log("memory:"))
+        self.stuck = False
+        self.entered, self.gate = threading.Event(), threading.Event()
+
+    def append(self, batch: Sequence[Write]) -> list[Appended]:
+        """See EventLog."""
+        if self.stuck:
+            self.entered.set()
+            assert self.gate.wait(PATIENCE_S)
+        return self.log.append(batch)
+
+
+def test_who_waits_for_a_log_that_does_not_answer_is_told_when_the_engine_closes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is being written may be there, what stands in line is not; nobody waits for ever (L3)."""
+    monkeypatch.setattr("zart_core.hosts.engine.CLOSE_WRITE_S", 0.05)
+    monkeypatch.setattr("zart_core.hosts.threads.STOP_S", 0.05)
+    log = Stuck()
+
+    @zart.workflow("listens")
+    def listens(_: None) -> zart.Flow[int]:
+        return (yield from zart.wait_for_event("number", int))
+
+    async def run() -> None:
+        async with zart.serve(log, [listens]) as engine:
+            await engine.start(listens, id="a")
+            log.stuck = True
+            first = asyncio.create_task(engine.send("a", "number", 1))
+            await asyncio.to_thread(log.entered.wait, PATIENCE_S)
+            rest = [
+                asyncio.create_task(engine.send("a", "number", 2, key="k")),
+                asyncio.create_task(engine.start(listens, id="b")),
+            ]
+            await asyncio.sleep(0)
+        with pytest.raises(zart.StoreUnavailable, match="it is not known whether the message"):
+            await asyncio.wait_for(first, PATIENCE_S)
+        for task in rest:
+            with pytest.raises(zart.StoreUnavailable, match="the engine was closed"):
+                await asyncio.wait_for(task, PATIENCE_S)
+        log.gate.set()
+
+    asyncio.run(run())
+    assert "what was left could not be written: the log takes too long" in caplog.text
+    assert log.log.summary("b") is None
+    log.close()
 
 
 # ---------------------------------------------------------------- the loop of the synchronous face

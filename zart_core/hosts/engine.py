@@ -229,7 +229,8 @@ class AsyncEngine:
             try:
                 await asyncio.wait_for(self.hand_over(), CLOSE_WRITE_S)
             except (Weather, LogCorrupt, TimeoutError) as error:
-                LOGGER.warning("what was left could not be written: %s", error or "the log takes too long")
+                why = str(error) or "the log takes too long"
+                LOGGER.warning("what was left could not be written: %s", why)
 
     def put_away(self) -> None:
         """Let go of all that is held: threads, code, those who wait, the log."""
@@ -292,10 +293,14 @@ class AsyncEngine:
             self.results.tell(live.run.id, closed)
 
     async def off_loop(self, call: Callable[[], T]) -> T:
-        """Call the store where it may block."""
+        """Call the store where it may block. Raises what the call raises; StoreUnavailable when no thread can make it."""
         if not self.log.blocking:
             return call()
-        return await asyncio.wrap_future(self.readers.submit(call), loop=self.loop)
+        try:
+            called = self.readers.submit(call)
+        except RuntimeError as error:  # the machine has no more threads, or the engine was closed meanwhile
+            raise StoreUnavailable(f"the log cannot be asked: {error}") from error
+        return await asyncio.wrap_future(called, loop=self.loop)
 
     def is_closing(self) -> bool:
         """Whether it was closed in the meantime, to be asked after an await."""

@@ -23,6 +23,7 @@ LOGGER = logging.getLogger("zart.engine")
 
 ON_LOOP_MAX_S = 0.005
 """A log whose last commit took longer than this is not written to on the loop."""
+CLOSED = "the engine was closed"
 
 Written: TypeAlias = Callable[[list[Appended]], None]
 Group: TypeAlias = list[tuple[Sequence[Write], Written]]
@@ -46,8 +47,9 @@ class Writer:
         self.lately_s = ON_LOOP_MAX_S
         """How long the last commit took."""
         self.queue: deque[tuple[Sequence[Write], Written]] = deque()
-        self.busy = False
-        """Whether a commit is under way."""
+        self.flying: Group | None = None
+        """What is being committed."""
+        self.stopped = False
         self.soon: asyncio.Handle | None = None
         """When the next group is handed over, while that is only announced."""
         self.failed: StoreFailed | None = None
@@ -56,20 +58,23 @@ class Writer:
     def submit(self, writes: Sequence[Write], written: Written) -> None:
         """Write these in one commit, with others perhaps, and call `written` with their outcomes."""
         self.put(writes, written)
-        if not self.busy and self.soon is None:
+        if self.queue and self.flying is None and self.soon is None:
             self.soon = self.loop.call_soon(self.hurry)
 
     def put(self, writes: Sequence[Write], written: Written) -> None:
         """As `submit`, for a caller that will `hurry` in this round of the loop."""
-        self.queue.append((writes, written))
+        if self.stopped:
+            refused: list[Appended] = [Rejected(f"unavailable: {CLOSED}") for _ in writes]
+            self.loop.call_soon(written, refused)
+        else:
+            self.queue.append((writes, written))
 
     def hurry(self) -> None:
         """Do not wait for more to gather: hand the next group over, if there is one and no commit is under way."""
         if self.soon is not None:
             self.soon.cancel()
             self.soon = None
-        if self.queue and not self.busy:
-            self.busy = True
+        if self.queue and self.flying is None:
             self.flush()
 
     def flush(self) -> None:
@@ -80,6 +85,7 @@ class Writer:
             item = self.queue.popleft()
             group.append(item)
             count += len(item[0])
+        self.flying = group
         if self.lane is None or (len(group) == 1 and self.lately_s < ON_LOOP_MAX_S and self.alone()):
             self.append_here(group)
         else:
@@ -124,12 +130,18 @@ class Writer:
 
     def finish(self, group: Group, outcomes: list[Appended] | StoreFailed) -> None:
         """Back on the loop: tell each caller, and start the next group."""
-        self.busy = False
+        if self.flying is not group:  # they were told when it was stopped
+            return
+        self.flying = None
         if isinstance(outcomes, StoreFailed):
             self.failed = outcomes
             outcomes = [Unknown(str(outcomes)) for writes, _ in group for _ in writes]
         if self.queue and self.soon is None:
             self.soon = self.loop.call_soon(self.hurry)
+        self.tell(group, outcomes)
+
+    def tell(self, group: Group, outcomes: list[Appended]) -> None:
+        """Tell each caller its own outcomes."""
         start = 0
         for writes, written in group:
             try:
@@ -148,6 +160,12 @@ class Writer:
         return outcomes
 
     def stop(self) -> None:
-        """End the thread; nothing may be submitted any more."""
+        """End the thread. Who waits for a log that does not answer is told so, and who comes after this is refused."""
+        self.stopped = True
         if self.lane is not None:
             self.lane.stop()
+        flying, self.flying = self.flying or [], None
+        queued = list(self.queue)
+        self.queue.clear()
+        self.tell(flying, [Unknown(f"{CLOSED} before the log answered") for writes, _ in flying for _ in writes])
+        self.tell(queued, [Rejected(f"unavailable: {CLOSED}") for writes, _ in queued for _ in writes])
