@@ -596,6 +596,78 @@ def test_an_executor_that_takes_nothing_fails_the_step_alone() -> None:
         assert "RuntimeError" in engine.run(asks, None)
 
 
+class OneByOne:
+    """Steps for an executor with one thread: the first holds it until its gate is open, the others stand in line."""
+
+    def __init__(self, **options: Any) -> None:
+        self.ledger, self.gate = Ledger(), threading.Event()
+        ledger, gate = self.ledger, self.gate
+
+        @zart.step("hold")
+        def hold() -> str:
+            ledger("hold")
+            assert gate.wait(PATIENCE_S)
+            return "held"
+
+        @zart.step("behind", **options)
+        def behind() -> str:
+            ledger("behind")
+            return "ran"
+
+        @zart.workflow("both")
+        def both(_: None) -> zart.Flow[list[str]]:
+            results = yield from zart.settle([hold(), behind()])
+            return [
+                one.value
+                if isinstance(one, zart.Ok)
+                else f"{type(one.error).__name__}: {getattr(one.error, 'message', '')}"
+                for one in results
+            ]
+
+        self.both = both
+
+
+def test_what_an_executor_has_not_begun_when_the_engine_closes_never_begins(tmp_path: Path) -> None:
+    """It is handed over, so the next engine runs it; in this one it would run beside that."""
+    steps, url = OneByOne(), url_of("sqlite", tmp_path)
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        with zart.open(url, [steps.both], executor=executor) as engine:
+            engine.start(steps.both, id="a")
+            until(lambda: steps.ledger.entries and engine.engine.attempts.running == 2)
+        steps.gate.set()
+    assert steps.ledger.entries == ["hold"]
+    with zart.open(url, [steps.both]) as engine:
+        assert engine.get("a").result(PATIENCE_S) == ["held", "ran"]
+
+
+def test_what_times_out_before_its_executor_begins_it_never_begins() -> None:
+    """R7: its time is over, and nothing that comes after it meets what it does."""
+    steps = OneByOne(timeout=0.05, timeout_scope=zart.TimeoutScope.PER_ATTEMPT)
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        with zart.open("memory:", [steps.both], executor=executor) as engine:
+            handle = engine.start(steps.both)
+            until(lambda: steps.ledger.entries and engine.engine.attempts.running == 1)
+            until(lambda: kinds(handle.history()).count("Resolved") == 1)
+            steps.gate.set()
+            assert handle.result(PATIENCE_S) == ["held", "StepTimedOut: "]
+    assert steps.ledger.entries == ["hold"]
+
+
+def test_what_an_executor_cancels_by_itself_fails_and_is_not_waited_for() -> None:
+    """As when it is shut down with cancel_futures=True: the step did not run."""
+    steps = OneByOne()
+    executor = concurrent.futures.ThreadPoolExecutor(1)
+    with zart.open("memory:", [steps.both], executor=executor) as engine:
+        handle = engine.start(steps.both)
+        until(lambda: steps.ledger.entries and engine.engine.attempts.running == 2)
+        executor.shutdown(wait=False, cancel_futures=True)
+        steps.gate.set()
+        assert handle.result(PATIENCE_S) == [
+            "held",
+            "StepFailed: its executor cancelled it before it had begun",
+        ]
+
+
 # ---------------------------------------------------------------- clocks (F13)
 
 

@@ -49,14 +49,21 @@ class Attempts:
         """How often it was noticed that the lease may have run out: what was asked before that may be another's."""
 
     async def end_all(self) -> None:
-        """Give running attempts a moment to end: async ones are cancelled, outcomes that come in still count."""
+        """Give running attempts a moment to end: async ones are cancelled, outcomes that come in still count.
+
+        What an executor has not begun yet never begins.
+        """
         attempts = [attempt for live in self.engine.live.values() for attempt in live.calls.values()]
         for attempt in attempts:
             attempt.told = True
             if attempt.task is not None:
                 attempt.task.cancel()
         ends: list[asyncio.Future[Any]] = [attempt.task for attempt in attempts if attempt.task is not None]
-        futures = [attempt.future for attempt in attempts if attempt.future is not None]
+        futures = [
+            attempt.future
+            for attempt in attempts
+            if attempt.future is not None and not attempt.future.cancel()
+        ]
         wrapped = [asyncio.wrap_future(future, loop=self.engine.loop) for future in futures]
         for future in wrapped:  # what it raises is reported by its own callback
             future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
@@ -190,6 +197,8 @@ class Attempts:
         if attempt.timer is not None:
             attempt.timer.cancel()
         if future.cancelled():
+            if not attempt.told:
+                self.raised(live, attempt, RuntimeError("its executor cancelled it before it had begun"))
             return
         error = future.exception()
         if isinstance(error, Cancelled):
