@@ -15,6 +15,7 @@ from engines import PATIENCE_S, Ledger, Sky, kinds, until, url_of
 
 import zart_core as zart
 from zart_core.hosts.ports import open_log
+from zart_core.hosts.threads import DaemonExecutor
 from zart_core.log import PAYLOAD_BYTES_MAX, Turn
 from zart_core.testing.clock import START, VirtualClock
 
@@ -666,6 +667,74 @@ def test_what_an_executor_cancels_by_itself_fails_and_is_not_waited_for() -> Non
             "held",
             "StepFailed: its executor cancelled it before it had begun",
         ]
+
+
+def threads_refused(monkeypatch: pytest.MonkeyPatch, prefix: str, times: int) -> list[str]:
+    """From now on so many threads whose names begin so cannot be started; gives their names as it happens."""
+    refused: list[str] = []
+    start = threading.Thread.start
+
+    def start_or_not(self: threading.Thread) -> None:
+        if self.name.startswith(prefix) and len(refused) < times:
+            refused.append(self.name)
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start_or_not)
+    return refused
+
+
+def test_what_an_executor_refuses_is_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its caller was told that it was not taken; no other thread may find it in line."""
+    executor, ledger, gate = DaemonExecutor("refusing"), Ledger(), threading.Event()
+    first = executor.submit(gate.wait, PATIENCE_S)
+    threads_refused(monkeypatch, "refusing", 1)
+    with pytest.raises(RuntimeError):
+        executor.submit(ledger, "refused")
+    gate.set()
+    assert first.result(PATIENCE_S)
+    assert [executor.submit(ledger, n).result(PATIENCE_S) for n in (1, 2)] == [1, 1]
+    executor.shutdown()
+    assert ledger.entries == [1, 2]
+
+
+def test_a_machine_without_threads_is_no_failure_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits until there is one: nothing of it has happened, so nothing is on record."""
+    monkeypatch.setattr("zart_core.hosts.attempts.NO_THREAD_S", 0.01)
+
+    @zart.step()
+    def work() -> int:
+        return 1
+
+    @zart.workflow("works")
+    def works(_: None) -> zart.Flow[int]:
+        return (yield from work())
+
+    with zart.open("memory:", [works]) as engine:
+        refused = threads_refused(monkeypatch, "zart-step", 3)
+        handle = engine.start(works)
+        assert handle.result(PATIENCE_S) == 1
+        assert kinds(handle.history()) == ["Started", "Issued", "Began", "Resolved", "Closed"]
+    assert refused == ["zart-step-1"] * 3
+
+
+def test_a_step_that_finds_no_thread_times_out_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R7: its own countdown goes on meanwhile, and it never begins after that."""
+    monkeypatch.setattr("zart_core.hosts.attempts.NO_THREAD_S", 0.01)
+    ledger = Ledger()
+
+    @zart.step(timeout=0.03, timeout_scope=zart.TimeoutScope.PER_ATTEMPT)
+    def work() -> int:
+        return ledger("work")
+
+    @zart.workflow("works")
+    def works(_: None) -> zart.Flow[int]:
+        return (yield from zart.step_or(work(), -1))
+
+    with zart.open("memory:", [works]) as engine:
+        threads_refused(monkeypatch, "zart-step", 1_000_000)
+        assert engine.start(works).result(PATIENCE_S) == -1
+    assert ledger.entries == []
 
 
 # ---------------------------------------------------------------- clocks (F13)

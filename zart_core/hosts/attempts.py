@@ -29,6 +29,8 @@ FAIR_S = 0.5
 """How long an execution may wait in line for a slot while others go on from step to step."""
 CLOSE_GRACE_S = 0.4
 """How long running attempts get to end when the engine closes."""
+NO_THREAD_S = 0.5
+"""How long a sync step waits for a thread before it is looked again."""
 LOGGER = logging.getLogger("zart.engine")
 
 
@@ -180,12 +182,29 @@ class Attempts:
                 partial(self.engine.heartbeats.beat, live, attempt) if here else None,
             )
         except Exception as error:  # noqa: BLE001  # the user's executor does not take it
-            self.engine.loop.call_soon(self.raised, live, attempt, error)
+            if self.owns_executor:
+                self.put_off(live, attempt, part, error)
+            else:
+                self.engine.loop.call_soon(self.raised, live, attempt, error)
             return
         attempt.future.add_done_callback(lambda future: self.back_on_loop(live, attempt, future))
         left = self.left(call)
         if left is not None:
             attempt.timer = self.engine.loop.call_later(left, self.overdue, live, attempt)
+
+    def put_off(self, live: Live, attempt: Attempt, part: Part, why: Exception) -> None:
+        """There can be no more threads: the machine has none, or the process is about to end. No fault of the step's."""
+        LOGGER.warning("step '%s' finds no thread, and waits for one: %s", attempt.call.context.step, why)
+        attempt.timer = self.engine.loop.call_later(NO_THREAD_S, self.try_again, live, attempt, part)
+
+    def try_again(self, live: Live, attempt: Attempt, part: Part) -> None:
+        """There may be a thread now."""
+        if self.engine.closing or live.calls.get(attempt.call.seq) is not attempt:
+            return
+        if self.left(attempt.call) == 0.0:
+            self.overdue(live, attempt)
+        else:
+            self.run_sync(live, attempt, part)
 
     def back_on_loop(self, live: Live, attempt: Attempt, future: concurrent.futures.Future[Any]) -> None:
         """A sync attempt has ended, in its thread; after the loop's end nobody wants to know."""

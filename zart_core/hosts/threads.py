@@ -36,15 +36,16 @@ class DaemonExecutor(concurrent.futures.Executor):
     def submit(
         self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> concurrent.futures.Future[T]:
-        """Run the function in a thread. Raises RuntimeError after `shutdown`."""
+        """Run the function in a thread. Raises RuntimeError after `shutdown`, and where there can be no more threads."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         with self.lock:
             if self.closed:
                 raise RuntimeError("the executor has been shut down")
-            self.work.put((future, lambda: fn(*args, **kwargs)))
             if not self.idle.acquire(blocking=False):
+                name = f"{self.name}-{self.threads + 1}"
+                threading.Thread(target=self.serve, name=name, daemon=True).start()
                 self.threads += 1
-                threading.Thread(target=self.serve, name=f"{self.name}-{self.threads}", daemon=True).start()
+            self.work.put((future, lambda: fn(*args, **kwargs)))  # last: what is refused is never run
         return future
 
     def serve(self) -> None:
