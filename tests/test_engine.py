@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import attrs
 import pytest
-from engines import STORES, Ledger, kinds, until, url_of
+from engines import PATIENCE_S, STORES, Ledger, kinds, until, url_of
 
 import zart_core as zart
 from zart_core.hosts.ports import open_log
@@ -673,6 +674,37 @@ def test_log_lines_come_out_once(url: str, caplog: pytest.LogCaptureFixture) -> 
         "doubled",
         "got 4",
     ]
+
+
+class Raises(logging.Handler):
+    """A handler that raises, as those may that send lines elsewhere."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See logging.Handler."""
+        raise ConnectionError("nobody takes the line")
+
+
+def test_a_log_line_that_cannot_be_written_hinders_nothing(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a handler raises goes to stderr, as logging does it; the steps of that turn begin, and others go on."""
+
+    @zart.workflow("talks")
+    def talks(_: None) -> zart.Flow[int]:
+        zart.logger.warning("began")
+        two = yield from double(1)
+        zart.logger.warning("doubled")
+        return (yield from double(two).named("again"))
+
+    handler, logger = Raises(), logging.getLogger("zart.workflow")
+    logger.addHandler(handler)
+    try:
+        with zart.open(url, [talks]) as engine:
+            handles = [engine.start(talks, id=f"t{n}") for n in range(3)]
+            assert [handle.result(PATIENCE_S) for handle in handles] == [4] * 3
+    finally:
+        logger.removeHandler(handler)
+    assert capsys.readouterr().err.count("ConnectionError: nobody takes the line") == 6
 
 
 # ---------------------------------------------------------------- looking on

@@ -303,8 +303,11 @@ def conflicts_of(outcomes: list[stored.Appended]) -> tuple[str, ...]:
 
 
 def emit(line: logging.LogRecord) -> None:
-    """Let a log line out that waited for its turn to be durable."""
-    logging.getLogger(line.name).handle(line)
+    """Let a log line out that waited for its turn to be durable. What filters and handlers raise goes to stderr."""
+    try:
+        logging.getLogger(line.name).handle(line)
+    except Exception:  # noqa: BLE001  # the rest of what the turn led to is still to come
+        logging.Handler().handleError(line)
 
 
 def closed_event(log: stored.EventLog, codec: Codec, id: str) -> Closed | None:

@@ -75,15 +75,19 @@ class Pump:
     def run(self) -> None:
         """Build the next turn of everything in line."""
         self.announced = False
-        for _ in range(len(self.dirty)):
-            live = self.dirty.popleft()
-            live.dirty = False
-            if live.writing:
-                live.again = True
-            elif self.engine.live.get(live.run.id) is live and not self.engine.closing:
-                self.turn(live)
-        self.engine.attempts.call_in_all()
-        self.engine.writer.hurry()
+        try:
+            for _ in range(len(self.dirty)):
+                live = self.dirty.popleft()
+                live.dirty = False
+                if live.writing:
+                    live.again = True
+                elif self.engine.live.get(live.run.id) is live and not self.engine.closing:
+                    self.turn(live)
+            self.engine.attempts.call_in_all()
+        finally:
+            if self.dirty:
+                self.soon()
+            self.engine.writer.hurry()
 
     def turn(self, live: Live) -> None:
         """Build a turn and hand it to the writer; carry on at once where there is nothing to write."""
