@@ -277,6 +277,40 @@ def test_a_sync_step_that_takes_too_long_is_abandoned(scope: zart.TimeoutScope) 
         assert engine.get("a").result(1) == "quick"
 
 
+@pytest.mark.parametrize("scope", list(zart.TimeoutScope))
+def test_an_async_step_that_will_not_end_is_abandoned(scope: zart.TimeoutScope) -> None:
+    """It swallows its cancellation: after its grace its result is dropped, and its slot is free (R7)."""
+    ledger, release = Ledger(), threading.Event()
+
+    @zart.step("slow", timeout=0.05, timeout_scope=scope, cancel_grace=0.05)
+    async def slow() -> str:
+        while not release.is_set():
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                ledger("told")
+        ledger("through")
+        return "late"
+
+    @zart.step()
+    def quick() -> str:
+        return "quick"
+
+    @zart.workflow("waits")
+    def waits(_: None) -> zart.Flow[str]:
+        try:
+            return (yield from slow())
+        except zart.StepTimedOut:
+            return (yield from quick())
+
+    with zart.open("memory:", [waits], max_concurrent_steps=1) as engine:
+        handle = engine.start(waits, id="a")
+        assert handle.result(PATIENCE_S) == "quick"
+        release.set()
+        until(lambda: ledger.entries == ["told", "through"])
+        assert kinds(handle.history()).count("Resolved") == 2
+
+
 def test_a_per_attempt_timeout_is_retried_only_if_asked() -> None:
     """A timeout is terminal, unless the policy says on_timeout (R5)."""
     ledger = Ledger()

@@ -276,7 +276,8 @@ def step(
         raises: errors that are answers: they come back as their own type, and are not retried (R8).
         at_most_once: never run it again when its worker died while it may have been running (R10).
         max_crashes: how often it may bring down its worker before it resolves as StepLost (R5).
-        cancel_grace: how long a running attempt gets to end when it is cancelled (R18).
+        cancel_grace: how long a running attempt gets to end when it is cancelled (R18); an async one also when its
+            time is over (PER_ATTEMPT).
         queue: it runs only on workers that serve this queue (`zart.open(..., queues=("default", "gpu"))`,
             `zart worker --queue gpu`). By default on the worker that holds the execution, or on another with room.
 

@@ -152,7 +152,7 @@ class Attempts:
             ):  # as a rule: a limit without an end takes as long as the rest of this
                 value = await part.call(call.values)
             else:
-                async with (limit := asyncio.timeout(self.left(call))):
+                async with (limit := self.limited(live, attempt)):
                     value = await part.call(call.values)
         except (asyncio.CancelledError, Cancelled) as error:
             self.stopped(live, attempt, error)
@@ -165,6 +165,13 @@ class Attempts:
             self.raised(live, attempt, error)
         else:
             self.gave(live, attempt, value)
+
+    def limited(self, live: Live, attempt: Attempt) -> asyncio.Timeout:
+        """The countdown of an async attempt, which cancels it; one that does not end then is abandoned (R7)."""
+        left, grace = self.left(attempt.call), attempt.call.function.policy.cancel_grace_s
+        if left is not None:
+            attempt.timer = self.engine.loop.call_later(left + grace, self.overdue, live, attempt)
+        return asyncio.timeout(left)
 
     def run_sync(self, live: Live, attempt: Attempt, part: Part) -> None:
         """An attempt of a sync step, in the executor; one that takes too long is abandoned (R11)."""
@@ -233,11 +240,12 @@ class Attempts:
             self.gave(live, attempt, future.result())
 
     def overdue(self, live: Live, attempt: Attempt) -> None:
-        """A sync attempt's own countdown is over; one that its executor has not begun never does."""
+        """An attempt's own countdown is over, and it cannot be stopped. What its executor has not begun never begins."""
         attempt.told = True
         if attempt.future is not None:
             attempt.future.cancel()
         self.engine.transactions.end(attempt)
+        self.engine.limits.give_up(live, attempt, attempt.future or attempt.task)
         self.finished(live, attempt, lambda now: live.run.timed_out(attempt.call, now, self.engine.lots))
 
     def left(self, call: StepCall) -> float | None:
@@ -274,6 +282,8 @@ class Attempts:
         if live.calls.get(seq) is not attempt:
             return False
         del live.calls[seq]
+        if attempt.timer is not None:
+            attempt.timer.cancel()
         self.running -= 1
         self.free_slot()
         now = self.engine.clock.now()
