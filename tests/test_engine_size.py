@@ -8,10 +8,11 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from engines import Sky, sky, until, url_of
+from engines import PATIENCE_S, Sky, sky, until, url_of
 
 import zart_core as zart
 from zart_core.hosts.ports import open_log
+from zart_core.testing.clock import VirtualClock
 
 
 @zart.step("one-{n}")
@@ -60,6 +61,28 @@ def test_records_grow_as_the_run_does_and_nothing_is_replayed(workflow: zart.Wor
         records, reads = counted(workflow, n)
         assert records == 3 * n + 2
         assert reads <= 1  # the result of one that is over
+
+
+@zart.workflow("patient", timeout="30d")
+def patient(n: int) -> zart.Flow[int]:
+    return n + (yield from zart.wait_for_event("number", int, timeout="7d"))
+
+
+def test_instants_that_nobody_waits_for_any_more_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines of what has ended are not kept for days; those of what waits still are."""
+    monkeypatch.setattr("zart_core.hosts.alarms.THINNED_MIN", 10)
+    clock = VirtualClock()
+    with zart.open("memory:", [patient], clock=clock) as engine:
+        waiting = [engine.start(patient, n, id=f"w{n}") for n in range(3)]
+        for n in range(50):
+            handle = engine.start(patient, n, id=f"e{n}")
+            handle.send("number", 1)
+            assert handle.result(PATIENCE_S) == n + 1
+        assert len(engine.engine.alarms.timers) <= 10
+        clock.advance(7 * 86400)
+        for each in waiting:
+            with pytest.raises(zart.ExecutionFailed, match="no event 'number' came"):
+                each.result(PATIENCE_S)
 
 
 def test_what_the_hosts_keep_of_a_suspended_execution() -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 TIMER_MAX_S = 5.0
 """The longest sleep of the engine's timer, so that a clock that jumps is noticed."""
+THINNED_MIN = 1000
+"""Up to so many instants are kept, whether anybody waits for them or not."""
 
 
 class Alarms:
@@ -23,6 +25,8 @@ class Alarms:
         self.engine = engine
         self.timers: list[tuple[float, str]] = []
         self.timer: asyncio.TimerHandle | None = None
+        self.timers_max = THINNED_MIN
+        """How many instants there may be before those are forgotten that nobody waits for any more."""
 
     def watched(self) -> None:
         """Time was moved by hand, in any thread."""
@@ -44,8 +48,19 @@ class Alarms:
     def set(self, when: float, id: str) -> None:
         """Put an instant into the engine's heap; an empty id asks the log for work then."""
         heapq.heappush(self.timers, (when, id))
+        if len(self.timers) > self.timers_max:
+            self.thin_out()
         if self.timers[0] == (when, id):
             self.arm()
+
+    def thin_out(self) -> None:
+        """Forget what nobody waits for: of what has ended, or waits for another instant. O(n) once n has doubled."""
+        live = self.engine.live
+        self.timers = [
+            (when, id) for when, id in set(self.timers) if not id or (id in live and live[id].wake == when)
+        ]
+        heapq.heapify(self.timers)
+        self.timers_max = max(THINNED_MIN, 2 * len(self.timers))
 
     def arm(self) -> None:
         """Set the one timer of the loop to the earliest instant."""
