@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import STORES, Ledger, Sky, sky, until
+from engines import PATIENCE_S, STORES, Ledger, Sky, sky, until
 
 import zart_core as zart
 from zart_core.hosts import recovery
@@ -668,3 +668,69 @@ def test_what_was_running_is_tried_again_although_the_log_cannot_be_asked_for_mo
         finally:
             blocked.set()
     assert (moody.given, moody.failed) == (1, 1)
+
+
+# ---------------------------------------------------------------- what no store may raise
+
+
+class Surprising(Sky):
+    """A log whose calls of a name raise what no store may raise, as often as told."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(open_log("memory:"))
+        self.method, self.times = method, 0
+        self.calls = 0
+
+    def reach(self, method: str) -> None:
+        """See Relay."""
+        if method == self.method:
+            self.calls += 1
+            if self.times > 0:
+                self.times -= 1
+                raise OSError("nobody foresaw this")
+
+
+@zart.workflow("listens")
+def listens(n: int) -> zart.Flow[int]:
+    return n + (yield from zart.wait_for_event("number", int))
+
+
+@pytest.mark.parametrize("method", ["summary", "records", "inbox"])
+def test_an_error_that_nobody_foresaw_while_one_is_read_back_is_got_over(method: str) -> None:
+    """It is tried again, as in bad weather; the execution stood still, and kept the engine from handing over."""
+    log = Surprising(method)
+    with zart.open(log, [listens]) as engine:
+        handle = engine.start(listens, 1, id="a")
+        until(lambda: handle.status() is zart.Status.WAITING)
+        log.times, log.forecast = 2, ["lost"]
+        handle.send("number", 1)
+        until(lambda: log.times == 0)
+        assert handle.result(PATIENCE_S) == 2
+    log.close()
+
+
+@pytest.mark.parametrize("method", ["records", "inbox", "claim"])
+def test_an_error_that_nobody_foresaw_while_they_are_taken_up_is_got_over(method: str) -> None:
+    """It hinders no other of those that the log has given at once (I8), nor is any of them forgotten."""
+    log = Surprising(method)
+    for n in range(3):
+        log.append([new_execution(CODEC, listens, f"l{n}", b"1", 1.0)])
+        log.append([Post(f"l{n}", "event", "number", b"1", 1.0)])
+    with zart.open(log, [listens]) as engine:
+        log.times = 1
+        for n in range(3, 6):
+            log.append([new_execution(CODEC, listens, f"l{n}", b"1", 1.0)])
+            log.append([Post(f"l{n}", "event", "number", b"1", 1.0)])
+        engine.engine.loop.call_soon_threadsafe(engine.engine.claims.claiming.set)
+        assert [engine.get(f"l{n}").result(PATIENCE_S) for n in range(6)] == [2] * 6
+        assert log.times == 0
+    log.close()
+
+
+def test_an_error_that_nobody_foresaw_does_not_end_the_care_for_the_lease() -> None:
+    """It is renewed the next time (F24)."""
+    log = Surprising("renew")
+    log.times = 1
+    with zart.open(log, [listens], lease=1):
+        until(lambda: log.calls >= 3)
+    log.close()

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from zart_core import log as stored
-from zart_core.errors import LogCorrupt, StoreFailed, Weather
+from zart_core.errors import StoreFailed, Weather
 from zart_core.events import Status
 from zart_core.hosts.live import Live
 from zart_core.hosts.offers import is_offered
@@ -99,6 +99,8 @@ class Claims:
                     return
                 except Weather as weather:
                     LOGGER.warning("the lease cannot be renewed: %s", weather)
+                except Exception:
+                    LOGGER.exception("the lease cannot be renewed")
             if not self.is_leased() and not self.engine.closing:
                 self.engine.attempts.lapse()
             left = self.leased_until - self.margin_s - self.engine.loop.time()
@@ -176,7 +178,7 @@ class Claims:
             await self.claim_due(told=told)
             if parked:
                 await self.retry_parked()
-        except Weather:  # what was taken is here all the same
+        except Exception:  # what was taken is here all the same
             self.try_taken()
             raise
         self.try_taken()
@@ -208,7 +210,7 @@ class Claims:
                         workflows=names,
                     )
                 )
-            except Weather:
+            except Exception:
                 self.in_doubt = True
                 raise
             leases = self.engine.attempts.leases
@@ -258,7 +260,7 @@ class Claims:
             )
             for summary in held:
                 await self.take_given_one(summary)
-        except Weather:
+        except Exception:
             self.in_doubt = True
             raise
 
@@ -287,7 +289,7 @@ class Claims:
             return await self.leased(
                 partial(self.engine.log.acquire, self.engine.worker, id, lease_s=self.lease_s)
             )
-        except Weather:
+        except Exception:
             self.in_doubt = True
             raise
 
@@ -339,10 +341,11 @@ class Claims:
             run.receive(await self.engine.off_loop(lambda: self.engine.log.inbox(run.id, run.seen)))
         except StoreFailed:
             raise
-        except (Weather, LogCorrupt):
+        except Exception as error:  # noqa: BLE001  # weather, damage, or what nobody foresaw: it hinders no other (I8)
             if not live.writing:
                 live.writing = True
-                self.engine.spawn(self.engine.recovery.recover(live, "its messages cannot be read"))
+                why = f"its messages cannot be read: {error}"
+                self.engine.spawn(self.engine.recovery.recover(live, why))
             else:
                 self.engine.spawn(self.read_inbox_later(live))  # it may have been read back without them
             return False

@@ -31,8 +31,8 @@ class Recovery:
         except StoreFailed:
             live.writing = False
             raise
-        except Weather as weather:
-            self.engine.spawn(self.recover(live, weather))
+        except Exception as error:  # noqa: BLE001  # weather, or what nobody foresaw: it hinders no other (I8)
+            self.engine.spawn(self.recover(live, error))
             return False
         except BaseException:
             live.writing = False
@@ -97,6 +97,9 @@ class Recovery:
                 break
             except Weather as weather:
                 why = weather
+            except Exception as error:
+                LOGGER.exception("execution '%s' cannot be read back", live.run.id)
+                why = error
         live.writing = live.again = False
         if give_up:
             self.engine.pump.lose(live)
