@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -170,6 +171,14 @@ def test_who_waits_for_a_log_that_does_not_answer_is_told_when_the_engine_closes
     assert "what was left could not be written: the log takes too long" in caplog.text
     assert log.log.summary("b") is None
     log.close()
+
+
+def test_an_engine_that_cannot_be_made_lets_go_of_the_log(tmp_path: Path) -> None:
+    """A mistake in the arguments can be mended in the same process."""
+    url = url_of("file", tmp_path)
+    with pytest.raises(AttributeError):
+        zart.open(url, [stays], clock=time.time)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # that is the point
+    zart.open(url, [stays]).close()
 
 
 # ---------------------------------------------------------------- the loop of the synchronous face

@@ -580,21 +580,26 @@ async def serve(
         raise InvalidUse(f"lease is {lease!r}; it must be {LEASE_MIN_S:g} s or longer")
     served = declared(queues)
     log = open_log(url, durability) if isinstance(url, str) else url
-    engine = AsyncEngine(
-        log,
-        registry,
-        owns_log=isinstance(url, str),
-        owns_loop=owns_loop,
-        resources=resources,
-        executor=executor,
-        clock=clock,
-        codec=codec,
-        build=build,
-        max_live=max_live,
-        max_concurrent_steps=max_concurrent_steps,
-        lease_s=lease_s,
-        queues=served.values(),
-    )
+    try:
+        engine = AsyncEngine(
+            log,
+            registry,
+            owns_log=isinstance(url, str),
+            owns_loop=owns_loop,
+            resources=resources,
+            executor=executor,
+            clock=clock,
+            codec=codec,
+            build=build,
+            max_live=max_live,
+            max_concurrent_steps=max_concurrent_steps,
+            lease_s=lease_s,
+            queues=served.values(),
+        )
+    except BaseException:
+        if isinstance(url, str):
+            log.close()
+        raise
     try:
         await engine.begin()
         yield engine
