@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import socket
 import sqlite3
@@ -442,6 +443,34 @@ def test_unregistered_workflow():
         "workflow 'order' is not registered (registered: orders); did you mean 'orders'? "
         "Pass it to zart.open(url, [...]), and its runs go on"
     )
+
+
+def test_an_engine_that_is_awaited_on_another_loop():
+    """As in a handler that has a loop of its own: it would wait for what nobody tells it."""
+
+    async def elsewhere(engine):
+        calls = [
+            engine.run(orders, Order("a", 1)),
+            engine.start(orders, Order("a", 1)),
+            engine.send("a", "n", 1),
+            engine.cancel("a"),
+            engine.get("a"),
+            engine.list(),
+            engine.stats(),
+            engine.history("a"),
+            engine.register(orders),
+        ]
+        return [str(error) for error in await asyncio.gather(*calls, return_exceptions=True)]
+
+    async def here():
+        async with zart.serve("memory:", [orders]) as engine:
+            said = await asyncio.to_thread(lambda: asyncio.run(elsewhere(engine)))
+            assert await engine.run(orders, Order("a", 1)) == "a"
+            return said
+
+    said = asyncio.run(here())
+    assert len(said) == 9
+    assert all("this engine runs on another event loop: await it on the loop where it" in one for one in said)
 
 
 def test_a_log_of_an_unregistered_workflow(tmp_path):

@@ -308,7 +308,7 @@ class AsyncEngine:
 
     async def register(self, *sources: WorkflowSource | Iterable[WorkflowSource]) -> None:
         """Register workflows, in place of those of the same name and version, and try parked executions again."""
-        self.check_usable()
+        self.check_here()
         for workflow in Registry(*sources).everything():
             self.registry.replace(workflow)
         self.sharing.learn()
@@ -396,6 +396,7 @@ class AsyncEngine:
         timeout: Duration | None = None,
     ) -> AsyncHandle[Any]:
         """As `start`, also with a timeout of the run instead of the workflow's own."""
+        self.check_here()
         new = self.new(workflow, input, id=id, at=at, timeout=timeout)
         created = await asyncio.shield(self.spawn(self.requests.create(new)))
         return AsyncHandle(self, new.id, workflow, created)
@@ -494,7 +495,7 @@ class AsyncEngine:
         after: str | None = None,
     ) -> stored.Page[stored.Summary]:
         """A page of executions in the order of their ids; offered steps only when it is those that are asked for."""
-        self.check_usable()
+        self.check_here()
         wanted = None if status is None else status_of(status)
         return await self.off_loop(
             lambda: page_of(
@@ -504,12 +505,12 @@ class AsyncEngine:
 
     async def stats(self) -> Mapping[Status, int]:
         """How many executions stand where, offered steps among them; every status is there."""
-        self.check_usable()
+        self.check_here()
         return await self.off_loop(lambda: stats_of(self.log))
 
     async def summary(self, id: str) -> stored.Summary:
         """An execution as a list shows it. Raises UnknownExecution."""
-        self.check_usable()
+        self.check_here()
         summary = await self.requests.summary_or_none(id)
         if summary is None:
             raise UnknownExecution(id, f"no execution has the id '{id}'")
@@ -540,6 +541,15 @@ class AsyncEngine:
             raise InvalidUse("the engine was closed; use it inside its `with` block")
         if self.writer.failed is not None:
             raise self.writer.failed
+
+    def check_here(self) -> None:
+        """As `check_usable`, and raise when this is another loop than its own: nobody would be woken there."""
+        self.check_usable()
+        if asyncio.get_running_loop() is not self.loop:
+            raise InvalidUse(
+                "this engine runs on another event loop: await it on the loop where it was opened; "
+                "the engine that zart.open gives may be called from any thread"
+            )
 
 
 def status_of(status: Status | str) -> Status:

@@ -170,7 +170,7 @@ class Requests:
 
     async def post(self, post: stored.Post) -> None:
         """Post a message and wake who gets it. Raises UnknownExecution, ExecutionClosed, StoreUnavailable."""
-        self.engine.check_usable()
+        self.engine.check_here()
         doubt, why = False, ""
         for _ in range(TRIES_MAX):
             (outcome,) = await self.engine.writer.write([post])

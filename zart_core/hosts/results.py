@@ -45,7 +45,7 @@ class Results:
         """How the execution ended, once it has. Raises the defect when it is parked."""
         failed = 0
         while True:
-            self.engine.check_usable()
+            self.engine.check_here()
             live = self.engine.live.get(id)
             if live is not None and live.run.defect is not None and id in self.engine.tried:
                 raise self.engine.tried[id]
