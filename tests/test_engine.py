@@ -750,3 +750,14 @@ def test_result_in_time() -> None:
             handle.result(0.05)
         handle.send("number", 1)
         assert handle.result(5) == [1]
+
+
+def test_a_result_that_is_there_needs_no_time(url: str) -> None:
+    """A timeout of 0 looks whether it has ended."""
+    with zart.open(url, [listens]) as engine:
+        handle = engine.start(listens, 1)
+        with pytest.raises(TimeoutError, match="has not ended within 0; it goes on"):
+            handle.result(0)
+        handle.send("number", 1)
+        assert handle.result(PATIENCE_S) == [1]
+        assert handle.result(0) == [1]

@@ -306,7 +306,10 @@ class Handle(Generic[T_co]):
         return self.engine.await_(self.handle.status())
 
     def result(self, timeout: Duration | None = None) -> T_co:
-        """Its result, once it has ended; raises as `Engine.run` does, and TimeoutError, after which it goes on."""
+        """Its result, once it has ended; raises as `Engine.run` does, and TimeoutError, after which it goes on.
+
+        With a timeout of 0 it is looked whether it has.
+        """
         return self.engine.await_(self.handle.result(timeout))
 
     def send(self, name: str, payload: Any, key: str | None = None) -> None:

@@ -35,9 +35,14 @@ class AsyncHandle(Generic[T_co]):
         """Its result, once it has ended. See `Handle.result`."""
         limit = None if timeout is None else seconds(timeout, "timeout")
         try:
-            closed = await asyncio.wait_for(self.engine.results.closed(self.id), limit)
+            if limit == 0:  # asyncio would look at nothing
+                closed = await self.engine.results.look(self.id)
+            else:
+                closed = await asyncio.wait_for(self.engine.results.closed(self.id), limit)
         except TimeoutError:
-            raise TimeoutError(f"execution '{self.id}' has not ended within {timeout}; it goes on") from None
+            closed = None
+        if closed is None:
+            raise TimeoutError(f"execution '{self.id}' has not ended within {timeout}; it goes on")
         workflow = await self.engine.workflow_of(self.id, self.workflow)
         value: T_co = result_of(self.engine.codec, workflow, self.id, closed)
         return value

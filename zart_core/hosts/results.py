@@ -53,12 +53,9 @@ class Results:
             self.waiters.setdefault(id, []).append(future)
             try:
                 if live is None:
-                    closed = await self.engine.off_loop(
-                        lambda: closed_event(self.engine.log, self.engine.codec, id)
-                    )
+                    closed = await self.look(id)
                     if closed is not None:
                         return closed
-                    await self.check_parked(id)
                     failed = 0
                 return await asyncio.wait_for(asyncio.shield(future), 30.0 if live is not None else 0.25)
             except TimeoutError:
@@ -70,6 +67,14 @@ class Results:
                 await self.engine.pause(CREATE_GAP_S * 2**failed)
             finally:
                 self.unwait(id, future)
+
+    async def look(self, id: str) -> Closed | None:
+        """How the execution ended by the log; None while it goes on. Raises the defect when it is parked."""
+        self.engine.check_here()
+        closed = await self.engine.off_loop(lambda: closed_event(self.engine.log, self.engine.codec, id))
+        if closed is None:
+            await self.check_parked(id)
+        return closed
 
     def unwait(self, id: str, future: asyncio.Future[Closed]) -> None:
         """Nobody waits on this future any more."""
