@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import socket
 import sqlite3
+import threading
 import warnings
 from datetime import datetime
+from typing import Never, NoReturn
 
 import attrs
 import pytest
@@ -34,6 +35,18 @@ def count(sku: str) -> int:
 @zart.step("pack")
 def pack() -> Bag:
     return Bag([1, "two"])
+
+
+@zart.step()
+def refuse(returns: bool) -> Never:
+    if not returns:
+        raise ValueError("never")
+
+
+@zart.step()
+def decline(returns: bool) -> NoReturn:
+    if not returns:
+        raise ValueError("never")
 
 
 @zart.workflow("orders")
@@ -292,25 +305,38 @@ def test_unencodable_result_of_a_step(raised):
     assert message.endswith("give a value of the declared type, or declare the type it has")
 
 
-@zart.step("dial")
-def dial() -> socket.socket:
-    """Declares what no codec knows."""
-    return "a line"
+def test_a_result_type_that_no_value_can_be_written_down_as(raised):
+    """R20: a defect that is found before the step runs: afterwards its effect is there, and its outcome is not."""
+    ran = []
 
+    @zart.step("open-door")
+    def open_door() -> threading.Thread:
+        return ran.append("opened")
 
-def test_a_result_type_that_no_value_can_be_written_as(raised):
-    """R9: a failure of that step, which has run; its execution does not wait for ever."""
+    @zart.workflow("doors")
+    def doors() -> zart.Flow[None]:
+        yield from open_door()
 
-    @zart.workflow("dialling")
-    def dialling() -> zart.Flow[str]:
-        yield from dial()
-        return "never"
-
-    kind, message = raised(dialling)
-    assert kind == "ExecutionFailed"
+    kind, message = raised(doors)
+    assert kind == "Defect"
     assert (
-        "the result of step 'dial' cannot be written down: no value of type socket can be encoded" in message
+        "of workflow 'doors': step 'open-door' cannot run: no value of type Thread can be encoded" in message
     )
+    assert not ran
+
+
+@pytest.mark.parametrize("step", [refuse, decline], ids=["Never", "NoReturn"])
+def test_a_step_that_only_raises_may_say_so(raised, step):
+    """No value of such a type can be written down, and none has to be; one that comes back is a failure (R9)."""
+
+    @zart.workflow("refusing")
+    def refusing(returns: bool) -> zart.Flow[None]:
+        yield from step(returns)
+
+    assert raised(refusing, False) == ("ExecutionFailed", "never")
+    kind, message = raised(refusing, True)
+    assert kind == "ExecutionFailed"
+    assert f"the result of step '{step.id}' cannot be written down: no value of type" in message
 
 
 def test_unencodable_result_of_a_workflow(raised):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import copy_context
 from datetime import UTC, datetime
 from types import GeneratorType, MappingProxyType
-from typing import Any, TypeGuard
+from typing import Any, Never, NoReturn, TypeGuard
 
 import attrs
 
@@ -270,14 +270,23 @@ class Execution:
         return self._nodes[seq].command
 
     def arguments(self, seq: int) -> list[Any]:
-        """The recorded arguments of a pending step. Raises Diverged when they no longer decode to what it takes."""
+        """The recorded arguments of a pending step that is about to run.
+
+        Raises Diverged when they no longer decode to what it takes, and a Defect when it is to give what cannot be
+        written down, whatever the value: once it has run, it is too late to find out.
+        """
         node = self._nodes[seq]
         issued, function = node.issued, node.command.function
         try:
-            return arguments_codec(self.codec, function)[1](issued.payload)
+            values = arguments_codec(self.codec, function)[1](issued.payload)
+            if function.result_type not in GIVES_NOTHING:
+                self._decoder(node)
+            return values
         except DecodeError as error:
             what = f"the arguments of {node.title}"
             raise self._unreadable(issued, what, f"{function.id}'s parameters", error) from error
+        except InvalidUse as error:
+            raise Defect(f"{self._title()}: {node.title} cannot run: {error}") from error
 
     def progress(self, seq: int) -> Progress:
         """How far a pending step has come."""
@@ -934,6 +943,9 @@ class Execution:
     def _not_pending(self, seq: int, kind: str) -> LogCorrupt:
         return wording.not_pending(self._title(), self.position, seq, kind)
 
+
+GIVES_NOTHING = (Never, NoReturn)
+"""Result types of steps that only ever raise."""
 
 STRICT = ("of", "payload", "until", "child")
 """What `strict` compares of an Issued, beside its kind and name (R21)."""

@@ -15,7 +15,7 @@ def returned(codec: Codec, call: StepCall, value: Any, now: float) -> Resolved:
     try:
         payload, _ = codec.through(value, call.function.result_type)
         outcome: Outcome = Done(payload)
-    except InvalidUse as error:  # an EncodeError, or there is no value of the declared type that could be
+    except InvalidUse as error:  # the value does not fit its type, or no value does
         step = call.context.step or ""
         message = f"the result of step '{step}' cannot be written down: {error}"
         outcome = Failed(Failure("unencodable", step, message))
