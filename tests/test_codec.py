@@ -541,6 +541,52 @@ def test_errors_that_resist():
     CODEC.encode_event(Closed(Status.FAILED, 1.0, failure=CODEC.failure_of(ValueError("\ud800"))))
 
 
+class Unmade(errors.StepLost):
+    def __init__(self) -> None:
+        Exception.__init__(self, "unmade")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.StepFailed("s", KeyError, KeyError("k")),
+        errors.StepTimedOut(None),
+        errors.EventTimedOut(7),
+        errors.Cancelled(KeyError("k")),
+        errors.RetryExhausted("s", None, KeyError("k")),
+        errors.ExecutionConflict(None, "taken"),
+        Unmade(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_of_zart_that_somebody_has_made_of_something_else(error: BaseException):
+    """They are errors like any other: described, and written down (rule 2)."""
+    failure = CODEC.failure_of(error)
+    assert (failure.kind, failure.message) == ("error", str(error))
+    assert type(CODEC.error_of(failure, step="s")) is errors.StepFailed
+    record = CODEC.encode_event(Closed(Status.FAILED, 1.0, failure=failure))
+    assert CODEC.decode_event(record) == Closed(Status.FAILED, 1.0, failure=failure)
+
+
+def test_an_ending_of_an_execution_without_a_failure_of_its_own():
+    """What stands in its place and is none is left out of the log."""
+    failure = CODEC.failure_of(errors.ExecutionFailed("a", "it failed", "because"))
+    assert failure == Failure("child", "failed", "it failed", fields='{"of":"a"}')
+
+
+def test_the_last_error_of_a_retry_may_resist():
+    """An answer whose `__str__` raises comes back as what it is after the last attempt, too."""
+
+    class Bad(Exception):
+        def __str__(self) -> str:
+            return self.args[0]
+
+    exhausted = Failure("exhausted", "Bad", "m", attempts=2, cause=CODEC.failure_of(Bad(7), (Bad,)))
+    back = CODEC.error_of(exhausted, (Bad,), step="s")
+    assert type(back) is errors.RetryExhausted and type(back.last_error) is Bad
+    assert str(back).endswith("the last error was Bad: <its __str__ raised TypeError>")
+
+
 def test_errors_whose_notes_raise():
     """A traceback that cannot be formatted says so, and the failure is recorded all the same."""
 

@@ -48,21 +48,35 @@ class Fields(msgspec.Struct):
 
 def failure_of(error: BaseException, declared: Classes, shapes: Shapes) -> Failure:
     """Describe an error. One that Zart raised becomes what `error_of` makes the same error from."""
-    name, message = full_name(type(error)), message_of(error)
+    name, message = clean(full_name(type(error))), message_of(error)
     if isinstance(error, tuple(declared)):
         fields = fields_text(error, shapes)
-        kind: FailureKind = "error" if fields is None else "answer"
-        return Failure(kind, name, message, traceback_text(error), fields)
+        answer: FailureKind = "error" if fields is None else "answer"
+        return Failure(answer, name, message, traceback_text(error), fields)
+    try:
+        own = failure_of_own(error, name, message, declared, shapes)
+    except Exception:  # noqa: BLE001  # somebody has made one of Zart's own of what it does not take
+        own = None
+    if own is not None:
+        return own
+    kind: FailureKind = "unencodable" if isinstance(error, errors.EncodeError) else "error"
+    return Failure(kind, name, message, traceback_text(error))
+
+
+def failure_of_own(
+    error: BaseException, name: str, message: str, declared: Classes, shapes: Shapes
+) -> Failure | None:
+    """Describe an error of Zart's; None for any other. Raises anything when it was made of something else."""
     match error:
         case errors.Cancelled():
-            kind = "deadline" if isinstance(error, errors.DeadlineExceeded) else "cancelled"
+            kind: FailureKind = "deadline" if isinstance(error, errors.DeadlineExceeded) else "cancelled"
             return Failure(kind, name, clean(error.reason))
         case errors.StepFailed():
             trace, where = clean(error.traceback, keep_end=True), _where(error.step)
             return Failure("error", clean(error.error_type), clean(error.message), trace, where)
         case errors.RetryExhausted():
             cause = failure_of(error.last_error, declared, shapes)
-            return Failure("exhausted", name, message, "", _where(error.step), error.attempts, cause)
+            return Failure("exhausted", name, message, "", _where(error.step), int(error.attempts), cause)
         case errors.StepTimedOut():
             return Failure("timed_out", name, message, "", _where(error.step))
         case errors.StepLost():
@@ -72,10 +86,10 @@ def failure_of(error: BaseException, declared: Classes, shapes: Shapes) -> Failu
         case errors.ExecutionConflict():
             return Failure("conflict", name, message, "", _where(error.id))
         case errors.ExecutionError() if type(error) in STATUSES:
-            return Failure("child", STATUSES[type(error)], message, "", _where(error.id), cause=error.failure)
+            known = error.failure if isinstance(error.failure, Failure) else None
+            return Failure("child", STATUSES[type(error)], message, "", _where(error.id), cause=known)
         case _:
-            kind = "unencodable" if isinstance(error, errors.EncodeError) else "error"
-            return Failure(kind, name, message, traceback_text(error))
+            return None
 
 
 def message_of(error: BaseException) -> str:
