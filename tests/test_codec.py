@@ -198,6 +198,7 @@ def test_plain_values_of_subclasses():
         (Literal["a"], "b", "result: expected Literal['a'], found another str"),
         (str, "\ud800", "result: found text with a lone surrogate"),
         (list[str], ["a", "\ud800"], "result[1]: found text with a lone surrogate"),
+        (dict[str, int], {"a": 1, "b\udcff": 2}, "result.b\\udcff: found text with a lone surrogate"),
         (dict[str, int], {"\ud800": 1}, "result"),
         (list[int], [10**5000], "result[0]: found an int of thousands of digits"),
         (Any, [{"a": threading.Lock()}], "result[0]['a']: found lock, where no type is declared"),

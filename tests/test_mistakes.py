@@ -305,6 +305,24 @@ def test_unencodable_result_of_a_step(raised):
     assert message.endswith("give a value of the declared type, or declare the type it has")
 
 
+def test_a_key_that_is_no_text_in_the_result_of_a_step(raised):
+    """R9: so come names of files that are not UTF-8; a failure of that step, which can itself be written down."""
+
+    @zart.step("list-files")
+    def list_files() -> dict[str, int]:
+        return {"report.txt": 1, "caf\udce9.txt": 2}
+
+    @zart.workflow("listing")
+    def listing() -> zart.Flow[None]:
+        yield from list_files()
+
+    kind, message = raised(listing)
+    assert kind == "ExecutionFailed"
+    assert (
+        "written down: result.caf\\udce9.txt: found text with a lone surrogate; pass it as bytes" in message
+    )
+
+
 def test_a_result_type_that_no_value_can_be_written_down_as(raised):
     """R20: a defect that is found before the step runs: afterwards its effect is there, and its outcome is not."""
     ran = []

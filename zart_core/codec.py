@@ -241,7 +241,7 @@ def _bytes(plain: Any) -> bytes:
 
 
 def _encode_error(unfit: Unfit, what: str) -> EncodeError:
-    path = unfit.path(what).lstrip(".")
+    path = failures.clean(unfit.path(what).lstrip("."))  # keys are the user's own text
     remedy = unfit.remedy or "give a value of the declared type, or declare the type it has"
     return EncodeError(f"{path}: {unfit.message}; {remedy}", path=path)
 
@@ -264,12 +264,14 @@ def _children(node: Any) -> Iterable[tuple[Any, Any]]:
 def _undumpable(plain: Any) -> Unfit:
     """Where in plain data the text or the number is that JSON cannot hold."""
     for key, child in _children(plain):
-        try:
-            _dump({key: child} if key.__class__ is str else child)
-        except ValueError:
-            unfit = _undumpable(child)
-            unfit.steps.append(f".{key}" if key.__class__ is str else f"[{key}]")
-            return unfit
+        step = f".{key}" if key.__class__ is str else f"[{key}]"
+        for part in key, child:
+            try:
+                _dump(part)
+            except ValueError:
+                unfit = _undumpable(part)
+                unfit.steps.append(step)
+                return unfit
     if type(plain) is int:
         return Unfit("found an int of thousands of digits", "pass it as bytes")
     return Unfit("found text with a lone surrogate", "pass it as bytes, or clean it first")
