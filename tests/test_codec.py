@@ -39,7 +39,7 @@ from zart_core.events import (
     Status,
     Taken,
 )
-from zart_core.failures import TEXT_CHARS_MAX, clean
+from zart_core.failures import FIELDS_BYTES_MAX, TEXT_CHARS_MAX, clean
 from zart_core.log import PAYLOAD_BYTES_MAX, Record
 
 T = TypeVar("T")
@@ -526,6 +526,29 @@ def test_any_other_error():
     )
     assert str(back) == "step 'charge' failed: KeyError: 'sku'"
     assert 'raise KeyError("sku")' in back.traceback
+
+
+def test_answer_with_fields_that_are_too_large():
+    """Every record of an error fits into a log: what takes more room than there is comes as StepFailed (F19)."""
+    control = "\x01" * TEXT_CHARS_MAX
+    room = (
+        FIELDS_BYTES_MAX // 4 - 100
+    )  # a quote takes four bytes: one escape in its JSON, one more in the record
+
+    class Refused(Exception):
+        body = ""
+
+    def failure_with(quotes: int) -> Failure:
+        error = Refused(control)
+        error.body = '"' * quotes
+        return CODEC.failure_of(error, (Refused,))
+
+    for quotes, kind in ((room - 13 * TEXT_CHARS_MAX // 4, "answer"), (room, "error")):
+        failure = failure_with(quotes)
+        assert failure.kind == kind
+        exhausted = Failure("exhausted", failure.type, control, attempts=2, cause=failure)
+        record = CODEC.encode_event(Resolved(0, Failed(exhausted), 1.0))
+        assert (PAYLOAD_BYTES_MAX // 2 < len(record.data) < PAYLOAD_BYTES_MAX) is (kind == "answer")
 
 
 def test_errors_that_resist():

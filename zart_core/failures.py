@@ -22,8 +22,8 @@ from zart_core.values.shapes import Shapes
 
 TEXT_CHARS_MAX = 8192
 """How much of a message, and of a traceback, is kept."""
-FIELDS_BYTES_MAX = PAYLOAD_BYTES_MAX - (64 << 10)
-"""How much the fields of an error may take in its record, as JSON within JSON, beside message and traceback."""
+FIELDS_BYTES_MAX = PAYLOAD_BYTES_MAX - (128 << 10)
+"""How large an error's fields may be as text in a record: message and traceback stand beside them."""
 
 Classes = Sequence[type[Exception]]
 
@@ -123,11 +123,11 @@ def fields_text(error: BaseException, shapes: Shapes) -> str | None:
         names = {id(value): name for name, value in attributes.items()}
         args = [_argument(arg, names, shapes) for arg in _args(error)]
         fields = {name: shapes.of(hints.get(name, Any)).write(value) for name, value in attributes.items()}
-        text = msgspec.json.encode(Fields(args, fields))
+        text = msgspec.json.encode(Fields(args, fields)).decode()
+        size = len(msgspec.json.encode(text))  # its quotes are escaped in a record
     except Exception:  # noqa: BLE001  # an error may hold anything
         return None
-    fields_json = text.decode()
-    return fields_json if len(msgspec.json.encode(fields_json)) <= FIELDS_BYTES_MAX else None
+    return text if size <= FIELDS_BYTES_MAX else None
 
 
 def _attributes(error: BaseException) -> Iterator[tuple[str, Any]]:
