@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import threading
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from engines import PATIENCE_S, STORES, Ledger, kinds, until, url_of
 
 import zart_core as zart
 from zart_core.hosts.ports import open_log
+from zart_core.log import ID_CHARS_MAX, PAYLOAD_BYTES_MAX
 from zart_core.testing.clock import VirtualClock
 
 
@@ -405,6 +407,36 @@ def test_children_give_their_results(url: str) -> None:
     with zart.open(url, [parent, sums]) as engine:
         assert engine.run(parent, 10, id="p") == 5 * sum(range(10))
         assert len(engine.list(workflow="sums").items) == 10
+
+
+def test_a_child_may_give_all_that_a_payload_holds(url: str) -> None:
+    """The message that tells its parent wraps the result, and is larger by that much (F19)."""
+
+    @zart.workflow("fills")
+    def fills(size: int) -> zart.Flow[str]:
+        yield from double(1)
+        return "x" * (size - 2)
+
+    @zart.workflow("measures")
+    def measures(size: int) -> zart.Flow[int]:
+        return len((yield from zart.child(fills, size)))
+
+    with zart.open(url, [fills, measures]) as engine:
+        assert engine.run(measures, PAYLOAD_BYTES_MAX) == PAYLOAD_BYTES_MAX - 2
+
+
+def test_a_child_of_an_execution_with_the_longest_id(url: str) -> None:
+    """Its id is a digest where one made from its parent's would be longer than an id may be (F22)."""
+
+    @zart.workflow("keeps")
+    def keeps(n: int) -> zart.Flow[int]:
+        yield from double(n)
+        return (yield from zart.child(sums, n))
+
+    with zart.open(url, [keeps, sums]) as engine:
+        assert engine.run(keeps, 1, id="p" * ID_CHARS_MAX) == 5
+        (child,) = engine.list(workflow="sums").items
+    assert child.id == hashlib.sha256(b"p" * ID_CHARS_MAX + b".0.1").hexdigest()
 
 
 def test_a_failed_child_says_how_it_ended(url: str) -> None:

@@ -8,6 +8,7 @@ Rule 4: what is not in TRANSITIONS cannot happen.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import copy_context
@@ -71,6 +72,7 @@ from zart_core.events import (
     Taken,
 )
 from zart_core.failures import message_of
+from zart_core.log import ID_CHARS_MAX
 from zart_core.steps import StepFunction, annotations_of
 from zart_core.workflows import Workflow
 
@@ -843,7 +845,7 @@ class Execution:
                     return Issued(seq, "event", node.name, at, command.event, until=until, site=site)
                 case "child" | "spawn":
                     assert self.started is not None
-                    id = command.id or f"{self.started.id}.{self.started.run}.{seq}"
+                    id = command.id or child_id(self.started.id, self.started.run, seq)
                     payload, _ = self.codec.through(command.input, command.workflow.input_type)
                     return Issued(
                         seq, command.kind, node.name, at, command.workflow.name, payload, child=id, site=site
@@ -991,6 +993,12 @@ def version_of(event: Issued) -> int:
         return int(event.payload)
     except ValueError:
         raise LogCorrupt(f"version marker '{event.name}' holds {event.payload!r}, not a number") from None
+
+
+def child_id(id: str, run: int, seq: int) -> str:
+    """The id of a child that is given none: made of its parent's, or a digest of that where no id is so long."""
+    made = f"{id}.{run}.{seq}"
+    return made if len(made) <= ID_CHARS_MAX else hashlib.sha256(made.encode()).hexdigest()
 
 
 def declared_result(node: Node) -> Any:

@@ -84,6 +84,7 @@ class New:
 class Post:
     """Deliver a message to an execution (L7).
 
+    The payload of a `child` message is a record's data, and may be as large; that of any other is 1 MiB at the most.
     Unknown id: Rejected("unknown ..."); the execution has ended: Rejected("closed ..."). A key that this execution has
     seen before, consumed or not: Ok with `Receipt.created` False, and nothing changes (R14). Otherwise the execution
     becomes due at once, parked or not.

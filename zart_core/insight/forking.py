@@ -34,7 +34,7 @@ from zart_core.events import (
     Taken,
 )
 from zart_core.hosts.past import ALONE
-from zart_core.interpreter import HANDED_OVER, Execution, is_marker, replay
+from zart_core.interpreter import HANDED_OVER, Execution, child_id, is_marker, replay
 from zart_core.records import record
 from zart_core.workflows import Workflow
 
@@ -265,8 +265,8 @@ def without_flights(
             case Noted(what=what) if what in (ALONE, HANDED_OVER):
                 continue
             case Issued(child=str(child), seq=seq) if seq not in ended:
-                own = f"{first.id}.{first.run}.{seq}"
-                yield attrs.evolve(event, child=f"{id}.0.{seq}" if child == own else child)
+                own = child_id(first.id, first.run, seq)
+                yield attrs.evolve(event, child=child_id(id, 0, seq) if child == own else child)
             case _:
                 yield event
 
