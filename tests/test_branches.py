@@ -522,6 +522,36 @@ def test_cancelling_a_task_waits_until_it_has_unwound(play):
     assert run.execution.unobserved() == ["flow 'flow': ValueError: in vain"]
 
 
+class Dumb(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("caf\udce9"), "ValueError: caf\\udce9"),
+        (ValueError("x" * 9000), f"ValueError: {'x' * 8192}..."),
+        (Dumb(), "Dumb: <its __str__ raised RuntimeError>"),
+    ],
+    ids=["no-text", "long", "dumb"],
+)
+def test_an_error_that_nobody_waited_for_is_told_in_a_text_that_any_log_can_hold(play, error, text):
+    """R24: the note on it is part of the turn that ends the run, which it must not keep from being written."""
+
+    def flow():
+        raise error
+        yield
+
+    def w():
+        yield from zart.schedule(flow())
+        yield from do("x")
+
+    run = play(plain(w)).start().done("do-x")
+    assert run.history[-1] == "completed null"
+    assert run.execution.unobserved() == [f"flow 'flow': {text}"]
+
+
 def test_a_flow_cannot_cancel_itself(play):
     """It would wait for its own end."""
 

@@ -347,6 +347,36 @@ def test_park_on(url: str) -> None:
         assert engine.get("p").result(5) == 1
 
 
+class Dumb(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class DumbExit(Dumb, SystemExit):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (Dumb, zart.Parked, "is parked by park_on: Dumb: <its"),
+        (DumbExit, zart.Defect, "go on: DumbExit: <its"),
+    ],
+)
+def test_an_error_without_a_text_parks_as_any_other(error: Any, kind: Any, text: str) -> None:
+    """The reason names the error, whatever its own methods do (R19, R20)."""
+
+    @zart.workflow("dumb", park_on=(Dumb,))
+    def dumb(_: None) -> zart.Flow[None]:
+        yield from one()
+        raise error
+
+    with zart.open("memory:", [dumb]) as engine:
+        with pytest.raises(kind, match=text):
+            engine.start(dumb, None, id="d").result(5)
+        assert text in engine.list(status="parked").items[0].reason
+
+
 def test_too_many_events_park_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     """A history that grows beyond the limit is parked; nothing is lost (F19)."""
     monkeypatch.setattr(turns, "EVENTS_MAX", 100)

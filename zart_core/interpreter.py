@@ -49,7 +49,6 @@ from zart_core.errors import (
     NotACommand,
     Parked,
     Unencodable,
-    text_of,
 )
 from zart_core.events import (
     CLOSED,
@@ -791,9 +790,8 @@ class Execution:
         """Park, handle, or want the run closed, in this order (R17, R19)."""
         status = self._status_of(error)
         if isinstance(error, self.workflow.park_on):
-            raise Parked(
-                f"{self._title()} is parked by park_on: {type(error).__name__}: {text_of(error)}"
-            ) from error
+            text = f"{type(error).__name__}: {message_of(error)}"
+            raise Parked(f"{self._title()} is parked by park_on: {text}") from error
         if status is Status.CANCELLED or self.workflow.on_failure is None or self._handling is not None:
             self._wanted.append(Closing(status, None, error))
         else:

@@ -23,7 +23,7 @@ from zart_core import log as stored
 from zart_core.codec import Codec
 from zart_core.divergence import replay_explained
 from zart_core.empties import NO_ENTRIES, NO_ITEMS, added, put
-from zart_core.errors import Defect, text_of
+from zart_core.errors import Defect
 from zart_core.events import (
     Began,
     Closed,
@@ -41,6 +41,7 @@ from zart_core.events import (
     Started,
     Status,
 )
+from zart_core.failures import message_of
 from zart_core.hosts import offers, outcomes
 from zart_core.hosts.calls import attempt_deadline, global_deadline, policy_of, step_call
 from zart_core.hosts.facts import Timer, TimerKind, fired, received, terminated
@@ -1065,7 +1066,7 @@ class Run:
 def misbehaviour(error: BaseException) -> Defect:
     """The defect for code that raised what no workflow may raise, or for what this code did not foresee (I8)."""
     LOGGER.error("an execution is parked", exc_info=error)
-    return Defect(f"its code cannot go on: {type(error).__name__}: {text_of(error)}")
+    return Defect(f"its code cannot go on: {type(error).__name__}: {message_of(error)}")
 
 
 class TooManyEvents(Defect):
