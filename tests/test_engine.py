@@ -341,6 +341,35 @@ def test_what_was_never_taken_is_counted_in_the_summary(url: str) -> None:
         assert (item.unread, item.status) == (2, zart.Status.COMPLETED)
 
 
+@attrs.frozen
+class Approval:
+    by: str
+
+
+@attrs.frozen
+class Refusal:
+    by: str
+    why: str
+
+
+def test_an_event_of_one_of_two_classes(url: str) -> None:
+    """The sender does not know with which type it is waited for: the one class that it fits is meant."""
+
+    @zart.workflow("decides")
+    def decides(_: None) -> zart.Flow[list[str]]:
+        decisions = []
+        for _ in range(2):
+            decision = yield from zart.wait_for_event("decision", Approval | Refusal)
+            decisions.append(repr(decision))
+        return decisions
+
+    with zart.open(url, [decides]) as engine:
+        handle = engine.start(decides, None)
+        handle.send("decision", Approval("a"))
+        handle.send("decision", Refusal("b", "too dear"))
+        assert handle.result(5) == ["Approval(by='a')", "Refusal(by='b', why='too dear')"]
+
+
 def test_an_event_wait_times_out_at_its_recorded_instant(url: str) -> None:
     """The deadline is fixed when the wait is issued, and a restart does not move it (R13)."""
 

@@ -471,7 +471,9 @@ def wait_for_event(
 ) -> WaitForEvent[Any]:
     """Wait for one delivery of `event` and give its payload, decoded as `type`.
 
-    Raises EventTimedOut in the workflow when none came in time, and EventRejected when the payload does not decode.
+    Of a union it is the one member that the payload fits; where several do, the sender says which by a tag, as
+    `{"$": "Approval", "v": {...}}`. Raises EventTimedOut in the workflow when none came in time, and EventRejected when
+    the payload does not decode.
     """
     return WaitForEvent(
         checked_name(event, "event"),

@@ -205,12 +205,14 @@ def union_form(name: str, members: Mapping[str, Form]) -> Form:
         raise mismatch(name, value)
 
     def read(data: Any) -> Any:
-        if tags and data.__class__ is dict:
+        if tags and data.__class__ is dict and "$" in data:
             tag, inner = untag(data)
             if tag not in tags:
                 raise Unfit(f"expected {name}, found the tag '{tag[:40]}'")
             return tags[tag].read(inner)
         form = bare.get(TOKENS[type(data)])
+        if form is None and tags:
+            form = meant(name, tags, data)
         if form is None:
             raise mismatch(name, data)
         return form.read(data)
@@ -220,6 +222,31 @@ def union_form(name: str, members: Mapping[str, Form]) -> Form:
     tokens = frozenset[str]().union(*(form.tokens for form in members.values()))
     kinds = frozenset[type]().union(*(form.types for form in members.values()))
     return Form(name, write, read, tokens | {"object"} if tags else tokens, kinds, native)
+
+
+def meant(name: str, tags: Mapping[str, Form], data: Any) -> Form | None:
+    """The one member that data without a tag can be meant as, if there is one. Raises Unfit when there are several."""
+    fits = {tag: fit(form, data) for tag, form in tags.items()}
+    most = max(fits.values())
+    best = [tag for tag in fits if most and fits[tag] == most]
+    if len(best) > 1:
+        raise Unfit(
+            f"expected {name}, found what may be any of {', '.join(best)}; "
+            f'say which by a tag, as {{"$": "{best[0]}", "v": value}}'
+        )
+    return tags[best[0]] if best else None
+
+
+def fit(form: Form, data: Any) -> int:
+    """How well data fits a form, as `Form.fit` says it; what has parts is not gone into, as it may be deep."""
+    if form.fit is not None:
+        return form.fit(data)
+    if data.__class__ in (list, dict):
+        return 2 if TOKENS[type(data)] in form.tokens else 0
+    try:
+        return 2 if form.write(form.read(data)) == data else 1
+    except Unfit:
+        return 0
 
 
 def literal_form(name: str, values: tuple[Any, ...], inner: Form) -> Form:

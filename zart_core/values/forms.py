@@ -4,7 +4,9 @@ Rule 1: read(write(value)) equals value, or write raises an `Unfit` that names t
 Rule 2: strict in both directions; nothing is coerced, except that a float position takes an int of the same
         value.
 Rule 3: an object with the key "$" is a tag, {"$": name, "v": value}; a name decodes only to what was declared
-        or registered, never to something that is looked for elsewhere (F22).
+        or registered, never to something that is looked for elsewhere (F22). A union takes a value without its tag
+        as well where one member alone can be meant: so it was written before there was a second one, and so does who
+        sends a message, and knows its value alone.
 Rule 4: the same value has the same JSON on every host: sets are sorted, nothing depends on hashing (P4).
 """
 
@@ -58,6 +60,8 @@ class Form:
     """The exact classes of its values, by which a union chooses."""
     native: Any = None
     """The type by which msgspec alone reads what this form writes, nan and infinity apart; or None."""
+    fit: Callable[[Any], int] | None = None
+    """How well JSON data fits, at a look from outside: 0 not at all, 1 it can be read, 2 so would it be written."""
 
 
 def type_name(declared: Any) -> str:

@@ -13,7 +13,7 @@ import threading
 import types
 import typing
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from types import GenericAlias
@@ -243,6 +243,7 @@ class Shapes:
         """Attrs classes, dataclasses and named tuples: an object."""
         name = type_name(declared)
         fields = [(f.name, f.argument, self.of(f.type), f.required) for f in fields_of(declared)]
+        fit = _by_keys({f[0]: f[3] for f in fields})
 
         def write(value: Any) -> dict[str, Any]:
             if type(value) is not cls:
@@ -284,11 +285,12 @@ class Shapes:
                 object.__setattr__(value, field, item)
             return value
 
-        return Form(name, write, read, frozenset({"object"}), frozenset({cls}))
+        return Form(name, write, read, frozenset({"object"}), frozenset({cls}), fit=fit)
 
     def _typed_dict(self, declared: Any, cls: type) -> Form:
         name = type_name(declared)
         fields = {f.name: (self.of(f.type), f.required) for f in fields_of(declared)}
+        fit = _by_keys({key: required for key, (_, required) in fields.items()})
 
         def convert(value: Any, way: str) -> dict[str, Any]:
             out: dict[str, Any] = {}
@@ -315,7 +317,7 @@ class Shapes:
             expect(dict, name, data)
             return convert(data, "read")
 
-        return Form(name, write, read, frozenset({"object"}), frozenset({dict}))
+        return Form(name, write, read, frozenset({"object"}), frozenset({dict}), fit=fit)
 
     def _custom(self, declared: Any) -> Form:
         """Any other type: by the hooks that its user registered with the cattrs converter."""
@@ -410,6 +412,18 @@ class Shapes:
         if form is None:
             raise Unfit(f"found the tag '{tag[:80]}', which is not registered: Codec(types=...)")
         return form.read(inner)
+
+
+def _by_keys(required: Mapping[str, bool]) -> Callable[[Any], int]:
+    """How well an object fits by its keys: those that have to be there are, and none that is not known."""
+    needed = {key for key, is_needed in required.items() if is_needed}
+
+    def fit(data: Any) -> int:
+        if data.__class__ is not dict or not needed <= data.keys() <= required.keys():
+            return 0
+        return 2 if len(data) == len(required) else 1
+
+    return fit
 
 
 def _unmade(_: Any) -> Any:
