@@ -16,7 +16,7 @@ from collections.abc import (
     Sequence,
     Set,
 )
-from datetime import date, time, timedelta, timezone
+from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
@@ -199,6 +199,15 @@ def test_written_and_read(declared, value, written):
     assert type(back) is (float if declared in (float, float | str) else type(value))
 
 
+class Moment(datetime):
+    """As libraries for times have one."""
+
+
+def test_a_moment_of_another_class_keeps_its_time():
+    """It is a date to Python, and would lose its time where a date is declared."""
+    assert CODEC.through(Moment(2024, 1, 2, 3), date | datetime)[1] == datetime(2024, 1, 2, 3)
+
+
 @pytest.mark.parametrize(
     ("declared", "value", "message"),
     [
@@ -207,6 +216,8 @@ def test_written_and_read(declared, value, written):
         (float, True, "result: expected float, found bool"),
         (float, 10**400, "result: expected float, found an int that no float is equal to"),
         (time, time(1, tzinfo=timezone(timedelta(microseconds=5))), "with fractions of a second; round it"),
+        (date, datetime(2024, 1, 2), "result: expected date, found datetime"),
+        (date, Moment(2024, 1, 2), "result: expected date, found Moment"),
         (list[int], (1,), "result: expected list[int], found tuple"),
         (set[int], [1], "result: expected set[int], found list"),
         (set[str], {"\ud800"}, "found text with a lone surrogate"),

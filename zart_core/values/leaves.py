@@ -84,7 +84,7 @@ def _text(cls: type, show: Callable[[Any], str], parse: Callable[[str], Any]) ->
 
     def write(value: Any) -> str:
         if type(value) is not cls and (
-            not isinstance(value, cls) or (cls is date and type(value) is datetime)
+            not isinstance(value, cls) or (cls is date and isinstance(value, datetime))
         ):
             raise mismatch(name, value)
         return show(value)
