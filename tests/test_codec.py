@@ -307,6 +307,7 @@ def test_messages():
         UUID(int=1): ["slow", [1, 3]]
     }
     assert CODEC.decode(CODEC.encode_message({1: date(2024, 1, 2)}), dict[int, date]) == {1: date(2024, 1, 2)}
+    assert CODEC.decode(CODEC.encode_message([{1: {}}, {}]), list[dict[int, dict[int, str]]]) == [{1: {}}, {}]
     with pytest.raises(EncodeError, match=r"^payload\['a'\]: found lock, of which no value can be encoded"):
         CODEC.encode_message({"a": threading.Lock()})
 

@@ -261,7 +261,7 @@ def test_refused(declared, value, message):
         (tuple[int, ...], b"{}", "expected tuple[int, ...], found dict"),
         (set[int], b"{}", "expected set[int], found dict"),
         (set[list[int]], b"[[1]]", "expected set[list[int]], found items that cannot be in a set"),
-        (dict[int, int], b"{}", "expected dict[int, int], found dict"),
+        (dict[int, int], b'{"1":1}', "expected dict[int, int], found dict"),
         (dict[int, int], b"[[1]]", "value[0]: expected a pair of key and value, found 1 items"),
         (dict[int, int], b"[1]", "value[0]: expected a pair of key and value, found int"),
         (dict[list[int], int], b"[[[1],2]]", "found a key that no dict can have"),

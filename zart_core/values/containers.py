@@ -141,6 +141,8 @@ def pairs_form(name: str, keys: Form, values: Form) -> Form:
         return keys.read(data[0]), values.read(data[1])
 
     def read(data: Any) -> Any:
+        if data == {}:  # a message's: an empty dict does not tell what its keys would be
+            return {}
         expect(list, name, data)
         try:
             return dict(each(read_pair, data))
