@@ -440,6 +440,87 @@ def test_cancellation_waits_for_a_shield_and_strikes_at_the_next_command(play):
     assert run.history[-2:] == ['do-s2 = "value"', "cancelled: Cancelled: stop"]
 
 
+def test_a_shield_that_has_ended_is_one_until_its_branch_goes_on(play):
+    """R18: its value is delivered first, when one fact ends both the shield and what the branch is cancelled for."""
+    seen = []
+
+    def nothing():
+        return
+        yield
+
+    def pay(task):
+        return (yield from zart.wait([task]))
+
+    def paying(task):
+        seen.append((yield from zart.shield(pay(task))))
+        try:
+            yield from do("never")
+        except zart.Cancelled:
+            seen.append("struck")
+            raise
+
+    def other(task):
+        for name in ("a", "b", "c"):
+            yield from zart.scope(name, nothing())
+        yield from zart.wait([task])
+
+    def w():
+        task = yield from zart.schedule(do("x"))
+        yield from zart.race(paying(task), other(task))
+
+    run = play(plain(w)).start().done("do-x", "paid")
+    assert seen == [["paid"], "struck"]
+    assert run.history[-2:] == ['do-x = "paid"', "completed null"]
+
+
+def struck_while_it_cancels(after):
+    """A branch forgets a command that was not issued; who waits for that cancels the branch, in the same instant."""
+    tasks = {}
+
+    def nothing():
+        return 1
+        yield
+
+    def inner():
+        tasks["x"] = yield from zart.schedule(do("x"))
+        return (yield from after(tasks["x"], nothing()))
+
+    def outer():
+        try:
+            yield from zart.race(tasks["inner"], tasks["x"])
+        except zart.Cancelled:
+            return "x"
+
+    def w():
+        tasks["inner"] = yield from zart.schedule(inner())
+        task = yield from zart.schedule(outer())
+        return [repr(outcome) for outcome in (yield from zart.settle([task, tasks["inner"]]))]
+
+    return plain(w)
+
+
+def test_a_branch_that_has_ended_keeps_its_outcome(play):
+    """R1, R24: it is not struck any more by who waited for something that it left behind."""
+
+    def after(task, flow):
+        yield from zart.scope("s", flow)
+        return "done"
+
+    run = play(struck_while_it_cancels(after)).start()
+    assert run.result == ["Ok(value='x')", "Ok(value='done')"]
+
+
+def test_a_branch_is_struck_while_it_cancels_the_losers_of_a_race(play):
+    """R18: it does not go on as if nothing had been, and could never be cancelled again."""
+
+    def after(task, flow):
+        yield from zart.race(task, flow)
+        yield from do("never")
+
+    run = play(struck_while_it_cancels(after)).start()
+    assert run.result == ["Ok(value='x')", "Err(error=Cancelled('nobody waited for it any more'))"]
+
+
 def test_a_shield_beside_others_is_waited_for_as_well(play):
     """R18: as a task, as a loser of a race, and as something left behind."""
 

@@ -298,7 +298,7 @@ class Branches:
             for branch in going:  # what they wake comes after all of them: first in, first out
                 if branch.resume is not None:
                     value, error = branch.resume
-                    branch.resume = None
+                    branch.wait = branch.resume = None
                     self.drive(branch, value, error)
 
     def drive(self, branch: Branch, value: Any, error: BaseException | None) -> None:
@@ -515,8 +515,7 @@ class Branches:
             if wait is node:
                 if error is not None:
                     self.unobserved.pop(node, None)
-                branch.wait = None
-                branch.resume = (value, error)
+                branch.resume = (value, error)  # it still waits until it runs: a shield is still one
                 self.queue = added(self.queue, branch)
             elif isinstance(wait, Wait) and wait.note(node):
                 self.go_on(branch, wait)
@@ -558,12 +557,13 @@ class Branches:
     ) -> None:
         """End these nodes by `strike`, and do `then` when all of them have."""
         going = list(dict.fromkeys(nodes))
-        branch.wait = None
-        branch.resume = None
+        branch.wait = branch.resume = None
+        branch.then = then
         for node in going:
             self.drop(node, strike)
+        if branch.then is not then:  # the end of one of them has let somebody strike the branch itself
+            return
         left = [node for node in going if not node.settled]
-        branch.then = then
         wait = Wait("unwind", left)
         if left:
             self.suspend(branch, wait, left)
