@@ -104,6 +104,41 @@ def test_lines_of_a_workflow_wait_for_their_turn_and_are_dropped_in_a_replay(pla
         logger.setLevel(logging.NOTSET)
 
 
+def test_a_line_of_a_workflow_says_what_was_so_when_it_was_written(play):
+    """With the error and the stack that it asks for; what changes before the turn is durable does not change it."""
+
+    @zart.workflow("w")
+    def w():
+        items = [1]
+        try:
+            raise ValueError("broken")
+        except ValueError as error:
+            zart.logger.exception("it went %s", "wrong")
+            zart.logger.error("this", exc_info=error)
+            zart.logger.error("these", exc_info=(type(error), error, None))
+            zart.logger.warning("here", stack_info=True)
+        zart.logger.warning("items %s", items)
+        zart.logger.warning(items)
+        zart.logger.warning("%d items", items)
+        items.append(2)
+        told(zart.logger)
+        yield from do()
+
+    def told(logger):
+        logger.warning("from the caller", stacklevel=2)
+
+    lines = play(w).start().execution.take_lines()
+    assert [line.exc_info[1].args for line in lines[:3]] == [("broken",)] * 3
+    assert lines[0].args == ("wrong",)
+    assert "in w" in lines[3].stack_info and lines[3].exc_info is None
+    assert [line.getMessage() for line in lines[3:6]] == ["here", "items [1]", "[1]"]
+    assert (lines[6].msg, lines[6].args) == (
+        "%d items",
+        ([1, 2],),
+    )  # logging says that this cannot be formatted
+    assert [line.funcName for line in lines] == ["w"] * 8
+
+
 def test_the_logger_is_an_ordinary_one_elsewhere(caplog):
     """In steps and outside of everything."""
     with caplog.at_level(logging.INFO):

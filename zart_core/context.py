@@ -5,7 +5,9 @@ Rule 1: hosts set it around a step, the interpreter around a workflow; nobody el
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeVar, overload
@@ -59,6 +61,9 @@ class Scene:
     heartbeat: Callable[[Any], None] | None = None
     """Takes what the step says of its progress, and raises Cancelled when it is to end; None where nobody hears it."""
 
+
+UNCHANGING = frozenset({str, int, float, bool, type(None)})
+"""Types of what a line may speak of that stays as it is until the line comes out."""
 
 SCENE: ContextVar[Scene | None] = ContextVar("zart_scene", default=None)
 
@@ -165,18 +170,37 @@ class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
             options: dict[str, Any] = {"stacklevel": 2, **kwargs}
             super().log(level, msg, *args, **options)
         elif self.isEnabledFor(level):
-            extra = kwargs.get("extra")
-            place = self.logger.findCaller(
-                False, 2
-            )  # this frame and its caller; those of logging do not count
-            line = self.logger.makeRecord(
-                self.logger.name, level, *place[:2], msg, args, None, place[2], extra, place[3]
-            )
+            line = self.line(level, msg, args, **kwargs)
             first = [line]
             if scene.lines:
                 scene.lines.append(line)
             else:
                 scene.lines = first
+
+    def line(
+        self,
+        level: int,
+        msg: object,
+        args: tuple[object, ...],
+        *,
+        exc_info: Any = None,
+        extra: Mapping[str, object] | None = None,
+        stack_info: bool = False,
+        stacklevel: int = 1,
+    ) -> logging.LogRecord:
+        """What `logging.Logger` makes of it; its text is made now where the workflow might change what it speaks of."""
+        if isinstance(exc_info, BaseException):
+            exc_info = type(exc_info), exc_info, exc_info.__traceback__
+        elif exc_info and not isinstance(exc_info, tuple):
+            exc_info = sys.exc_info()
+        file, number, function, stack = self.logger.findCaller(stack_info, stacklevel + 2)
+        line = self.logger.makeRecord(
+            self.logger.name, level, file, number, msg, args, exc_info or None, function, extra, stack
+        )
+        if not all(type(part) in UNCHANGING for part in (msg, *args)):
+            with contextlib.suppress(Exception):  # who handles it says what is wrong with it
+                line.msg, line.args = line.getMessage(), None
+        return line
 
 
 logger = WorkflowLogger(logging.getLogger("zart.workflow"), {})
