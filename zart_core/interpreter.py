@@ -661,10 +661,13 @@ class Execution:
         except DecodeError as error:
             return None, EventRejected(issued.of, str(error))
 
-    def _forget_listener(self, node: Node, event: str) -> None:
+    def _forget_listener(self, node: Node, event: str) -> bool:
+        """Whether it was in line for the next delivery."""
         listeners = self._listeners.get(event)
-        if listeners is not None and node in listeners:
-            listeners.remove(node)
+        if listeners is None or node not in listeners:
+            return False
+        listeners.remove(node)
+        return True
 
     def release(self, node: Node) -> None:
         """A pending command has to end: at once, or when what runs has had its time (R18)."""
@@ -689,15 +692,14 @@ class Execution:
     def _give_back(self, node: Node) -> None:
         """A wait is cancelled: those behind it move up, and a delivery that nobody is left for goes back (R14)."""
         event = node.issued.of
-        self._forget_listener(node, event)
+        if self._forget_listener(node, event):
+            return
         takings = [
             want
             for want in self._wanted
             if isinstance(want, Taking) and not want.settled and want.node.issued.of == event
         ]
         line = [taking.node for taking in takings]
-        if node not in line:
-            return
         line.remove(node)
         listeners = self._listeners.get(event)
         if listeners:
