@@ -633,6 +633,38 @@ def test_an_error_that_nobody_waited_for_is_told_in_a_text_that_any_log_can_hold
     assert run.execution.unobserved() == [f"flow 'flow': {text}"]
 
 
+@pytest.mark.parametrize("wait", [zart.wait, zart.settle, lambda tasks: zart.gather(*tasks)])
+def test_a_flow_cannot_wait_for_itself(play, wait):
+    """Workers that wait for all workers would stand still for ever, and nothing would say why."""
+    tasks = []
+
+    def worker():
+        yield from wait(tasks)
+
+    def w():
+        tasks.append((yield from zart.schedule(worker())))
+        yield from zart.wait(tasks)
+
+    run = play(plain(w)).start()
+    assert run.history[-1].startswith("failed: StepsFailed")
+    assert "leave its own task out" in run.log[-1].failure.traceback
+
+
+def test_a_flow_may_be_among_those_of_which_one_is_enough(play):
+    """Another one ends the wait."""
+    tasks = []
+
+    def worker():
+        index, _ = yield from zart.wait_any([*tasks, do("x")])
+        return index
+
+    def w():
+        tasks.append((yield from zart.schedule(worker())))
+        return (yield from zart.wait(tasks))
+
+    assert play(plain(w)).start().done("do-x").result == [1]
+
+
 def test_a_flow_cannot_cancel_itself(play):
     """It would wait for its own end."""
 

@@ -443,6 +443,12 @@ class Branches:
 
     def perform_wait(self, branch: Branch, command: c.Wait[Any], where: Where) -> Any:
         """Start what was not started, and wait as the mode says."""
+        if command.mode not in ("any", "race") and any(
+            type(target) is c.Task and target.node is branch.node for target in command.targets
+        ):
+            return None, InvalidUse(
+                "a flow that waits for itself would wait for ever: leave its own task out"
+            )
         nodes = [self.start(branch, target, where) for target in command.targets]
         wait = Wait(command.mode, nodes)
         if wait.begin():
