@@ -39,7 +39,7 @@ from zart_core.events import (
     Status,
     Taken,
 )
-from zart_core.failures import FIELDS_BYTES_MAX, TEXT_CHARS_MAX, clean
+from zart_core.failures import FIELDS_BYTES_MAX, NOT_KEPT, TEXT_CHARS_MAX, clean
 from zart_core.log import PAYLOAD_BYTES_MAX, Record
 
 T = TypeVar("T")
@@ -580,6 +580,8 @@ def test_answer_with_fields_that_cannot_be_kept():
         f"{__name__}.InsufficientFunds",
         "1 is less than 3",
     )
+    assert back.__notes__ == [NOT_KEPT]
+    assert not hasattr(there_and_back(KeyError("a"), InsufficientFunds), "__notes__")
 
 
 def test_any_other_error():

@@ -24,6 +24,10 @@ TEXT_CHARS_MAX = 8192
 """How much of a message, and of a traceback, is kept."""
 FIELDS_BYTES_MAX = PAYLOAD_BYTES_MAX - (128 << 10)
 """How large an error's fields may be as text in a record: message and traceback stand beside them."""
+NOT_KEPT = (
+    "This error is declared in raises=, but its record lacks what it held: it was not declared then, or what it "
+    "held could not be written down; annotate its attributes with their types, or keep plain values in it."
+)
 
 Classes = Sequence[type[Exception]]
 
@@ -167,7 +171,10 @@ def error_of(failure: Failure, declared: Classes, shapes: Shapes, step: str) -> 
         case "answer":
             return restored(failure, declared, shapes) or _step_failed(failure, of)
         case "error" | "unencodable":
-            return _step_failed(failure, of)
+            failed = _step_failed(failure, of)
+            if class_of(failure.type, declared) is not None:
+                failed.add_note(NOT_KEPT)
+            return failed
         case "exhausted":
             return errors.RetryExhausted(of, failure.attempts, cause or _step_failed(failure, of))
         case "timed_out":
