@@ -277,6 +277,20 @@ def test_what_cannot_be_waited_for_is_refused(play):
         play(plain(w)).start()
 
 
+def test_what_cannot_be_waited_for_beside_others_is_made_a_flow_of(play):
+    """R12: the error names the fix, and the fix works."""
+
+    def w(wrap):
+        group = zart.gather(do("a"), do("b"))
+        part = zart.scope("both", group) if wrap else group
+        return (yield from zart.race(part, zart.sleep("limit", "1m")))
+
+    with pytest.raises(zart.NotACommand, match=r"wait cannot stand here; make a flow of it: zart\.scope\("):
+        play(plain(w)).start(b"false")
+    run = play(plain(w)).start(b"true").done("both/do-a", 1).done("both/do-b", 2)
+    assert (run.history[-2], run.result) == ("limit cancelled", (0, (1, 2)))
+
+
 def test_a_flow_cannot_run_twice(play):
     """R12: a generator object is used up."""
 

@@ -747,7 +747,7 @@ def refusal(thing: object) -> str:
         case c.Task():
             return f"{thing!r} is a task, not a command; wait for it with `yield from zart.wait([task])`"
         case c.Command():
-            return f"{c.describe(thing)} cannot stand here"
+            return f"{c.describe(thing)} cannot stand here; make a flow of it: zart.scope('a-name', ...)"
         case _ if hasattr(thing, "policy") or hasattr(thing, "input_type"):
             return f"{thing!r} was yielded without being called; write `yield from name(...)`"
         case _ if hasattr(thing, "cr_code") or hasattr(thing, "ag_code"):
