@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+
 import pytest
 
 import zart_core as zart
@@ -153,3 +156,27 @@ def test_an_event_does_not_hasten_a_delayed_start(log):
     closed = Inline(log, zart.Registry(grandchild), clock=clock, rest=rest).drive("a")
 
     assert (closed.payload, closed.at, rests) == (b"5", begins, [begins])
+
+
+ASKER = contextvars.ContextVar("asker", default="nobody")
+
+
+@zart.step("ask")
+async def ask() -> str:
+    await asyncio.sleep(0)
+    return f"{ASKER.get()} asks for {zart.context().execution_id}"
+
+
+@zart.workflow("asking")
+def asking() -> zart.Flow[str]:
+    return (yield from ask())
+
+
+def test_async_steps_where_a_loop_runs_already(log):
+    """R1: in a notebook a loop runs already; that is no outcome of a step, to be put on record for ever."""
+
+    async def notebook() -> str:
+        ASKER.set("ann")
+        return zart.run_inline(asking, log=log, id="asked")
+
+    assert asyncio.run(notebook()) == "ann asks for asked"

@@ -14,7 +14,15 @@ import attrs
 import pytest
 
 import zart_core as zart
-from zart_core.testing import Cancel, FaultyStore, Terminate, VirtualClock, run
+from zart_core.testing import (
+    Cancel,
+    FaultyStore,
+    Terminate,
+    VirtualClock,
+    explore_crashes,
+    explore_orders,
+    run,
+)
 from zart_stores import memory
 
 
@@ -234,6 +242,27 @@ class TestTime:
         result = run(one_slow, 1.0, steps={slow: lambda seconds: clock.advance(2) or seconds}, clock=clock)
 
         assert (result.value, result.elapsed, clock.now()) == (1.0, timedelta(seconds=2), 1002.0)
+
+    def test_an_async_test_runs_async_steps_too(self):
+        """A loop that runs already is in nobody's way: not of `run`, nor of the explorers."""
+
+        @zart.step("nap")
+        async def nap() -> float:
+            await asyncio.sleep(3)
+            return 3.0
+
+        @zart.workflow("slept")
+        def slept() -> zart.Flow[float]:
+            return (yield from nap())
+
+        async def a_test() -> tuple[float, float, frozenset[str], int]:
+            result = run(slept)
+            crashed, ordered = explore_crashes(slept), explore_orders(slept)
+            crashed.check()
+            ordered.check()
+            return result.value, result.elapsed.total_seconds(), crashed.outcomes, ordered.orders
+
+        assert asyncio.run(a_test()) == (3.0, 3.0, {"completed: 3.0"}, 1)
 
     def test_what_is_left_running_is_ended(self):
         """A task that a step leaves behind is cancelled with the run."""

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from zart_core.context import SCENE, Context, Scene
 from zart_core.errors import InvalidUse, UnknownStore
+from zart_core.hosts.threads import away_from_loops
 from zart_core.log import EventLog, Salvaged
 from zart_core.records import record
 from zart_core.steps import StepFunction
@@ -112,7 +113,7 @@ class StepRunner(Protocol):
 
 
 class DirectRunner:
-    """Calls the function here and now; an async one on an event loop of its own."""
+    """Calls the function here and now; an async one on an event loop of its own, also where a loop runs already."""
 
     def run(self, call: StepCall, scene: Scene) -> Any:
         """Give the function's result or raise its error. A timeout of an async step raises TimeoutError."""
@@ -120,7 +121,7 @@ class DirectRunner:
         try:
             if not call.function.is_async:
                 return call.function.call(call.values)
-            return asyncio.run(self.awaited(call))
+            return away_from_loops(lambda: asyncio.run(self.awaited(call)))
         finally:
             SCENE.reset(token)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import contextvars
 import queue
 import threading
 from collections.abc import Callable
@@ -119,3 +120,17 @@ class DaemonThreads:
     def lane(self, name: str, loop: asyncio.AbstractEventLoop) -> DaemonLane:
         """See Threads."""
         return DaemonLane(name, loop)
+
+
+def away_from_loops(work: Callable[[], T]) -> T:
+    """Call `work` where no event loop runs: here, or in a thread of its own that is waited for when one runs here."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return work()
+    inside = contextvars.copy_context()
+    executor = DaemonExecutor("zart-step")
+    try:
+        return executor.submit(inside.run, work).result()
+    finally:
+        executor.shutdown(wait=False)

@@ -13,15 +13,17 @@ import inspect
 import math
 import selectors
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeAlias, cast
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from typing import Any, TypeAlias, TypeVar, cast
 
 from zart_core.context import SCENE, Scene
 from zart_core.errors import InvalidUse
 from zart_core.hosts.ports import Clock, StepCall, SystemClock
+from zart_core.hosts.threads import away_from_loops
 from zart_core.steps import StepFunction
 from zart_core.testing.clock import VirtualClock
 
+T = TypeVar("T")
 Steps: TypeAlias = Mapping[StepFunction[..., Any], Any]
 """What stands in for which step: a function, an exception, a list of outcomes, or the value itself."""
 
@@ -105,10 +107,15 @@ class ScriptedRunner:
         """The result of an async function, within the attempt's deadline; raises TimeoutError after it."""
         if self._loop is None:
             self._loop = (self._loops or self._own).loop_in(self.clock)
-        if deadline is None:
-            return self._loop.run_until_complete(coroutine)
-        left = deadline - self.clock.now()
-        return self._loop.run_until_complete(within(self._loop.time() + left, deadline, coroutine))
+        if deadline is not None:
+            left = deadline - self.clock.now()
+            coroutine = within(self._loop.time() + left, deadline, coroutine)
+        return complete(self._loop, coroutine)
+
+
+def complete(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine gives on this loop; a test that is async itself has another one running."""
+    return away_from_loops(lambda: loop.run_until_complete(coroutine))
 
 
 async def within(loop_deadline: float, deadline: float, coroutine: Any) -> Any:
@@ -149,7 +156,7 @@ class Loops:
         loop, self.loop = self.loop, None
         if loop is not None:
             wind_up(loop)
-            loop.run_until_complete(loop.shutdown_default_executor())
+            complete(loop, loop.shutdown_default_executor())
             loop.close()
 
 
@@ -161,8 +168,8 @@ def wind_up(loop: asyncio.AbstractEventLoop) -> None:
     if left:
         for task in left:
             task.cancel()
-        loop.run_until_complete(all_ended(left))
-    loop.run_until_complete(loop.shutdown_asyncgens())
+        complete(loop, all_ended(left))
+    complete(loop, loop.shutdown_asyncgens())
 
 
 async def all_ended(tasks: Collection[asyncio.Task[Any]]) -> None:
