@@ -246,6 +246,65 @@ def test_wait_without_brackets(raised):
     assert raised(single) == ("ExecutionFailed", expected)
 
 
+@pytest.mark.parametrize(
+    ("mistaken", "expected"),
+    [
+        (
+            lambda: zart.wait(count("a"), count("b")),
+            "zart.wait takes a list of tasks, steps or flows; put it in brackets: zart.wait([...])",
+        ),
+        (lambda: zart.wait(None), "zart.wait takes a list of tasks, steps or flows, not a NoneType"),
+        (
+            lambda: zart.gather([count("a"), count("b")]),
+            "zart.gather takes them one by one: zart.gather(a, b); for a list there is zart.wait([...])",
+        ),
+        (
+            lambda: zart.race([count("a"), count("b")]),
+            "zart.race takes them one by one: zart.race(a, b); "
+            "for a list put a star before it: zart.race(*branches)",
+        ),
+        (
+            lambda: zart.wait_for_event("go", "1h"),
+            "event 'go' was given '1h' as its type; give a class, and a timeout by its name: "
+            "zart.wait_for_event('go', timeout='1h')",
+        ),
+        (
+            lambda: count("a", "b"),
+            "step 'count-{sku}' takes (sku: 'str') -> 'int': too many positional arguments",
+        ),
+        (
+            lambda: count(),
+            "step 'count-{sku}' takes (sku: 'str') -> 'int': missing a required argument: 'sku'",
+        ),
+    ],
+    ids=["two", "none", "gather-list", "race-list", "timeout-as-type", "too-many", "too-few"],
+)
+def test_wrong_call(raised, mistaken, expected):
+    """What is said names what was called, and how it is called."""
+
+    @zart.workflow("mistaken")
+    def mistaken_call() -> zart.Flow[None]:
+        yield from mistaken()
+
+    assert raised(mistaken_call) == ("ExecutionFailed", expected)
+
+
+@pytest.mark.parametrize("verb", ["outcome", "step_or", "step_or_else"])
+def test_a_step_that_was_not_called_is_no_step_error(raised, verb):
+    """R12: a mistake in the call is never taken for an error of the step, and hidden behind a default."""
+    more = {"outcome": [], "step_or": [5], "step_or_else": [len]}[verb]
+
+    @zart.workflow("uncalled")
+    def uncalled() -> zart.Flow[None]:
+        yield from getattr(zart, verb)(count, *more)
+
+    assert raised(uncalled) == (
+        "ExecutionFailed",
+        f"zart.{verb} takes a step or a flow that was called, as in zart.{verb}(my_step(x)), not a StepFunction; "
+        "for tasks there is zart.settle([...])",
+    )
+
+
 def test_duplicate_name(raised):
     """R3: both places, and a name for the second."""
 
@@ -384,6 +443,24 @@ def test_unencodable_argument(raised):
     assert kind == "Unencodable"
     assert "step 'count-12' at " in message
     assert "wrong_argument, line +2 cannot be written down: sku: expected str, found int" in message
+
+
+def test_wrong_input_of_another(raised):
+    """R20: for a child, and for the next run, it is the input that is named."""
+
+    @zart.workflow("parent")
+    def parent() -> zart.Flow[str]:
+        return (yield from zart.child(orders, "order-1"))
+
+    @zart.workflow("again")
+    def again() -> zart.Flow[None]:
+        yield from count("a")
+        yield from orders.continue_as_new("order-1")
+
+    found = "cannot be written down: input: expected Order, found str"
+    assert f"child 'orders[1]' at {__name__}." in raised(parent)[1]
+    assert found in raised(parent)[1]
+    assert f"of workflow 'again': the input of its next run {found}" in raised(again)[1]
 
 
 @pytest.mark.parametrize(

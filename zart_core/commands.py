@@ -11,7 +11,7 @@ import random as random_module
 import uuid as uuid_module
 import warnings
 from collections.abc import Callable, Generator, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Never, TypeAlias, overload
 
@@ -366,7 +366,8 @@ def wait(targets: Iterable[Waitable[T]], fail_fast: bool = False) -> Wait[list[T
     If any failed it raises StepsFailed once all have ended, and cancels nothing; with `fail_fast` the first failure
     cancels the rest and is raised. Empty gives [].
     """
-    return Wait("fail_fast" if fail_fast else "all", items_of(targets, "wait"))
+    items = items_of(targets, "wait")
+    return Wait("fail_fast" if fail_fast else "all", items)
 
 
 def settle(targets: Iterable[Waitable[T]]) -> Wait[list[Ok[T] | Err[BaseException]]]:
@@ -402,6 +403,7 @@ def gather(
 def gather(*targets: Waitable[T]) -> Wait[tuple[T, ...]]: ...
 def gather(*targets: Any) -> Wait[Any]:
     """Wait for all and give a tuple of their values; raises as `wait` does."""
+    refuse_list(targets, "gather", "for a list there is zart.wait([...])")
     return Wait("gather", targets)
 
 
@@ -417,6 +419,7 @@ def race(
 ) -> Wait[tuple[Literal[0], A] | tuple[Literal[1], B] | tuple[Literal[2], C] | tuple[Literal[3], D]]: ...
 def race(*targets: Any) -> Wait[Any]:
     """The first to end wins, with a value or an error; the others are cancelled and unwound before it returns."""
+    refuse_list(targets, "race", "for a list put a star before it: zart.race(*branches)")
     if len(targets) < 2:
         raise InvalidUse("zart.race takes two things or more; for a single one write `yield from` alone")
     return Wait("race", targets)
@@ -428,7 +431,15 @@ def items_of(targets: Iterable[Waitable[T]], verb: str) -> tuple[Waitable[T], ..
         raise InvalidUse(
             f"zart.{verb} takes a list of tasks, steps or flows; put it in brackets: zart.{verb}([...])"
         )
+    if not isinstance(targets, Iterable):
+        raise InvalidUse(f"zart.{verb} takes a list of tasks, steps or flows, not {describe(targets)}")
     return tuple(targets)
+
+
+def refuse_list(targets: tuple[Any, ...], verb: str, instead: str) -> None:
+    """Raise InvalidUse for a single list in place of things one by one."""
+    if len(targets) == 1 and isinstance(targets[0], list | tuple):
+        raise InvalidUse(f"zart.{verb} takes them one by one: zart.{verb}(a, b); {instead}")
 
 
 def is_flow(thing: object) -> bool:
@@ -475,6 +486,11 @@ def wait_for_event(
     `{"$": "Approval", "v": {...}}`. Raises EventTimedOut in the workflow when none came in time, and EventRejected when
     the payload does not decode.
     """
+    if isinstance(type, str | int | float | timedelta):
+        raise InvalidUse(
+            f"event '{event}' was given {type!r} as its type; give a class, and a timeout by its name: "
+            f"zart.wait_for_event({event!r}, timeout='1h')"
+        )
     return WaitForEvent(
         checked_name(event, "event"),
         Any if type is None else type,
@@ -579,26 +595,40 @@ def as_flow(target: Command[T] | Flow[T]) -> Flow[T]:
     return iter(target) if isinstance(target, Command) else target
 
 
+def tried(target: Command[T] | Flow[T], verb: str) -> Flow[T]:
+    """What is to be tried, as a flow; raises InvalidUse for anything else, which is no error of a step."""
+    given: object = target
+    if isinstance(given, Command | Generator):
+        return as_flow(target)
+    raise InvalidUse(
+        f"zart.{verb} takes a step or a flow that was called, as in zart.{verb}(my_step(x)), not {describe(given)}; "
+        "for tasks there is zart.settle([...])"
+    )
+
+
 def outcome(target: Command[T] | Flow[T]) -> Flow[Ok[T] | Err[Exception]]:
     """Its result as `Ok(value)` or `Err(error)`, for `match`; a cancellation passes through."""
+    flow = tried(target, "outcome")
     try:
-        return Ok((yield from as_flow(target)))
+        return Ok((yield from flow))
     except Exception as error:  # noqa: BLE001  # the very point: every error of the step, as a value
         return Err(error)
 
 
 def step_or(target: Command[T] | Flow[T], default: R) -> Flow[T | R]:
     """Its value, or `default` for every step error."""
+    flow = tried(target, "step_or")
     try:
-        return (yield from as_flow(target))
+        return (yield from flow)
     except Exception:  # noqa: BLE001  # the very point
         return default
 
 
 def step_or_else(target: Command[T] | Flow[T], fn: Callable[[Exception], R]) -> Flow[T | R]:
     """Its value, or `fn(error)` for a declared business error; any other error is raised."""
+    flow = tried(target, "step_or_else")
     try:
-        return (yield from as_flow(target))
+        return (yield from flow)
     except ZartError:
         raise
     except Exception as error:  # noqa: BLE001  # whatever `raises=` declares

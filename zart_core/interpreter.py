@@ -846,7 +846,7 @@ class Execution:
                 case "child" | "spawn":
                     assert self.started is not None
                     id = command.id or child_id(self.started.id, self.started.run, seq)
-                    payload, _ = self.codec.through(command.input, command.workflow.input_type)
+                    payload, _ = self.codec.through(command.input, command.workflow.input_type, "input")
                     return Issued(
                         seq, command.kind, node.name, at, command.workflow.name, payload, child=id, site=site
                     )
@@ -877,13 +877,14 @@ class Execution:
                     payload, _ = self.codec.through(want.value, self.workflow.result_type)
                     return Closed(want.status, self.now, payload)
                 case Status.CONTINUED:
-                    payload, _ = self.codec.through(want.value.input, want.value.workflow.input_type)
+                    payload, _ = self.codec.through(want.value.input, want.value.workflow.input_type, "input")
                     return Closed(want.status, self.now, payload)
                 case _:
                     assert want.error is not None
                     return Closed(want.status, self.now, failure=self.codec.failure_of(want.error, ()))
         except EncodeError as error:
-            raise Unencodable(f"{self._title()}: its result cannot be written down: {error}") from error
+            what = "the input of its next run" if want.status is Status.CONTINUED else "its result"
+            raise Unencodable(f"{self._title()}: {what} cannot be written down: {error}") from error
 
     # ------------------------------------------------------------ disagreeing
 

@@ -76,12 +76,19 @@ class StepFunction(Generic[P, T_co]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Step[T_co]:
         """Build the command. Raises TypeError when the arguments do not fit the function."""
         if kwargs or len(args) != self.arity:
-            self.signature.bind(*args, **kwargs)
+            self.refuse_unfit(args, kwargs)
         formatter = self.formatter
         if formatter is None:
             return Step(self, args, kwargs, self.id)
         name = formatter(args, kwargs)
         return Step(self, args, kwargs, name if name.isprintable() and name else printable(name, self.id))
+
+    def refuse_unfit(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise TypeError for arguments that do not fit."""
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"step '{self.id}' takes {self.signature}: {error}") from None
 
     def __get__(self, instance: object, owner: type | None = None) -> StepFunction[..., T_co]:
         """Bind a step that was declared in a class, as a method is bound."""
