@@ -63,7 +63,7 @@ def main() -> None:
         for handle in (approved, rejected, ignored):
             print("->", handle.result())
         try:
-            engine.run(approval, Request("", 1))
+            engine.run(approval, Request("", 1), id="nobody's")
         except zart.ExecutionFailed as failed:
             print("->", failed)
 

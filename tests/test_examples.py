@@ -16,7 +16,7 @@ SAYS = {
         "-> 120 paid to ada",
         "-> rejected by grace",
         "-> nobody decided in time",
-        "-> the requester is empty",
+        "-> execution 'nobody's' ended as failed: __main__.InvalidRequest: the requester is empty",
     ],
     "brewery_finder": ["Alt (pub)", "Zwickl (micro)", "/zip/97209", "/zip/97209", "/breweries/portland"],
     "children": ["100 children: 328350"],

@@ -61,7 +61,7 @@ def helper() -> zart.Flow[int]:
 
 @pytest.fixture(params=["inline", "engine"])
 def raised(request):
-    """Runs a workflow in one of the hosts, and gives what the user is told."""
+    """Runs a workflow in one of the hosts, and gives what the user is told, of a failure what failed."""
 
     def inline(workflow, *input):
         zart.run_inline(workflow, *input)
@@ -73,7 +73,9 @@ def raised(request):
     def run(workflow, *input):
         with pytest.raises(zart.ZartError) as caught:
             {"inline": inline, "engine": engine}[request.param](workflow, *input)
-        return type(caught.value).__name__, str(caught.value)
+        error = caught.value
+        failed = error.failure if isinstance(error, zart.ExecutionFailed) else None
+        return type(error).__name__, str(error) if failed is None else failed.message
 
     with warnings.catch_warnings():
         warnings.simplefilter(
@@ -343,6 +345,62 @@ def test_naive_start():
         pytest.raises(zart.InvalidUse, match="at= got a naive datetime"),
     ):
         engine.start(orders, Order("a", 1), at=datetime(2030, 1, 1))
+
+
+# ---------------------------------------------------------------- failures
+
+
+@zart.step("look-up")
+def look_up() -> int:
+    return {"a": 1}["b"]
+
+
+@zart.workflow("looks")
+def looks() -> zart.Flow[int]:
+    return (yield from look_up())
+
+
+@zart.workflow("looks-itself")
+def looks_itself() -> zart.Flow[int]:
+    yield from count("a")
+    return {"a": 1}["b"]
+
+
+@zart.workflow("lets-look")
+def lets_look() -> zart.Flow[int]:
+    return (yield from zart.child(looks, id="kid"))
+
+
+@pytest.mark.parametrize(
+    ("workflow", "expected"),
+    [
+        (looks, ["execution 'x' ended as failed: step 'look-up' failed: KeyError: 'b'"]),
+        (looks_itself, ["execution 'x' ended as failed: KeyError: 'b'", "KeyError: 'b'"]),
+        (
+            lets_look,
+            [
+                "execution 'x' ended as failed: execution 'kid' ended as failed: "
+                "step 'look-up' failed: KeyError: 'b'",
+                "execution 'kid' ended as failed: step 'look-up' failed: KeyError: 'b'",
+            ],
+        ),
+    ],
+    ids=["step", "workflow", "child"],
+)
+def test_a_failure_says_what_failed_and_where(workflow, expected):
+    """R19: the execution, the step if it was one, type and text of the error, and the traceback that is on record."""
+    with (
+        zart.open("memory:", [looks, looks_itself, lets_look]) as engine,
+        pytest.raises(zart.ExecutionFailed) as caught,
+    ):
+        engine.run(workflow, id="x")
+    cause = caught.value.__cause__
+    assert cause is not None
+    texts = [str(caught.value), str(cause), str(cause.__cause__)]
+    assert texts[: len(expected)] == expected
+    (note,) = cause.__notes__
+    assert note.endswith("KeyError: 'b'")
+    assert 'return {"a": 1}["b"]' in note
 
 
 # ---------------------------------------------------------------- values

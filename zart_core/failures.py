@@ -184,17 +184,24 @@ def error_of(failure: Failure, declared: Classes, shapes: Shapes, step: str) -> 
         case "event_timed_out":
             return errors.EventTimedOut(of, message)
         case "child":
-            ending = ENDINGS.get(failure.type, errors.ExecutionFailed)
-            message = (
-                message or f"execution '{of}' ended as {failure.type}: {cause and errors.text_of(cause)}"
-            )
-            return ending(of, message, failure.cause, cause)
+            return _ended(failure, of, cause)
         case "conflict":
             return errors.ExecutionConflict(of, message, failure)
         case "cancelled":
             return errors.Cancelled(message)
         case _:
             return errors.DeadlineExceeded(message)
+
+
+def _ended(failure: Failure, id: str, cause: BaseException | None) -> errors.ExecutionError:
+    """How an execution ended. What its own code raised is told without the word step; hosts repeat the cause's text."""
+    if failure.cause is not None and isinstance(cause, errors.StepFailed) and not _of(failure.cause):
+        cause.args = (f"{failure.cause.type}: {failure.cause.message}",)
+    text = "" if cause is None else errors.text_of(cause)
+    why = f": {text}" if text else ""
+    own = failure.message if failure.cause is None or failure.message != failure.cause.message else ""
+    message = own or f"execution '{id}' ended as {failure.type}{why}"
+    return ENDINGS.get(failure.type, errors.ExecutionFailed)(id, message, failure.cause, cause)
 
 
 def _step_failed(failure: Failure, step: str) -> errors.StepFailed:

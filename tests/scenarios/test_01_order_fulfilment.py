@@ -54,7 +54,7 @@ def test_a_declined_card_is_an_answer():
     assert result.status is zart.Status.FAILED
     assert result.calls == {"validate-address": 1, "charge-card": 1}
     assert result.error.failure.type.endswith("CardDeclined")
-    assert str(result.error) == "100001 cents is over the limit"
+    assert result.error.failure.message == "100001 cents is over the limit"
     with pytest.raises(zart.ExecutionFailed):
         _ = result.value
     assert issubclass(CardDeclined, Exception)

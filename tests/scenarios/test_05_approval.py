@@ -37,7 +37,7 @@ def test_timed_out():
 def test_an_empty_requester():
     """R8: the step's declared error fails the run."""
     result = run(approval, Request("", 1))
-    assert (result.status, str(result.error)) == (zart.Status.FAILED, "the requester is empty")
+    assert (result.status, result.error.failure.message) == (zart.Status.FAILED, "the requester is empty")
 
 
 def test_delivered_before_the_wait():

@@ -329,11 +329,20 @@ def result_of(codec: Codec, workflow: Workflow[Any, Any] | None, id: str, closed
 
 
 def ended_badly(codec: Codec, id: str, closed: Closed) -> BaseException:
-    """The error for an execution that ended without a result."""
-    failure = Failure(
-        "child", str(closed.status), closed.failure.message if closed.failure else "", cause=closed.failure
-    )
-    return codec.error_of(failure, (), step=id)
+    """The error for an execution that ended without a result; its cause is told with the traceback on record."""
+    failure = closed.failure
+    error = codec.error_of(Failure("child", str(closed.status), "", cause=failure), (), step=id)
+    trace = traceback_in(failure)
+    if trace and error.__cause__ is not None:
+        error.__cause__.add_note(trace.rstrip())
+    return error
+
+
+def traceback_in(failure: Failure | None) -> str:
+    """The traceback on record of what failed, or of what caused that; empty where there is none."""
+    while failure is not None and not failure.traceback:
+        failure = failure.cause
+    return "" if failure is None else failure.traceback
 
 
 @overload

@@ -94,7 +94,7 @@ def ended(run: DrawnRun[Any]) -> str:
     """How it ended, in words."""
     if run.error is None:
         return f"{run.status} with {run.returned!r}"
-    return f"{run.status}: {run.error}"
+    return f"{run.status}: {run.error.__cause__ or run.error}"
 
 
 @overload
