@@ -202,9 +202,27 @@ def test_a_process_that_takes_too_long(monkeypatch):
         perturbed(flows.fails, rounds=1)
 
 
+BY_ITSELF = """
+import zart_core as zart
+from zart_core.testing import perturbation
+
+@zart.step("say")
+def say() -> str:
+    raise AssertionError("a step runs")
+
+@zart.workflow("says")
+def says() -> zart.Flow[str]:
+    return (yield from say())
+
+perturbation.Processes = None  # or processes would start processes
+perturbation.perturbed(says)
+"""
+
+
 @pytest.mark.parametrize(
     ("code", "words"),
     [
+        (BY_ITSELF, 'imports this module; put the call below `if __name__ == "__main__":`, or into a test'),
         ("raise KeyError('x')", "importing .* failed: KeyError"),
         ("import os; os._exit(7)", "ended with exit code 7"),
     ],

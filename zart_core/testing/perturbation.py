@@ -36,6 +36,8 @@ ITSELF = "something else that differs from process to process: memory addresses,
 TOGETHER = "several perturbations together, none of them alone"
 CHARS_MAX = 300
 TIMEOUT_S = 300.0
+REPLAYING = "zart_core.testing.perturbing"
+"""The program that replays."""
 Histories: TypeAlias = Mapping[tuple[str, int], Sequence[Event]]
 """Events by execution id and run."""
 
@@ -134,8 +136,10 @@ def perturbed(
         kinds: what is perturbed: of "hash-seed", "clock", "random", "urandom", "uuid", "environment", "folder",
             "locale", "timezone". Where something makes a difference, one more process for each says which.
 
-    A process takes about half a second to start. Raises InvalidUse for a workflow that another process cannot import.
+    A process takes about half a second to start, and imports the module of the workflow: in a script the call stands
+    below `if __name__ == "__main__":`. Raises InvalidUse for a workflow that another process cannot import.
     """
+    refuse_within_a_replay()
     place_of(workflow)
     result = run(workflow, input, steps=steps, events=events, resources=resources, strict=False)
     return perturbed_histories(result.histories, [workflow], rounds=rounds, kinds=kinds)
@@ -179,6 +183,16 @@ def place_of(workflow: Workflow[Any, Any]) -> dict[str, str]:
     return {"module": name, "file": file, "qualname": fn.__qualname__}
 
 
+def refuse_within_a_replay() -> None:
+    """Raise InvalidUse in a process that was started to replay: each would start others, without an end."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if spec is not None and spec.name == REPLAYING:
+        raise InvalidUse(
+            "perturbed replays begin anew when the process that is to replay imports this module; put the call below "
+            '`if __name__ == "__main__":`, or into a test'
+        )
+
+
 def is_importable(name: str) -> bool:
     """Whether a module can be found by its name."""
     try:
@@ -198,6 +212,7 @@ def perturbed_in(
     histories: Histories, places: Sequence[Mapping[str, str]], *, rounds: int, kinds: Sequence[str]
 ) -> PerturbedReport:
     """As `perturbed_histories`, with the modules given as other processes find them."""
+    refuse_within_a_replay()
     if unknown := set(kinds) - set(KINDS):
         raise InvalidUse(
             f"there is no perturbation {', '.join(sorted(unknown))}; there are: {', '.join(KINDS)}"
@@ -318,8 +333,8 @@ class Processes:
         task = json.dumps({**self.task, "values": values})
         environment = {**os.environ, "PYTHONHASHSEED": str(values.get("hash-seed", 0))}
         try:
-            done = subprocess.run(
-                [sys.executable, "-m", "zart_core.testing.perturbing"],
+            done = subprocess.run(  # noqa: S603  # our own program
+                [sys.executable, "-m", REPLAYING],
                 input=task.encode(),
                 env=environment,
                 capture_output=True,
