@@ -121,6 +121,14 @@ def test_code_that_fits(log):
     report.check()
 
 
+@pytest.mark.parametrize("scheme", ["sqlite", "file"])
+def test_a_store_that_is_not_there(tmp_path, scheme):
+    """A path that was mistyped is no store in which everything fits, and none is made there."""
+    with pytest.raises(zart.InvalidUse, match=r"there is no store at '.*', so nothing was checked"):
+        check_deploy(f"{scheme}:{tmp_path / 'typo'}", [])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_code_that_diverges(log):
     """At the event, with both sides, both places and the nearest change (R21)."""
     verdict = judged(begun(log, order()), order(extra="pack"))

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import warnings
 from datetime import datetime
+from pathlib import Path
 from typing import Never, NoReturn
 
 import attrs
@@ -607,6 +608,31 @@ def test_step_called_outside_a_workflow():
 
 
 # ---------------------------------------------------------------- hosts
+
+
+@pytest.mark.parametrize("url", [Path("orders.db"), None], ids=["path", "none"])
+def test_what_is_no_url(url):
+    """A path is not taken for an open log."""
+    with pytest.raises(zart.UnknownStore) as caught:
+        zart.open(url, [orders])
+    assert str(caught.value) == (
+        f"{url!r} is no store URL; write memory:, file:DIR, sqlite:PATH or the like, as text"
+    )
+
+
+def test_a_scheme_that_was_meant_otherwise():
+    """postgres: is what others call it."""
+    with pytest.raises(
+        zart.UnknownStore, match=r"for 'postgres:'; did you mean 'postgresql:'[?] Known schemes: "
+    ):
+        zart.open("postgres://u@h/db", [orders])
+
+
+def test_a_list_asks_by_name():
+    """Not by the workflow itself."""
+    with zart.open("memory:", [orders]) as engine, pytest.raises(zart.InvalidUse) as caught:
+        engine.list(workflow=orders)
+    assert str(caught.value) == "workflow= is the name of one: 'orders', not <workflow 'orders'>"
 
 
 def test_unregistered_workflow():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import math
 import random
@@ -22,6 +23,7 @@ from zart_core.testing import (
     explore_crashes,
     explore_orders,
     run,
+    simulate,
 )
 from zart_stores import memory
 
@@ -505,6 +507,31 @@ class TestMore:
         assert (result.id, result.value) == ("order-7", "order-7/0/key")
 
 
+@pytest.mark.parametrize(
+    "player", [run, explore_crashes, explore_orders, functools.partial(simulate, seed=1)]
+)
+class TestMistakes:
+    def test_what_is_no_workflow(self, player: Any):
+        """The plain function, or a call of the workflow."""
+        for given in (order_flow.fn, order_flow(Order("a", 1)), reserve):
+            with pytest.raises(zart.InvalidUse, match="is no workflow; give a function decorated with"):
+                player(given)
+
+    @pytest.mark.parametrize("store", ["memory:", memory.open("memory:")], ids=["url", "log"])
+    def test_what_makes_no_store(self, player: Any, store: Any):
+        """Each run has a store of its own, so it takes a function."""
+        with pytest.raises(zart.InvalidUse, match="store= is a function that gives a fresh EventLog"):
+            player(order_flow, Order("a", 1), store=store)
+
+
+def test_outcomes_are_several():
+    """A text would be looked through for parts of it."""
+    with pytest.raises(
+        zart.InvalidUse, match=r"all ways in which it may end: \['completed: 1'\], not a text"
+    ):
+        simulate(order_flow, Order("a", 1), seed=1, outcomes="completed: 1")
+
+
 class TestVirtualClock:
     def test_sleep_stops_at_a_callback(self):
         """A sleep ends early after a callback, so that a host looks again; the next one goes on."""
@@ -533,11 +560,12 @@ class TestVirtualClock:
         assert clock.next_at == 3700.0
 
     def test_advance_takes_spans_of_all_kinds(self):
-        """A timedelta, seconds, or the parts of a timedelta."""
+        """A timedelta, seconds, text, or the parts of a timedelta."""
         clock = VirtualClock(datetime(2026, 1, 1, tzinfo=UTC))
 
         clock.advance(timedelta(minutes=1))
-        clock.advance(2.5)
+        clock.advance(2)
+        clock.advance("500ms")
         clock.advance(days=1, seconds=0.5)
 
         assert clock.now() == datetime(2026, 1, 2, 0, 1, 3, tzinfo=UTC).timestamp()

@@ -6,7 +6,6 @@ Rule 1: nothing here claims, holds or runs anything; one read or one append, and
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -18,12 +17,11 @@ from zart_core.commands import checked_name
 from zart_core.deploys.histories import read_history
 from zart_core.errors import ExecutionClosed, InvalidUse, StoreUnavailable, UnknownExecution
 from zart_core.events import Event, Ok
-from zart_core.hosts.ports import open_log
+from zart_core.hosts.ports import missing, open_log
 from zart_core.hosts.relatives import OWN_KEY
 from zart_core.hosts.requests import own_key
 from zart_core.interpreter import CODEC
 
-ON_DISK = ("file", "sqlite")
 TRIES_MAX = 8
 
 
@@ -35,8 +33,7 @@ def opened(url: str, *, new: bool = False) -> Generator[stored.EventLog]:
     """
     if not url:
         raise InvalidUse("no store is given; add --store URL, such as sqlite:orders.db, or set ZART_STORE")
-    scheme, _, path = url.partition(":")
-    if scheme in ON_DISK and path and not new and not os.path.lexists(path):
+    if not new and (path := missing(url)):
         raise StoreMissing(
             f"there is no store at '{path}'; check --store, or make one with zart run or zart start"
         )

@@ -21,7 +21,7 @@ from zart_core import log as stored
 from zart_core.cli.exits import CONFLICT, FAILED, INTERRUPTED, OK, TERMINATED, Ended
 from zart_core.cli.finding import find, listed, load
 from zart_core.cli.progress import Note, Progress, words_about
-from zart_core.cli.reading import ON_DISK, opened
+from zart_core.cli.reading import opened
 from zart_core.cli.texts import as_json, at, jsonable, payload, plain, say
 from zart_core.cli.view import View, counted, stream_for, view_on
 from zart_core.errors import InvalidUse
@@ -29,7 +29,7 @@ from zart_core.events import Closed, Status
 from zart_core.hosts import face
 from zart_core.hosts.explain import words_of
 from zart_core.hosts.inline import Inline
-from zart_core.hosts.ports import new_id
+from zart_core.hosts.ports import ON_DISK, new_id
 from zart_core.interpreter import CODEC
 from zart_core.queues import Queue
 from zart_core.workflows import Registry, Workflow

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from zart_core import log as stored
-from zart_core.cli.reading import ON_DISK, events_of, run_of, summary_of
+from zart_core.cli.reading import events_of, run_of, summary_of
 from zart_core.cli.texts import (
     as_json,
     at,
@@ -24,6 +24,7 @@ from zart_core.cli.texts import (
 from zart_core.deploys.versions import VersionUse
 from zart_core.events import Closed, Event, Started
 from zart_core.hosts.explain import StepLine, moment, steps_of
+from zart_core.hosts.ports import ON_DISK
 from zart_core.hosts.progress import Progress, reason_of
 from zart_core.insight.explaining import (
     Explanation,

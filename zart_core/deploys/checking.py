@@ -15,10 +15,10 @@ import attrs
 from zart_core import log as stored
 from zart_core.codec import Codec
 from zart_core.divergence import replay_explained
-from zart_core.errors import Defect, Diverged, LogCorrupt, UnknownWorkflow
+from zart_core.errors import Defect, Diverged, InvalidUse, LogCorrupt, UnknownWorkflow
 from zart_core.events import Closed, Event, Site, Started, Status
 from zart_core.hosts.offers import is_own
-from zart_core.hosts.ports import open_log
+from zart_core.hosts.ports import missing, open_log
 from zart_core.hosts.turns import MISBEHAVIOUR
 from zart_core.insight.sources import place_of
 from zart_core.interpreter import CODEC, Execution
@@ -144,9 +144,11 @@ def check_deploy(
         codec: in place of a plain one.
 
     O(n) in the executions of the store and the events of the unfinished ones. Raises what opening the log raises,
-    and StoreUnavailable when it cannot be read.
+    InvalidUse where there is no file or directory of that name, and StoreUnavailable when it cannot be read.
     """
     registry = Registry(workflows)
+    if isinstance(log, str) and (path := missing(log)):
+        raise InvalidUse(f"there is no store at '{path}', so nothing was checked")
     opened = open_log(log) if isinstance(log, str) else log
     try:
         return DeployReport(list(verdicts_on(opened, registry, strict=strict, codec=codec)))

@@ -249,10 +249,10 @@ def file_name(id: str) -> str:
     return f"{name}.json"
 
 
-def read_history(path: Path) -> History:
+def read_history(path: Path | str) -> History:
     """The history in a file. Raises InvalidUse for what is none, and FormatTooNew."""
     try:
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
         raise InvalidUse(f"'{path}' cannot be read: {error.strerror}") from error
     return history_of(data, f"'{path}'")

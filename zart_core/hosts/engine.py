@@ -28,6 +28,7 @@ from zart_core.errors import (
     StoreFailed,
     StoreUnavailable,
     UnknownExecution,
+    UnknownStore,
     UnknownWorkflow,
     Weather,
     ZartError,
@@ -69,7 +70,7 @@ from zart_core.interpreter import CODEC
 from zart_core.policies import Duration, seconds
 from zart_core.queues import Queue, declared
 from zart_core.steps import DEFAULT_QUEUE
-from zart_core.workflows import Registry, Workflow, WorkflowSource, titled
+from zart_core.workflows import Registry, Workflow, WorkflowSource, is_workflow, titled
 
 I = TypeVar("I")  # noqa: E741  # the input
 R = TypeVar("R")
@@ -496,6 +497,9 @@ class AsyncEngine:
     ) -> stored.Page[stored.Summary]:
         """A page of executions in the order of their ids; offered steps only when it is those that are asked for."""
         self.check_here()
+        given: object = workflow
+        if is_workflow(given):
+            raise InvalidUse(f"workflow= is the name of one: {given.name!r}, not {given!r}")
         wanted = None if status is None else status_of(status)
         return await self.off_loop(
             lambda: page_of(
@@ -560,6 +564,17 @@ def status_of(status: Status | str) -> Status:
         raise InvalidUse(f"{status!r} is no status; there are: {', '.join(Status)}") from None
 
 
+def opened(url: str | stored.EventLog, durability: str) -> stored.EventLog:
+    """The log of a URL, or the one that was given. Raises UnknownStore for what is neither, and what opening raises."""
+    if isinstance(url, str):
+        return open_log(url, durability)
+    if not hasattr(url, "append"):
+        raise UnknownStore(
+            f"{url!r} is no store URL; write memory:, file:DIR, sqlite:PATH or the like, as text"
+        )
+    return url
+
+
 @contextlib.asynccontextmanager
 async def serve(
     url: str | stored.EventLog,
@@ -589,7 +604,7 @@ async def serve(
     if lease_s < LEASE_MIN_S:
         raise InvalidUse(f"lease is {lease!r}; it must be {LEASE_MIN_S:g} s or longer")
     served = declared(queues)
-    log = open_log(url, durability) if isinstance(url, str) else url
+    log = opened(url, durability)
     try:
         engine = AsyncEngine(
             log,

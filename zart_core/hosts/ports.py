@@ -9,9 +9,11 @@ import asyncio
 import concurrent.futures
 import importlib
 import importlib.metadata
+import os
 import random
 import time
 from collections.abc import Callable
+from difflib import get_close_matches
 from typing import Any, Protocol, TypeVar, cast
 
 from zart_core.context import SCENE, Context, Scene
@@ -22,6 +24,10 @@ from zart_core.records import record
 from zart_core.steps import StepFunction
 
 T = TypeVar("T")
+
+
+ON_DISK = ("file", "sqlite")
+"""Schemes whose URLs go on with a path."""
 
 
 class Clock(Protocol):
@@ -164,6 +170,12 @@ def open_log(url: str, durability: str = "power") -> EventLog:
     return opener_of(url)(url, durability)
 
 
+def missing(url: str) -> str:
+    """The path of a store on disk that is not there, so that to open it would make one; empty for all others."""
+    scheme, _, path = url.partition(":")
+    return path if scheme in ON_DISK and path and not os.path.lexists(path) else ""
+
+
 def salvager_of(url: str) -> Callable[[str, str], Salvaged]:
     """What brings the whole part of a damaged store out, from one URL to another: `salvage` beside the scheme's `open`.
 
@@ -187,8 +199,10 @@ def opener_of(url: str) -> Callable[[str, str], EventLog]:
     opener = offered("zart.stores", url)
     if opener is None:
         known = sorted(point.name for point in importlib.metadata.entry_points(group="zart.stores"))
+        near = get_close_matches(scheme, known, 1)
+        hint = f"; did you mean '{near[0]}:'? Known" if near else "; known"
         raise UnknownStore(
-            f"no installed package offers a store for '{scheme}:'; known schemes: {', '.join(known)}. "
+            f"no installed package offers a store for '{scheme}:'{hint} schemes: {', '.join(known)}. "
             "A package adds one through the entry point group 'zart.stores'"
         )
 

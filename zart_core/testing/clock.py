@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 
 from zart_core.commands import instant
 from zart_core.errors import InvalidUse
+from zart_core.policies import Duration, seconds
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 """When virtual time begins, unless a test says otherwise."""
@@ -50,12 +51,14 @@ class VirtualClock:
         self._move(target)
         return True
 
-    def advance(self, duration: timedelta | float = 0.0, **parts: float) -> None:
+    def advance(self, duration: Duration = 0.0, **parts: float) -> None:
         """Let a whole span pass, with every callback on the way: `advance(days=1, hours=2)`.
 
-        Takes what timedelta takes, a timedelta, or a number of seconds. Without anything it runs callbacks
-        that are due now. Raises InvalidUse for a span below zero, or without end.
+        Takes what timedelta takes, a timedelta, a number of seconds, or text such as "3d". Without anything it runs
+        callbacks that are due now. Raises InvalidUse for a span below zero, or without end.
         """
+        if isinstance(duration, str):
+            duration = seconds(duration, "advance()")
         span = duration.total_seconds() if isinstance(duration, timedelta) else duration
         span += timedelta(**parts).total_seconds()
         if not 0 <= span < math.inf:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import attrs
+
 from zart_core.codec import Codec
 from zart_core.commands import checked_name
 from zart_core.errors import Defect, ExecutionError, InvalidUse
@@ -29,7 +31,7 @@ from zart_core.policies import Duration, seconds
 from zart_core.records import record
 from zart_core.testing.clock import START, VirtualClock, seconds_of
 from zart_core.testing.runner import Loops, ScriptedRunner, Steps
-from zart_core.workflows import Registry, Workflow
+from zart_core.workflows import Registry, Workflow, is_workflow
 
 RESEND_S = 1.0
 """After how many seconds a sender tries again whose event could not be written."""
@@ -61,11 +63,17 @@ Sending: TypeAlias = tuple[Duration, str, Any] | tuple[Duration, str, Any, str |
 """What comes from outside: (delay, name, payload), or (delay, name, payload, key), or a request."""
 
 
+def refuse_no_workflow(_: object, __: object, given: object) -> None:
+    """Raise InvalidUse for what is no workflow, such as its plain function."""
+    if not is_workflow(given):
+        raise InvalidUse(f"{given!r} is no workflow; give a function decorated with @zart.workflow, uncalled")
+
+
 @record
 class Scenario:
     """What is to happen: the same each time it is played."""
 
-    workflow: Workflow[Any, Any]
+    workflow: Workflow[Any, Any] = attrs.field(validator=refuse_no_workflow)
     input: Any
     steps: Steps | Callable[[], Steps] | None = None
     """A mapping, or a function that makes a fresh one each time."""
@@ -155,6 +163,10 @@ def place_of(store: Callable[[], Place | EventLog] | None) -> Place:
     """A fresh place: what `store()` gives, a memory log by default. Raises InvalidUse for anything else."""
     if store is None:
         return Kept(memory_opener()("memory:"))
+    if not callable(store):
+        raise InvalidUse(
+            f"store= is a function that gives a fresh EventLog, or its Place, each time it is called, not {store!r}"
+        )
     made = store()
     if isinstance(made, Place):
         return made

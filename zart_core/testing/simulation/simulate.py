@@ -146,6 +146,8 @@ def simulate(
             f"workers= is 1 to {WORKERS_MAX} and copies= 1 to {COPIES_MAX}, not {workers} and {copies}"
         )
     scenario = Scenario(workflow, input, steps, tuple(events), resources, start, id)
+    if isinstance(outcomes, str):
+        raise InvalidUse(f"outcomes= holds all ways in which it may end: [{outcomes!r}], not a text")
     plan = Plan(scenario, seed, workers, faults or Faults.drawn(seed), copies, outcomes, only, faults is None)
     player = Player(store, codec or CODEC, (workflow, *children), engine)
     with silence():
