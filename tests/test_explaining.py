@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -422,3 +423,17 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = json.loads("{" + rest)
     assert (found["id"], found["hopeless"], found["status"]) == ("it's", True, "waiting")
     assert found["waits"][0]["place"]["source"].startswith("return (yield from zart.wait_for_event")
+
+
+def test_who_sleeps_for_ever_is_explained_too():
+    """The last instant that a datetime can name is one that it cannot read back."""
+
+    @zart.workflow("for-ever")
+    def for_ever() -> zart.Flow[None]:
+        yield from zart.sleep_until("the-end", datetime.max.replace(tzinfo=UTC))
+
+    with zart.open("memory:", [for_ever]) as engine:
+        told = engine.start(for_ever, id="x").explain()
+
+    assert "sleeps (the-end) at " in told
+    assert "until 253402300800 s after 1970; time ends it" in told

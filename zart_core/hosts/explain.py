@@ -127,5 +127,8 @@ def words_of(failure: Failure) -> str:
 
 
 def moment(at: float) -> str:
-    """A time, as a person reads it."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """A time, as a person reads it; calendars end with the year 9999, and some sleep for longer."""
+    try:
+        return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return f"{at:.0f} s after 1970"
