@@ -304,6 +304,28 @@ class TestEvents:
 
         assert run(late, events=[(0, "go", 5)]).value == 5
 
+    def test_a_wait_without_patience_takes_what_is_there(self):
+        """R14: what came before the wait is taken, at the very same instant too; who waited goes by time."""
+
+        @zart.workflow("drains")
+        def drains() -> zart.Flow[list[int]]:
+            taken: list[int] = []
+            yield from reserve("a")
+            while True:
+                try:
+                    taken.append((yield from zart.wait_for_event("go", int, timeout=0)))
+                except zart.EventTimedOut:
+                    return taken
+
+        assert run(drains, events=[(0, "go", n) for n in range(3)]).value == [0, 1, 2]
+        assert run(drains, events=[(0, "come", 7)]).value == []
+
+        @zart.workflow("patient")
+        def patient() -> zart.Flow[int]:
+            return (yield from zart.wait_for_event("go", int, timeout="1h"))
+
+        assert isinstance(run(patient, events=[("1h", "go", 1)]).error.__cause__, zart.EventTimedOut)
+
     def test_a_key_counts_once(self):
         """The same key again has no effect."""
         result = run(waiting, events=[(1, "go", 1, "k"), (2, "go", 2, "k"), (3, "go", 3)])

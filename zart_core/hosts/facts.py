@@ -28,6 +28,15 @@ Timer: TypeAlias = tuple[float, int, int, TimerKind]
 """When, tie-breaker (a run's deadline comes first), seq, and what it is about."""
 
 
+def comes_first(execution: Execution, timer: Timer, message: stored.Message) -> bool:
+    """Whether a timer came before a message; a wait without any patience takes what is there when it begins (R14)."""
+    when, _, seq, kind = timer
+    if when != message.at:
+        return when < message.at
+    issued = execution.pending.get(seq) if kind == "event" and message.kind == "event" else None
+    return issued is None or issued.of != message.name or when > issued.at
+
+
 def fired(execution: Execution, timer: Timer, now: float) -> Event | None:
     """What a timer leads to; one of a retry leads to no event."""
     _, _, seq, kind = timer

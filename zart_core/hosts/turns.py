@@ -44,7 +44,7 @@ from zart_core.events import (
 from zart_core.failures import message_of
 from zart_core.hosts import offers, outcomes
 from zart_core.hosts.calls import attempt_deadline, global_deadline, policy_of, step_call
-from zart_core.hosts.facts import Timer, TimerKind, fired, received, terminated
+from zart_core.hosts.facts import Timer, TimerKind, comes_first, fired, received, terminated
 from zart_core.hosts.offers import is_offered, offered_id
 from zart_core.hosts.past import ALONE, Past, look_back
 from zart_core.hosts.ports import LOTS, Lots, StepCall
@@ -601,7 +601,7 @@ class Run:
             message = self._next_message(execution)
             if message is not None and message.at > until and until < now:
                 message = None
-            if timer is not None and (message is None or timer[0] <= message.at):
+            if timer is not None and (message is None or comes_first(execution, timer, message)):
                 heapq.heappop(self._timers)
                 fact = self._due(execution, timer, now)
             elif message is not None and len(self._used) < MESSAGES_PER_TURN_MAX:
