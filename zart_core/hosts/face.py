@@ -89,7 +89,10 @@ class LoopThread:
             while not self.stopping:
                 try:
                     self.loop.run_forever()
-                except (SystemExit, KeyboardInterrupt):  # as a rule in a task that a step waits for: it learns of it
+                except (
+                    SystemExit,
+                    KeyboardInterrupt,
+                ):  # as a rule in a task that a step waits for: it learns of it
                     LOGGER.exception("code on the engine's loop tried to end the process; the engine goes on")
             self.over = True
             self.loop.run_until_complete(self.clear())

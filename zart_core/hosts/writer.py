@@ -167,5 +167,7 @@ class Writer:
         flying, self.flying = self.flying or [], None
         queued = list(self.queue)
         self.queue.clear()
-        self.tell(flying, [Unknown(f"{CLOSED} before the log answered") for writes, _ in flying for _ in writes])
+        self.tell(
+            flying, [Unknown(f"{CLOSED} before the log answered") for writes, _ in flying for _ in writes]
+        )
         self.tell(queued, [Rejected(f"unavailable: {CLOSED}") for writes, _ in queued for _ in writes])
