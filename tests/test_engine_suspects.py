@@ -103,6 +103,40 @@ def test_a_watched_suspect_gets_the_slot_that_it_waited_for(log: EventLog, stage
     assert stage.ledger.entries[:2] == [2, 0]
 
 
+def test_a_retry_that_may_have_been_running_is_a_second_suspect(log: EventLog) -> None:
+    """R5: its start is not on record, so it is not known whose doing the crash was, and nobody is condemned for it."""
+
+    @zart.step("harmless", max_crashes=1)
+    def harmless() -> str:
+        return "harmless"
+
+    @zart.step("kills-at-its-second-attempt", retry=zart.Retry.fixed(1, 0))
+    def kills() -> str:
+        return "through"
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[tuple[str, str]]:
+        return (yield from zart.gather(harmless(), kills()))
+
+    log.append([new_execution(CODEC, flow, "a", b"null", 0.0)])
+    summary = log.acquire(DEAD, "a", lease_s=600.0)
+    assert summary is not None
+    run = Run(summary, CODEC)
+    run.revive(log.records("a", 0), Registry(flow))
+    run.build(1.0)
+    run.begin(2, 1.0)
+    log.append(run.compose(1.0))
+    _, killer = run.committed(1.0).calls
+    run.raised(killer, ValueError("once more"), 1.0)
+    turn(log, run, 2)
+    assert list(run.running) == [0, 1]
+    run.drop()
+
+    with zart.open(log, [flow]) as engine:
+        take_up(log, engine)
+        assert engine.get("a").result(10) == ("harmless", "through")
+
+
 def test_nothing_of_its_own_execution_begins_beside_a_watched_suspect(log: EventLog, stage: Stage) -> None:
     """R5: what begins beside it may kill the worker too, and the log would say that the suspect did."""
     crashed_twice(log, stage.flow, "a", [0, 1, 2], slots=2)

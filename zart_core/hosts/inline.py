@@ -111,10 +111,11 @@ class Inline:
         )
         runs = [self.take_up(summary) for summary in claims]
         suspects = sum(len(run.suspects) for run in runs)
-        watched = suspects > 1 and self.slots == 1  # nothing runs beside it here: its log may say so
+        alone = suspects == 1 and all(run.unrecorded > self.clock.now() for run in runs)
+        watched = not alone and self.slots == 1  # nothing runs beside it here: its log may say so
         for run in runs:
             for seq in list(run.suspects):
-                run.try_suspect(seq, alone=suspects == 1, watched=watched, now=self.clock.now())
+                run.try_suspect(seq, alone=alone, watched=watched, now=self.clock.now())
         for run in runs:
             self.advance(run)
         return bool(runs)

@@ -31,16 +31,19 @@ class Suspects:
         """Put what was running when its worker died on trial, one at a time.
 
         A single one starts at once, and the crash is held against it. Of several, those come first that had been on
-        trial before; while such a one runs, nothing else begins, so that its guilt shows the next time.
+        trial before; while such a one runs, nothing else begins, so that its guilt shows the next time. A retry that
+        was due may have been running too: then a single one is as one of several.
         """
         here = [
             live for live in taken if live.run.execution is not None
         ]  # others are read back, and come again
         suspects = [(live, seq) for live in here for seq in live.run.suspects]
         suspects = [item for item in suspects if item not in self.quarantine]
-        if len(suspects) == 1 and not self.quarantine and self.on_trial is None:
+        now = self.engine.clock.now()
+        alone = len(suspects) == 1 and all(live.run.unrecorded > now for live in here)
+        if alone and not self.quarantine and self.on_trial is None:
             live, seq = suspects[0]
-            live.run.try_suspect(seq, alone=True, now=self.engine.clock.now())
+            live.run.try_suspect(seq, alone=True, now=now)
             self.engine.pump.kick(live)
             return
         again = {item for item in suspects if item[0].run.was_on_trial(item[1])}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 from collections import deque
 from collections.abc import Collection, Sequence
 from typing import Any, Protocol
@@ -168,6 +169,7 @@ class Run:
         "seen",
         "started",
         "suspects",
+        "unrecorded",
         "workflow_name",
     )
 
@@ -206,6 +208,8 @@ class Run:
         """What the one step of an offered step came to."""
         self.suspects: dict[int, int] = NO_ENTRIES
         """Steps that were running when their worker died: seq, and crashes held against them so far (R5)."""
+        self.unrecorded = math.inf
+        """When the first retry was due, at the takeover, that may have been running too: its start is not on record."""
         self.dropped = 0
         """Outcomes that came too late to matter."""
         self.early = False
@@ -349,6 +353,8 @@ class Run:
         else:
             if not self._adopted:
                 self._returning = put(self._returning, seq, None)
+                if not progress.handed_over:
+                    self.unrecorded = min(self.unrecorded, progress.retry_at)
             self._busy.pop(seq, None)
             heapq.heappush(self._timers, (progress.retry_at, 1, seq, "retry"))
 
