@@ -12,6 +12,7 @@ import zart_core as zart
 from zart_core import log as stored
 from zart_core.codec import Codec
 from zart_core.events import Parent
+from zart_core.hosts.calls import idempotency_key
 from zart_core.hosts.relatives import new_execution, parents_key
 from zart_core.hosts.turns import Effects, Run
 from zart_core.workflows import Registry
@@ -631,3 +632,14 @@ def test_an_error_whose_text_raises_hinders_no_run(host):
     assert "<its __str__ raised RuntimeError>" in one.history[-1]
     (note,) = (event.why for event in one.events if isinstance(event, zart.Noted))
     assert "<its __str__ raised RuntimeError>" in note
+
+
+def test_no_two_steps_have_the_same_idempotency_key():
+    """Ids and names may hold slashes: `scope` puts them into names, and many name children after their parents."""
+    steps = [
+        ("batch", 0, "0/charge"), ("batch/0", 0, "charge"), ("batch%2F0", 0, "charge"), ("batch", 0, "0/0/charge"),
+        ("batch/0/0", 0, "charge"), ("batch/0", 0, "0/charge"),
+    ]  # fmt: skip
+    keys = [idempotency_key(*step) for step in steps]
+    assert len(set(keys)) == len(steps)
+    assert keys[0] == "batch/0/0/charge"

@@ -58,10 +58,17 @@ def step_call(execution: Execution, seq: int, now: float) -> StepCall:
         progress.attempt,
         function.policy.retry.retries_max,
         progress.attempt > 0,
-        f"{id}/{run}/{issued.name}",
+        idempotency_key(id, run, issued.name),
         at_most(at_most(own, progress.deadline), execution.deadline),
     )
     return StepCall(seq, function, execution.arguments(seq), context, own, started.id)
+
+
+def idempotency_key(id: str, run: int, name: str) -> str:
+    """What the attempts of one step have in common and no two steps do: a slash in an id ends no part of it."""
+    if "/" in id or "%" in id:
+        id = id.replace("%", "%25").replace("/", "%2F")
+    return f"{id}/{run}/{name}"
 
 
 def at_most(first: float | None, second: float | None) -> float | None:
