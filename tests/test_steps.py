@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import Any
 
@@ -54,6 +55,70 @@ def name_of(template: str, *args: Any, **kwargs: Any) -> str:
 def test_a_template_is_filled_from_the_arguments(template, args, kwargs, name):
     """R2: by position, by name, with defaults, attributes, items and formats."""
     assert name_of(template, *args, **kwargs) == name
+
+
+class Adder:
+    """Something that may be called, and is no function."""
+
+    size: str = "attributes have annotations of their own"
+
+    def __call__(self, a: int, page: Page) -> int:
+        return a + page.number
+
+
+class AsyncAdder(Adder):
+    async def __call__(self, a: int, page: Page) -> int:
+        return a + page.number
+
+
+class Wrapped:
+    """What a decorator that is a class makes of a function."""
+
+    def __init__(self, fn: Any) -> None:
+        functools.update_wrapper(self, fn)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.__wrapped__(*args)
+
+
+def add(a: int, page: Page) -> int:
+    return a + page.number
+
+
+async def add_slowly(a: int, page: Page) -> int:
+    return a + page.number
+
+
+@pytest.mark.parametrize(
+    ("fn", "is_async"),
+    [
+        (Adder(), False),
+        (AsyncAdder(), True),
+        (Wrapped(add), False),
+        (functools.partial(functools.partial(add), 1), False),
+        (functools.partial(add_slowly, 1), True),
+    ],
+    ids=["object", "async-object", "wrapped", "partial", "async-partial"],
+)
+def test_what_may_be_called_is_a_step_as_a_function_is(fn, is_async):
+    """With the types that it declares, which its arguments come back as (R9)."""
+    added = zart.step("add-{page.number}")(fn)
+    given = (Page(2),) if isinstance(fn, functools.partial) else (1, Page(2))
+
+    @zart.workflow("w")
+    def w() -> zart.Flow[int]:
+        return (yield from added(*given))
+
+    assert added.is_async is is_async
+    assert (added.parameter_types[-1], added.result_type) == (Page, int)
+    assert zart.run_inline(w) == 3
+
+
+def test_a_retry_that_is_built_by_hand_is_looked_at_too():
+    """R4: what no attempt could be judged by is mended or refused where the step is declared."""
+    assert zart.step(retry=zart.Retry(2, on=[KeyError]))(add).policy.retry.on == (KeyError,)
+    with pytest.raises(zart.InvalidUse, match="give_up_on= takes exception classes"):
+        zart.step(retry=zart.Retry(2, give_up_on=("KeyError",)))(add)
 
 
 def test_the_name_is_the_functions_unless_given():

@@ -17,7 +17,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from zart_core.commands import Step, checked_name
 from zart_core.errors import InvalidUse
-from zart_core.policies import Duration, ErrorTypes, Retry, TimeoutScope, error_types, seconds
+from zart_core.policies import Duration, ErrorTypes, Retry, TimeoutScope, checked, error_types, seconds
 from zart_core.records import record
 
 P = ParamSpec("P")
@@ -63,7 +63,7 @@ class StepFunction(Generic[P, T_co]):
         self.origin: StepFunction[..., Any] = origin or self
         """The step as it was decorated; differs from this one for a bound method."""
         self.signature = inspect.signature(fn)
-        self.is_async = inspect.iscoroutinefunction(fn)
+        self.is_async = inspect.iscoroutinefunction(underlying(fn))
         self.parameter_names = tuple(self.signature.parameters)
         self.arity = positional_arity(self.signature)
         self.is_plain = self.arity >= 0
@@ -170,6 +170,7 @@ def parameter_type(parameter: inspect.Parameter, hints: dict[str, Any]) -> Any:
 
 def annotations_of(fn: Callable[..., Any]) -> dict[str, Any]:
     """A function's resolved annotations; raises InvalidUse when one cannot be resolved."""
+    fn = underlying(fn)
     try:
         return typing.get_type_hints(fn, include_extras=True)
     except (NameError, TypeError, SyntaxError) as error:
@@ -177,6 +178,13 @@ def annotations_of(fn: Callable[..., Any]) -> dict[str, Any]:
             f"the annotations of {fn.__qualname__} cannot be resolved ({error}); "
             "import the types it names at module level, not only under TYPE_CHECKING"
         ) from error
+
+
+def underlying(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that is called in the end: of a partial one, or of an object that may be called."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return fn if inspect.isroutine(fn) or hasattr(fn, "__wrapped__") else type(fn).__call__
 
 
 # ---------------------------------------------------------------- templates
@@ -328,7 +336,7 @@ def checked_retry(retry: Retry | None, id: str) -> Retry:
         return Retry.none()
     if not isinstance(retry, Retry):
         raise InvalidUse(f"retry of step '{id}' is {retry!r}; write zart.Retry.fixed(3, '1s') or the like")
-    return retry
+    return checked(retry)
 
 
 def positive(value: float, id: str) -> float:

@@ -10,7 +10,6 @@ Rule 3: orders are told apart by what arrives, not by what comes of it: two of t
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import math
 from collections import Counter
@@ -447,7 +446,7 @@ class OrderedHost(Inline):
             self.flying.pop((run.id, run.run, seq), None)
         for seq in effects.stops:
             _, call = self.flying[run.id, run.run, seq]
-            if inspect.iscoroutinefunction(call.function.fn):
+            if call.function.is_async:
                 del self.flying[run.id, run.run, seq]
                 run.cancelled(call, self.clock.now())
                 over = False
