@@ -844,6 +844,20 @@ def test_closing_runs_plain_finally_code_and_ignores_commands(play):
         run.cancel()
 
 
+def test_code_that_closes_its_own_execution_comes_to_an_end(play):
+    """What runs cannot be closed: it was tried again for ever."""
+    runs = []
+
+    def w():
+        runs[0].close()
+        yield from do("x")
+
+    runs.append(play(plain(w)))
+    runs[0].add(zart.Started("an-id", 0, "w", b"null", 0.0))
+    with pytest.raises(zart.Defect, match="was closed"):
+        runs[0].add(zart.Noted("x", 1.0))
+
+
 def test_replay_closes_what_it_opened_when_it_fails(play):
     """A Diverged leaves no generator to the garbage collector."""
     ran = []

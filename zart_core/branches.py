@@ -642,9 +642,10 @@ def shut(gen: GeneratorType[Any, Any, Any]) -> None:
     """Close a generator, what it delegates to first, again while it still yields, a bounded number of times.
 
     From the outside in, an inner one that yields once more would be left to the garbage collector, which complains.
+    One that runs cannot be closed: it is its own code that asks for it.
     """
     attempts = 0
-    while gen.gi_frame is not None and attempts < CLOSE_ATTEMPTS_MAX:
+    while gen.gi_frame is not None and not gen.gi_running and attempts < CLOSE_ATTEMPTS_MAX:
         inner: GeneratorType[Any, Any, Any] = gen
         while type(inner.gi_yieldfrom) is GeneratorType and inner.gi_yieldfrom.gi_frame is not None:
             inner = inner.gi_yieldfrom
