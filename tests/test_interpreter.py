@@ -435,6 +435,23 @@ def test_continue_as_new_ends_the_run_after_what_it_left_behind(play):
     assert (ran, run.execution.untaken()) == (["finally"], [("e", b"5")])
 
 
+def test_a_run_continues_as_the_workflow_that_it_is(play):
+    """The next run would begin with its own first line, and with the input of the other one."""
+
+    @zart.workflow("other")
+    def other(n: int):
+        yield from do("x")
+
+    def w():
+        try:
+            yield from other.continue_as_new(1)
+        finally:
+            yield from do("never")
+
+    with pytest.raises(zart.NotACommand, match="of workflow 'other' in a run of 'w'"):
+        play(plain(w)).start()
+
+
 def test_continue_as_new_belongs_into_the_root_branch(play):
     """A branch cannot end its run."""
 

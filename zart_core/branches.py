@@ -17,7 +17,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from types import CodeType, GeneratorType
-from typing import Any, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from zart_core import commands as c
 from zart_core.empties import NO_ENTRIES, NO_ITEMS, added, put
@@ -25,6 +25,9 @@ from zart_core.errors import Cancelled, Defect, DuplicateName, InvalidUse, NotAC
 from zart_core.events import Issued, Site, Status
 from zart_core.records import record
 from zart_core.waiting import Wait
+
+if TYPE_CHECKING:
+    from zart_core.workflows import Workflow
 
 Where: TypeAlias = tuple[CodeType, int, dict[str, Any]]
 """Where a generator stood: code, instruction, globals. Turned into a Site only when somebody looks."""
@@ -218,6 +221,8 @@ WAITS = Suspend()
 
 class Issuer(Protocol):
     """Knows what is on record: the interpreter."""
+
+    workflow: Workflow[Any, Any]
 
     def release(self, node: Node) -> None:
         """A leaf that is on record has to end."""
@@ -481,6 +486,12 @@ class Branches:
         if branch is not self.root:
             raise NotACommand(
                 f"continue_as_new belongs into the root branch, not into a flow beside it (at {site_of(where)})"
+            )
+        name, own = command.workflow.name, self.issuer.workflow.name
+        if name != own:
+            raise NotACommand(
+                f"continue_as_new of workflow '{name}' in a run of '{own}' (at {site_of(where)}): a run goes on as "
+                "what it is; start another workflow with zart.child(...) or zart.spawn(...)"
             )
         self.continued = command
         shut(branch.gen)
