@@ -211,6 +211,11 @@ def test_waiting_for_a_cancelled_task_raises_cancelled(play):
     [
         (lambda: zart.wait(yielded(do("x"))), "put it in brackets: zart.wait([...])"),
         (lambda: zart.settle(yielded(do("x"))), "put it in brackets"),
+        (
+            lambda: zart.wait_any({object()}),
+            "zart.wait_any got a set, whose order a replay does not have again",
+        ),
+        (lambda: zart.wait(frozenset()), "zart.wait got a set"),
         (lambda: zart.wait_any([]), "would wait for ever"),
         (lambda: zart.race(yielded(do("x"))), "takes two things or more"),
     ],

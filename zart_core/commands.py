@@ -426,13 +426,17 @@ def race(*targets: Any) -> Wait[Any]:
 
 
 def items_of(targets: Iterable[Waitable[T]], verb: str) -> tuple[Waitable[T], ...]:
-    """The targets as a tuple; raises InvalidUse for a single command or flow given in place of a list."""
+    """The targets as a tuple; raises InvalidUse for a set, and for a single command or flow in place of a list."""
     if isinstance(targets, Command | Branch) or is_flow(targets):
         raise InvalidUse(
             f"zart.{verb} takes a list of tasks, steps or flows; put it in brackets: zart.{verb}([...])"
         )
     if not isinstance(targets, Iterable):
         raise InvalidUse(f"zart.{verb} takes a list of tasks, steps or flows, not {describe(targets)}")
+    if isinstance(targets, set | frozenset):
+        raise InvalidUse(
+            f"zart.{verb} got a set, whose order a replay does not have again (P4); give it a list"
+        )
     return tuple(targets)
 
 
