@@ -647,6 +647,20 @@ def test_an_error_that_nobody_waited_for_is_told_in_a_text_that_any_log_can_hold
     assert run.execution.unobserved() == [f"flow 'flow': {text}"]
 
 
+@pytest.mark.parametrize("use", [lambda task: zart.wait([task]), lambda task: task.cancel()])
+def test_a_task_belongs_to_its_run(play, use):
+    """I8: another run would see its outcome, and be driven by it; so does one that is replayed in the same process."""
+
+    def w(tasks=[]):
+        tasks.append((yield from zart.schedule(do("x"))))
+        yield from use(tasks[0])
+
+    first = play(plain(lambda: (yield from w()))).start()
+    assert first.history[:2] == ["started", "step do-x"]
+    with pytest.raises(zart.NotACommand, match="<task step 'do-x'> was started by another run"):
+        play(plain(lambda: (yield from w()))).start()
+
+
 @pytest.mark.parametrize("wait", [zart.wait, zart.settle, lambda tasks: zart.gather(*tasks)])
 def test_a_flow_cannot_wait_for_itself(play, wait):
     """Workers that wait for all workers would stand still for ever, and nothing would say why."""

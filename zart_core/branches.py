@@ -398,7 +398,7 @@ class Branches:
         """Start something beside the branch, if it was not started yet."""
         match target:
             case c.Task():
-                return target.node
+                return self.own(target, where)
             case c.Schedule():
                 c.mark_used(target)
                 return self.start(branch, target.target, where)
@@ -414,6 +414,15 @@ class Branches:
                 )
         branch.live = put(branch.live, node, None)
         return node
+
+    def own(self, task: c.Task[Any], where: Where) -> Node:
+        """What a task of this run stands for. Raises NotACommand for that of another one."""
+        if task.branches is not self:
+            raise NotACommand(
+                f"{task!r} was started by another run (at {site_of(where)}): something outside of the workflow keeps it, such "
+                "as a default argument; give each run a list of its own"
+            )
+        return task.node
 
     def subflow(self, branch: Branch, target: Any, where: Where) -> Node:
         """Start a flow as a branch of its own."""
@@ -444,7 +453,7 @@ class Branches:
 
     def perform_schedule(self, branch: Branch, command: c.Schedule[Any], where: Where) -> Any:
         """Start something and go on."""
-        return c.Task[Any](self.start(branch, command.target, where)), None
+        return c.Task[Any](self.start(branch, command.target, where), self), None
 
     def perform_wait(self, branch: Branch, command: c.Wait[Any], where: Where) -> Any:
         """Start what was not started, and wait as the mode says."""
@@ -463,7 +472,7 @@ class Branches:
 
     def perform_cancel(self, branch: Branch, command: c.CancelTask, where: Where) -> Any:
         """Cancel a task and wait until it has unwound."""
-        node = command.task.node
+        node = self.own(command.task, where)
         if node.settled:
             return False, None
         if node.branch is not None and node.branch in branch.chain():

@@ -25,7 +25,7 @@ from zart_core.policies import Duration, seconds
 from zart_core.records import record
 
 if TYPE_CHECKING:
-    from zart_core.branches import Node
+    from zart_core.branches import Branches, Node
     from zart_core.steps import StepFunction
     from zart_core.workflows import Workflow
 
@@ -267,10 +267,12 @@ class Version(Command[T_co]):
 class Task(Branch[T_co]):
     """Something that was started and goes on beside its workflow."""
 
-    __slots__ = ("node",)
+    __slots__ = ("branches", "node")
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, branches: Branches) -> None:
         self.node = node
+        self.branches = branches
+        """Those of its run: no other run may wait for it."""
 
     def cancel(self) -> CancelTask:
         """A command that cancels it and waits until it has unwound; gives False if it had ended before."""
