@@ -297,6 +297,10 @@ def test_damaged_message(path, log, statement):
     [
         "UPDATE executions SET due = 77.0",
         "DELETE FROM message_keys",
+        "UPDATE message_keys SET number = 'first' WHERE key = 'gone'",
+        "UPDATE message_keys SET number = 3 WHERE key = 'gone'",
+        "INSERT INTO message_keys VALUES (99, 'k', 1)",
+        "INSERT INTO ended_runs VALUES (99, 0, 1)",
         "DELETE FROM ended_runs",
         "UPDATE ended_runs SET records = records + 1",
         "DELETE FROM executions",
@@ -306,7 +310,8 @@ def test_damaged_message(path, log, statement):
 )
 def test_damage_that_verify_finds(path, log, statement):
     """L12: verify checks what single reads do not look at."""
-    write(log, new(), post(key="k"), turn("a", 1, "X", opens=records("Started", at=2.0)))
+    write(log, new(), post(key="k"), post(key="gone"))
+    write(log, turn("a", 1, "X", consumes=[2], opens=records("Started", at=2.0)))
     log.verify()
     sql(path, statement)
     with pytest.raises(LogCorrupt):

@@ -20,6 +20,7 @@ from zart_stores.sql.reading import (
     messages_of,
     records_of,
     row_of,
+    whole_number,
 )
 
 
@@ -80,6 +81,12 @@ def _check_inbox(select: Select, row: Row, path: str) -> int:
         raise damage(f"{where}: it ends elsewhere", where, f"message {row.top}", f"message {top}")
     query = "SELECT key, number FROM {t}message_keys WHERE execution = ?"
     keys: dict[str, int] = dict(select(query, (row.key,)))
+    for (
+        key,
+        number,
+    ) in keys.items():  # those of consumed messages too: they refuse the same message again (R14)
+        if not 0 < whole_number(number, f"{where}, key {key!a}") <= row.posted:
+            raise damage(f"{where}: key {key!a}", where, f"a message up to {row.posted}", f"{number}")
     for message in messages:
         if message.key is not None and keys.get(message.key) != message.number:
             raise damage(f"{where}: a key is missing", where, f"{message.key!a}", "nothing")
@@ -91,3 +98,11 @@ def _check_orphans(select: Select, counts: Mapping[str, int], path: str) -> None
         ((n,),) = select(f"SELECT count(*) FROM {{t}}{table}", ())  # noqa: S608
         if n != counts[table]:
             raise damage(f"{path}: {table} of no execution", path, f"{counts[table]} {table}", f"{n}")
+    for table in ("message_keys", "ended_runs"):
+        ((n,),) = select(
+            f"SELECT count(*) FROM {{t}}{table} AS r "  # noqa: S608
+            "WHERE NOT EXISTS (SELECT 1 FROM {t}executions AS e WHERE e.key = r.execution)",
+            (),
+        )
+        if n:
+            raise damage(f"{path}: {table} of no execution", path, f"no such {table}", f"{n}")
