@@ -236,6 +236,25 @@ def test_failed_open_gives_the_lock_back(fs):
     opened(fs).close()
 
 
+@pytest.mark.parametrize("call", ["void", "encode_closed"])
+def test_interrupted_opening_and_closing_give_the_lock_back(tmp_path, monkeypatch, call):
+    """F27: wherever opening or closing is interrupted, the same process can open the log again."""
+    url = f"file:{tmp_path}/log"
+    log = store.open(url)
+    write(log, new())
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, call, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            log.close()
+            store.open(url)
+    store.open(url).close()
+    log.close()
+
+
 def held_open(folder):
     """How many descriptors of this process are of files in a folder."""
     files = {(status.st_dev, status.st_ino) for status in map(os.stat, folder.iterdir())}

@@ -103,14 +103,14 @@ class FileLog:
         self._gate = Gate(self._journal, path)
         try:
             self._journal.open(replayer(path, self._shelf, self._index))
+            for row in self._shelf.rows:
+                if not row.status.closed:
+                    self._fences[row.id] = row.fence
+                    void(row)
+                    self._shelf.changed(row)
         except BaseException:
             self._journal.abandon(unlock=True)
             raise
-        for row in self._shelf.rows:
-            if not row.status.closed:
-                self._fences[row.id] = row.fence
-                void(row)
-                self._shelf.changed(row)
         self._memory = MemoryLog(self._shelf, clock)
         if self.recovered is not None:
             logger.warning("%s", self.recovered)
@@ -303,10 +303,15 @@ class FileLog:
             if self._gate.closed:
                 return
             self._gate.closed = True
-            self._memory.close()
-            rows = [row for row in self._shelf.rows if not row.status.closed]
-            raised = {row.id: row.fence for row in rows if row.fence != self._fences.get(row.id, 0)}
-            self._journal.close(encode_closed(raised), news=bool(raised))
+            try:
+                self._memory.close()
+                rows = [row for row in self._shelf.rows if not row.status.closed]
+                raised = {row.id: row.fence for row in rows if row.fence != self._fences.get(row.id, 0)}
+                self._journal.close(encode_closed(raised), news=bool(raised))
+            finally:
+                self._journal.abandon(
+                    unlock=True
+                )  # also when it is interrupted: nobody closes it again (F27)
 
 
 class Gate:
