@@ -188,6 +188,22 @@ def test_no_room_to_open(fs):
     write(opened(fs), new())
 
 
+@pytest.mark.parametrize("kind", ["make_directory", "open"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EMFILE, errno.EIO])
+def test_an_opening_that_may_be_tried_again(fs, kind, code):
+    """F6: that there is no room for a directory or a lock, or no descriptor, is weather and no wrong use."""
+
+    def fail(call):
+        if call.kind == kind:
+            raise OSError(code, os.strerror(code))
+
+    fs.on_call = fail
+    with pytest.raises(StoreUnavailable, match=os.strerror(code)):
+        opened(fs)
+    fs.on_call = None
+    write(opened(fs), new())
+
+
 # ---------------------------------------------------------------- one at a time
 
 

@@ -43,6 +43,8 @@ from zart_stores.file.fs import FileSystem
 
 SEGMENT_NAME = re.compile(r"segment-(\d{8})\.zart")
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+PASSING = FULL | {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""What is no fault of who named the directory."""
 REOPEN = "Close it and open it again: what was not acknowledged is then read back"
 OPEN_FILES_MAX = 32
 READ_GAP_BYTES = 1 << 14
@@ -171,6 +173,7 @@ class Journal:
         except FileExistsError:
             pass
         except OSError as error:
+            self._raise_if_passing(error)
             raise InvalidUse(
                 f"the log's directory {self._path} cannot be made: {error.strerror}. The directory above it "
                 "must be there and writable"
@@ -181,6 +184,7 @@ class Journal:
         try:
             self._lock_file = self._fs.open(path, write=True, create=True)
         except OSError as error:
+            self._raise_if_passing(error)
             raise InvalidUse(
                 f"{self._path} cannot be used as a log: {path}: {error.strerror}. Give a directory that this "
                 "user may write to, on a disk of this machine"
@@ -195,6 +199,10 @@ class Journal:
         with contextlib.suppress(OSError):
             self._fs.truncate(self._lock_file, 0)
             self._fs.pwrite(self._lock_file, b"process %d\n" % os.getpid(), 0)
+
+    def _raise_if_passing(self, error: OSError) -> None:
+        if error.errno in PASSING:
+            raise StoreUnavailable(f"the log {self._path} cannot be opened: {error}") from error
 
     def _locked(self, path: str) -> bool:
         try:
