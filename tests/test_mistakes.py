@@ -141,8 +141,8 @@ def test_forgotten_yield_from_before_an_attribute(raised):
     assert raised(attribute) == ("ExecutionFailed", expected)
 
 
-def test_a_call_that_is_dropped():
-    """R12: a command that was built and never yielded stands in the history when the run ends."""
+def test_a_call_that_is_dropped(caplog):
+    """R12: a command that was built and never yielded stands in the history when the run ends, and is warned of."""
 
     @zart.workflow("dropped")
     def dropped() -> zart.Flow[int]:
@@ -157,6 +157,27 @@ def test_a_call_that_is_dropped():
     assert notes == [
         "step 'count-a' was built and never yielded; write `yield from` before it, "
         "or build it only where it is needed"
+    ]
+    (warned,) = [record for record in caplog.records if record.name == "zart.workflow"]
+    assert (warned.levelname, warned.getMessage()) == ("WARNING", f"execution '{handle.id}': {notes[0]}")
+
+
+def test_an_error_that_nobody_waited_for(caplog):
+    """R24: it fails nothing; it is warned of, once."""
+
+    @zart.step("break")
+    def break_() -> int:
+        raise OSError("nobody asks")
+
+    @zart.workflow("hasty")
+    def hasty() -> zart.Flow[int]:
+        yield from zart.schedule(break_())
+        yield from zart.sleep("while", "50ms")
+        return 1
+
+    assert zart.run_inline(hasty, id="x") == 1
+    assert caplog.messages == [
+        "execution 'x': step 'break': StepFailed: step 'break' failed: OSError: nobody asks"
     ]
 
 

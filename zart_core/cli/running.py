@@ -185,19 +185,22 @@ def signals() -> Generator[list[int]]:
 
 @contextlib.contextmanager
 def reporting(id: str) -> Generator[None]:
-    """Keep the engine from saying what this command says at its end: that this execution is parked."""
+    """Keep the engine from saying what this command says: that this execution is parked, and what it left behind."""
 
     def mark(record: logging.LogRecord) -> bool:
         args = record.args if isinstance(record.args, tuple) else ()
-        record.told = str(record.msg).startswith("execution '%s' is parked") and args[:1] == (id,)
+        said = str(record.msg).startswith(("execution '%s' is parked", "execution '%s': "))
+        record.told = said and args[:1] == (id,)
         return True
 
-    logger = logging.getLogger("zart.engine")
-    logger.addFilter(mark)
+    loggers = [logging.getLogger("zart.engine"), logging.getLogger("zart.workflow")]
+    for logger in loggers:
+        logger.addFilter(mark)
     try:
         yield
     finally:
-        logger.removeFilter(mark)
+        for logger in loggers:
+            logger.removeFilter(mark)
 
 
 # ---------------------------------------------------------------- the end

@@ -22,6 +22,7 @@ import attrs
 
 from zart_core import log as stored
 from zart_core.codec import Codec
+from zart_core.context import logger
 from zart_core.divergence import replay_explained
 from zart_core.empties import NO_ENTRIES, NO_ITEMS, added, put
 from zart_core.errors import Defect
@@ -90,6 +91,8 @@ class Effects:
     """Offered steps, by their executions, that have a message that ends them: nobody needs to run what nobody took."""
 
 
+UNOBSERVED = "unobserved"
+"""The Noted of an error that nobody waited for, or of a command that was never yielded."""
 UNREGISTERED = Registry()
 """What a run knows before it is replayed; it stays empty."""
 
@@ -589,7 +592,7 @@ class Run:
     def _note_unobserved(self, execution: Execution) -> None:
         """Leave a note of errors that nobody waited for, and of commands that were never yielded (R12, R24)."""
         for text in execution.unobserved():
-            self._apply(execution, Noted("unobserved", execution.now, why=text))
+            self._apply(execution, Noted(UNOBSERVED, execution.now, why=text))
 
     def _check_size(self) -> None:
         if self.position + len(self.events) > EVENTS_MAX and self.closed is None:
@@ -1040,6 +1043,14 @@ class Run:
             self.id, self.status, self.reason, build, self.wake, self.seen, self.fence, releases=releases
         )
 
+    def _lines(self) -> Sequence[logging.LogRecord]:
+        """What the workflow logged, and at its end what nobody would hear of: a history is seldom read (R12, R24)."""
+        lines = self.execution.take_lines() if self.execution is not None else ()
+        if self.closed is None or not logger.isEnabledFor(logging.WARNING):
+            return lines
+        notes = (event for event in self.events if isinstance(event, Noted) and event.what == UNOBSERVED)
+        return [*lines, *(warning(self.id, note.why) for note in notes)]
+
     def committed(self, now: float, conflicts: Collection[str] = ()) -> Effects:
         """The turn is durable: its effects, and room for the next turn. `conflicts` are ids that were taken."""
         self.position += len(self.events)
@@ -1059,7 +1070,7 @@ class Run:
             self._calls,
             [seq for seq in self._stops if seq in self.running] if self._stops else (),
             [seq for seq in self._ended if seq in self.running] if self._ended else (),
-            self.execution.take_lines() if self.execution is not None else (),
+            self._lines(),
             [new.id for new in self._creates.values()] if self._creates else (),
             self._recalled,
         )
@@ -1067,6 +1078,13 @@ class Run:
             self.running.pop(seq, None)
         self._clear()
         return effects
+
+
+def warning(id: str, text: str) -> logging.LogRecord:
+    """A line about an execution that has ended."""
+    return logging.LogRecord(
+        logger.logger.name, logging.WARNING, __file__, 0, "execution '%s': %s", (id, text), None
+    )
 
 
 def misbehaviour(error: BaseException) -> Defect:
