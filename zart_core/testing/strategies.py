@@ -147,7 +147,7 @@ def runs(
         workflow: what to run.
         input: its input, or a strategy for it; drawn by its declared type when left out.
         steps: for some steps a strategy of what they give: {charge_card: st.just("txn-1")}. A drawn exception, or class
-            of exceptions, is raised. Such a step fails in no other way.
+            of exceptions, is raised. Such a step raises nothing else; it may be late or lost, as below.
         events: what else may come from outside than what is waited for, at any time: {"shipment-ready": Shipment} gives
             the type of its payload, or a strategy for it. False: no event ever comes.
         cancel: whether somebody may ask for cancellation, at any time.
