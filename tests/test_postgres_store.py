@@ -12,6 +12,7 @@ import threading
 import warnings
 from pathlib import Path
 
+import attrs
 import psycopg
 import pytest
 
@@ -791,8 +792,8 @@ def test_damage_is_reported(server, log, statement):
         log.verify()
 
 
-def test_a_damaged_row_hinders_nobody_else(server, log):
-    """It is not given and takes no write; others are given and written in the same batch (I8, L12)."""
+def test_a_damaged_row_hinders_nobody_else(server, log, caplog):
+    """It is not given, which is said, and takes no write; others are given and written in the same batch (I8, L12)."""
     for id in ("a", "b", "c"):
         write(log, new(id))
     with psycopg.connect(server.dsn, autocommit=True) as db:
@@ -802,8 +803,20 @@ def test_a_damaged_row_hinders_nobody_else(server, log):
     assert damaged.reason.startswith("damaged")
     assert isinstance(fine, Ok)
     assert sorted(claimed(log)) == ["a", "c"]
+    assert "an execution is left alone" in caplog.text
     with pytest.raises(LogCorrupt):
         log.summary("b")
+
+
+def test_times_are_whole_whatever_the_session_shows_of_them(server, emptied):
+    """A server or role that prints floats with fewer digits is no damage."""
+    emptied()
+    store = postgres.open(server.url("again") + "&options=-c%20extra_float_digits%3D0")
+    write(store, attrs.evolve(new("a"), at=1732320000.1234567))
+    given = claimed(store)
+    write(store, turn("a", 1, "x", at=1732320001.1234567, fence=1))
+    store.close()
+    assert given == ["a"]
 
 
 def test_a_lost_length_of_an_earlier_run_is_damage(server, log):

@@ -511,6 +511,7 @@ def test_postgres_rows_of_any_kind(postgres_place):
     """Row factories, client-side binding and settings of the user's do not matter to the log."""
     place, engine, _ = postgres_place
     with psycopg.connect(place.dsn, row_factory=dict_row, cursor_factory=psycopg.ClientCursor) as db:
+        db.execute("SET extra_float_digits = -15")
         assert engine.start(greeting, "ann", id="one", connection=db).created
         assert not engine.start(greeting, "ann", id="one", connection=db).created
         assert db.execute("SELECT 1 AS n").fetchone() == {"n": 1}

@@ -15,6 +15,7 @@ Rule 6: notifications say that something may be due; who misses one finds it whe
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import secrets
@@ -93,9 +94,10 @@ _ROW = f"SELECT {COLUMNS} FROM {{t}}executions"  # noqa: S608  # no data in it
 _NOW = "coalesce(?::float8, extract(epoch FROM clock_timestamp())::float8)"
 """The time by which leases end; the value is for tests."""
 
-
 _HOLDS = "EXISTS (SELECT FROM {t}executions WHERE owner = old.worker)"
 """Whether a worker holds anything: one that died long ago does not any more."""
+
+_logger = logging.getLogger("zart")
 
 
 def open(
@@ -532,7 +534,8 @@ class PostgresLog:
         for values in found:
             try:
                 row = unit.load(values)
-            except LogCorrupt:
+            except LogCorrupt as error:
+                _logger.error("an execution is left alone: %s", error)
                 query = "UPDATE {t}executions SET due = NULL, owner = NULL WHERE key = ?"
                 db.execute(self._address.sql(query), (values[0],))
                 continue
@@ -725,13 +728,13 @@ class PostgresLog:
         old.close(timeout=0)
 
     def _select(
-        self, db: Connection, query: str, values: tuple[Any, ...] = (), *, binary: bool = False
+        self, db: Connection, query: str, values: tuple[Any, ...] = ()
     ) -> Sequence[tuple[Any, ...]]:
-        return db.execute(self._address.sql(query), values, binary=binary).fetchall()
+        return db.execute(self._address.sql(query), values, binary=True).fetchall()
 
     def _asking(self, db: Connection) -> Select:
         """Run queries on a connection."""
-        return lambda query, values: self._select(db, query, values, binary=True)
+        return lambda query, values: self._select(db, query, values)
 
     def _transaction(self, action: Callable[[Connection], Callable[[], None] | None]) -> None:
         """Run an action, and what it gives, in one transaction; nothing is committed when it gives nothing (Rule 2).

@@ -4,6 +4,7 @@ Rule 1: rows are locked in the order of their ids, all of them at once, so that 
         in a circle.
 Rule 2: what a batch wants to know is asked once for all of it, and after its rows are locked; not in a pipeline, after
         which the server does not notice any more that a transaction stands still.
+        Values come binary: as texts they are what the settings of the connection make of them (extra_float_digits).
 Rule 3: one statement for each table, however many rows: columns travel as arrays.
 Rule 4: what rests on rows that were not read fails as a whole, by a division by zero, unless all that a statement is
         to change or to delete is there, and each row as it is taken for.
@@ -143,7 +144,9 @@ LOCK = "SELECT count(*) FROM (SELECT FROM {t}executions WHERE id = ANY(?) ORDER 
 class Database(Protocol):
     """What executes statements: a connection, or what stands in front of one."""
 
-    def execute(self, query: Any, values: Any = ..., /) -> psycopg.Cursor[tuple[Any, ...]]:
+    def execute(
+        self, query: Any, values: Any = ..., /, *, binary: bool = ...
+    ) -> psycopg.Cursor[tuple[Any, ...]]:
         """As psycopg.Connection.execute."""
         ...
 
@@ -218,7 +221,7 @@ class PostgresSource:
         return next((int(number) for (number,) in self._select(query, key, list(but))), 0)
 
     def _select(self, query: str, *values: Any) -> Sequence[Sequence[Any]]:
-        return self._db.execute(self._address.sql(query), values).fetchall()
+        return self._db.execute(self._address.sql(query), values, binary=True).fetchall()
 
 
 def write_changes(
