@@ -808,6 +808,18 @@ def test_a_damaged_row_hinders_nobody_else(server, log, caplog):
         log.summary("b")
 
 
+def test_text_is_text_whatever_the_environment_says(server, emptied, monkeypatch):
+    """The encoding that a client asks for in general is none of the log's business."""
+    emptied()
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    for more in ("", "&client_encoding=latin1"):
+        store = postgres.open(server.url("again") + more)
+        write(store, new(f"größe-名{more}"))
+        found = standing(store, f"größe-名{more}")
+        store.close()
+        assert found.position == 1
+
+
 def test_times_are_whole_whatever_the_session_shows_of_them(server, emptied):
     """A server or role that prints floats with fewer digits is no damage."""
     emptied()

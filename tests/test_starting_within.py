@@ -441,7 +441,7 @@ def postgres_place(server):
 
 
 def test_postgres_states_of_a_connection(postgres_place):
-    """No transaction, a failed one, one in the middle of a statement, a closed connection: each is told apart."""
+    """No transaction, a failed one, one in the middle of a statement, a closed connection, text of another kind."""
     _, engine, db = postgres_place
 
     def refused(match):
@@ -459,6 +459,9 @@ def test_postgres_states_of_a_connection(postgres_place):
     db.rollback()
     db.execute("SET TRANSACTION READ ONLY")
     refused("cannot write to the log: .*read-only")
+    db.rollback()
+    db.execute("SET client_encoding = LATIN1")
+    refused("in iso8859-1; .* client_encoding=UTF8")
     db.rollback()
     db.autocommit = True
     refused("inside `with connection.transaction")

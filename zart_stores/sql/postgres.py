@@ -139,13 +139,18 @@ def migrations(url: str, *, dry: bool) -> tuple[int, int]:
         raise weather(error, address.where) from None
 
 
+def _options(address: Address) -> dict[str, Any]:
+    """How the log connects, whatever URL and environment say. Text goes and comes as UTF-8: columns are packed so."""
+    return {
+        "autocommit": True,
+        "prepare_threshold": 0 if address.prepare else None,
+        "connect_timeout": 10,
+        "client_encoding": "UTF8",
+    }
+
+
 def _connect(address: Address) -> Connection:
-    return psycopg.connect(
-        address.conninfo,
-        autocommit=True,
-        prepare_threshold=0 if address.prepare else None,
-        connect_timeout=10,
-    )
+    return psycopg.connect(address.conninfo, **_options(address))
 
 
 class _Doubtful(Exception):
@@ -689,11 +694,7 @@ class PostgresLog:
     def _new_pool(self, least: int = 1, most: int = CONNECTIONS_MAX) -> ConnectionPool[Connection]:
         return ConnectionPool(
             self._address.conninfo,
-            kwargs={
-                "autocommit": True,
-                "prepare_threshold": 0 if self._address.prepare else None,
-                "connect_timeout": 10,
-            },
+            kwargs=_options(self._address),
             min_size=least,
             max_size=most,
             timeout=self._busy_s,

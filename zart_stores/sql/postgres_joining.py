@@ -77,6 +77,11 @@ def checked(connection: Any, address: Address) -> psycopg.Connection[Any]:
             "connection= has no open transaction, and begins none by itself (autocommit): "
             "call start inside `with connection.transaction():`"
         )
+    if connection.info.encoding != "utf-8":  # columns are packed as that, and the server would take them for another
+        raise InvalidUse(
+            f"connection= talks to the server in {connection.info.encoding}; the log's names are any text: "
+            "give one with client_encoding=UTF8"
+        )
     return connection  # pyright: ignore[reportUnknownVariableType]  # of any row type
 
 
