@@ -15,6 +15,7 @@ from pathlib import Path
 import attrs
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.engines import until
 from tests.postgres import running
@@ -129,6 +130,14 @@ def test_a_url_that_cannot_be_read_is_refused_without_its_password(url, why):
     assert "secret" not in str(refused.value)
 
 
+def test_a_url_is_read_as_libpq_reads_it():
+    """A plus is a plus, in a password too; what is quoted is what it stands for."""
+    query = "password=a+b%2Bc%20d&options=-c%20x%3Dy"
+    assert conninfo_to_dict(address_of(f"postgresql://h/d?{query}&schema=s").conninfo) == conninfo_to_dict(
+        f"postgresql://h/d?{query}"
+    )
+
+
 def test_a_server_that_is_not_there_is_weather_without_the_password(tmp_path):
     """StoreUnavailable; the password of the URL is not in it."""
     with pytest.raises(StoreUnavailable) as refused:
@@ -187,6 +196,17 @@ def test_two_logs_in_one_schema_keep_apart_by_prefix(server, schema):
     assert not other.wait(0.05)
     one.close()
     other.close()
+
+
+def test_the_longest_names_are_heard(server):
+    """Schema and prefix of forty letters each: what is written there is notified, and heard."""
+    schema, prefix = "s" * 40, "p" * 40
+    stores = [postgres.open(f"{server.url(schema)}&prefix={prefix}") for _ in range(2)]
+    write(stores[0], new("a"))
+    heard = stores[1].wait(30.0)
+    for store in stores:
+        store.close()
+    assert heard
 
 
 def test_a_role_that_owns_only_its_schema_is_enough(server, schema):

@@ -8,6 +8,7 @@ Rule 3: no message of ours carries a password or a payload.
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 import select
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from zart_core.errors import FormatTooNew, InvalidUse, LogCorrupt, StoreUnavaila
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,39}")
+CHANNEL_CHARS_MAX = 63
 VERSION_MIN = 130000
 OURS = frozenset({"schema", "prefix", "prepare"})
 """The parameters of a URL that are the log's own and not the driver's."""
@@ -47,7 +49,7 @@ class Address:
     @property
     def channel(self) -> str:
         """The channel of its notifications."""
-        return f"zart_{self.schema}_{self.prefix}"
+        return _channel(f"zart_{self.schema}_{self.prefix}")
 
 
 @functools.cache
@@ -55,12 +57,20 @@ def _statement(text: str, schema: str, prefix: str) -> bytes:
     return text.replace("{t}", f'"{schema}".{prefix}').replace("?", "%s").encode()
 
 
+@functools.cache
+def _channel(name: str) -> str:
+    """A name that a channel may have: one that is too long is listened to cut off, and refused when it is notified."""
+    if len(name) <= CHANNEL_CHARS_MAX:
+        return name
+    return f"zart_{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+
+
 def address_of(url: str) -> Address:
     """Read `postgresql://...?schema=zart&prefix=&prepare=yes`. Raises InvalidUse, without showing a password."""
     base, _, query = url.partition("?")
     if not base.startswith(("postgresql://", "postgres://")):
         raise InvalidUse("no URL of a PostgreSQL log; write postgresql://USER@HOST/DATABASE?schema=zart")
-    given = parse_qsl(query, keep_blank_values=True)
+    given = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)  # libpq knows no plus for a blank
     own = {name: value for name, value in given if name in OURS}
     theirs = urlencode([(name, value) for name, value in given if name not in OURS], quote_via=quote)
     conninfo = f"{base}?{theirs}"
