@@ -14,7 +14,8 @@ from psycopg.rows import dict_row
 import zart_core as zart
 from tests.engines import until
 from tests.postgres import running
-from zart_core.testing.contract import new
+from zart_core.log import Receipt
+from zart_core.testing.contract import new, post, write
 from zart_stores.sql import postgres
 
 NUMBERS = itertools.count()
@@ -519,6 +520,19 @@ def test_postgres_rows_of_any_kind(postgres_place):
         assert not engine.start(greeting, "ann", id="one", connection=db).created
         assert db.execute("SELECT 1 AS n").fetchone() == {"n": 1}
     assert engine.get("one").result("20s") == "hello ann"
+
+
+def test_postgres_attaching_holds_nobody_up(server, monkeypatch):
+    """What goes on already goes on, and all that is written with it, while the transaction that asked for it lasts."""
+    monkeypatch.setattr(postgres, "LOCK_MS", 100)
+    place = Postgres(server)
+    store = postgres.open(place.url, busy_s=0.2)
+    write(store, new("a"), new("b"))
+    with contextlib.closing(place.connect()) as db:
+        found = store.create_within(db, new("a"))
+        write(store, post("a"), post("b"))
+    store.close()
+    assert found == zart.Ok(Receipt(created=False))
 
 
 def test_postgres_waits_for_the_disk(postgres_place):

@@ -155,10 +155,18 @@ class PostgresSource:
     """The `Source` of a batch over a connection; knows the batch beforehand, and asks once for all of it."""
 
     def __init__(
-        self, db: Database, address: Address, batch: Sequence[Write] = (), ahead: deque[int] | None = None
+        self,
+        db: Database,
+        address: Address,
+        batch: Sequence[Write] = (),
+        ahead: deque[int] | None = None,
+        *,
+        locks: bool = True,
     ) -> None:
         self._db = db
         self._address = address
+        self._locks = locks
+        """Whether what is read may be changed: else it is not kept from those who do."""
         self._batch = batch
         self._keys: deque[int] = deque() if ahead is None else ahead
         self._keys_n = (len(created_by(batch)) or 1) + (0 if ahead is None else KEYS_AHEAD)
@@ -167,7 +175,8 @@ class PostgresSource:
 
     def rows(self, ids: Sequence[str]) -> Sequence[Sequence[Any]]:
         """See Source. They stay locked."""
-        query = f"SELECT {COLUMNS} FROM {{t}}executions WHERE id = ANY(?) ORDER BY id FOR UPDATE"  # noqa: S608
+        lock = "FOR UPDATE" if self._locks else ""
+        query = f"SELECT {COLUMNS} FROM {{t}}executions WHERE id = ANY(?) ORDER BY id {lock}"  # noqa: S608
         return self._select(query, list(ids))
 
     def next_key(self) -> int:

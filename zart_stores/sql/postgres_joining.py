@@ -116,9 +116,13 @@ def create_within(
 
 
 def _create(plain: Plain, address: Address, new: New) -> Appended:
-    """Write it, again when somebody else was about to take the id and has, or has not."""
+    """Write it, again when somebody else was about to take the id and has, or has not.
+
+    What is there already is not locked, unless it gets a message: it goes on for as long as the user's transaction lasts.
+    """
+    locks = bool(new.creates or new.posts)
     for left in reversed(range(TRIES_MAX)):
-        unit = Batch(PostgresSource(plain, address, (new,)), address.where)
+        unit = Batch(PostgresSource(plain, address, (new,), locks=locks), address.where)
         outcome = unit.write(new)
         changes = unit.changes()
         try:
