@@ -16,7 +16,8 @@ from tests.engines import Ledger, until
 from tests.one_step import flow_of, run
 from tests.postgres import running
 from tests.postgres_proxy import Proxy
-from zart_stores.sql import postgres
+from zart_core.testing.contract import new, turn, write
+from zart_stores.sql import postgres, postgres_transaction
 
 NUMBERS = itertools.count()
 
@@ -152,6 +153,15 @@ def test_the_limit(bank):
     assert bank.balance() == 100
 
 
+LEFT = []
+
+
+def left_open(db):
+    """Rows that come one by one, and that nobody has read to the end."""
+    LEFT.append(db.cursor().stream("SELECT generate_series(1, 100000)"))
+    return LEFT[-1]
+
+
 @pytest.mark.parametrize(
     ("what", "told"),
     [
@@ -165,6 +175,8 @@ def test_the_limit(bank):
         (lambda db: setattr(db, "autocommit", True), "ends with its step"),
         (lambda db: db.execute("SELECT 1; ROLLBACK"), "the step ended its transaction itself"),
         (lambda db: psycopg.Cursor(db).execute("ROLLBACK"), "the step ended its transaction itself"),
+        (lambda db: db.execute("SET TRANSACTION READ ONLY"), "made its transaction read-only"),
+        (lambda db: next(left_open(db)), "left a statement (a COPY, a stream) in the middle"),
     ],
 )
 def test_what_a_step_may_not_do(bank, what, told):
@@ -201,6 +213,62 @@ def test_what_a_step_may_do(bank):
 
     assert run(bank, busy) == "6"
     assert bank.balance() == 70
+
+
+def test_settings_of_a_step_end_with_it(bank):
+    """Its role has no rights on the log, and a tenant's search path is not the next one's."""
+    with psycopg.connect(bank.server.dsn, autocommit=True) as db:
+        db.execute(f"CREATE ROLE tenant_{bank.schema}")
+        db.execute(f"GRANT USAGE ON SCHEMA {bank.schema} TO tenant_{bank.schema}")
+        db.execute(f"GRANT ALL ON {bank.schema}.accounts TO tenant_{bank.schema}")
+
+    def settled() -> str:
+        db = zart.transaction(psycopg.Connection)
+        ((path, role),) = db.execute("SELECT current_setting('search_path'), current_user::text").fetchall()
+        db.execute("SET search_path = tenant")
+        db.execute(f"SET ROLE tenant_{bank.schema}")
+        bank.debit(30)
+        return f"{path} {role}"
+
+    with zart.open(bank.url, [flow := flow_of(settled)]) as engine:
+        assert [engine.run(flow, timeout="60s") for _ in range(2)] == ['"$user", public postgres'] * 2
+    assert bank.balance() == 40
+
+
+@pytest.mark.parametrize("where", ["step", "commit"])
+def test_who_stands_still_in_one_hinders_nobody(bank, monkeypatch, where):
+    """The server lets go of what a stopped process has locked, in its step and in its commit (F24)."""
+    monkeypatch.setattr(postgres, "STANDSTILL_MS", 200)
+    stopped, goes_on, outcomes = threading.Event(), threading.Event(), []
+    write_changes = postgres_transaction.write_changes
+
+    def standing_still(*args):
+        stopped.set()
+        goes_on.wait(60)
+        write_changes(*args)
+
+    monkeypatch.setattr(postgres_transaction, "write_changes", standing_still)
+    one, other = (postgres.open(bank.url, busy_s=30.0) for _ in range(2))
+    write(other, new("a"))
+    begun = one.begin(limit_s=0.05 if where == "step" else 60.0)
+    begun._timer.cancel()  # it is the process that stands still
+    query = f"UPDATE {bank.schema}.accounts SET cents = 0 WHERE name = 'alice'"
+    begun.connection.execute(query)
+    committing = threading.Thread(target=lambda: outcomes.extend(begun.commit([turn("a", 1, "slow")])))
+    if where == "commit":
+        begun.seal()
+        committing.start()
+        assert stopped.wait(60)
+        write(other, turn("a", 1, "quick"))
+    until(lambda: unlocked(bank))
+    goes_on.set()
+    if where == "step":
+        committing.start()
+    committing.join()
+    one.close()
+    other.close()
+    assert [type(outcome) for outcome in outcomes] != [zart.Ok]
+    assert bank.balance() == 100
 
 
 def test_a_failed_statement_that_the_step_passes_over(bank):

@@ -353,6 +353,7 @@ class PostgresLog:
                     db,
                     self._address,
                     LOCK_MS,
+                    STANDSTILL_MS,
                     limit_s,
                     power=self.level == "power",
                     keep=self._memo.keep,

@@ -5,6 +5,9 @@ Rule 1: the step works with a Connection object of its own over a pooled connect
 Rule 2: everything that it sends goes through `wait`, and so through the gate: one thread at a time, and none once it
         is shut; so it can be rolled back from outside.
 Rule 3: a setting that is local to the transaction tells whether it is still the one that was begun.
+Rule 4: role and settings of the step end with it: the log writes with its own, and so does the next step begin.
+Rule 5: the server ends it when its process stands still, in the step or in the commit, so that what it has locked is
+        free for the others (F24); for that it is begun, and its commit, by one plain message and in no pipeline.
 """
 
 from __future__ import annotations
@@ -32,6 +35,12 @@ from zart_stores.sql.step_transaction import StepTransaction, refused
 
 AGAIN = ("40001", "40P01", "55P03")
 """States after which a step's transaction is tried again: serialization, deadlock, lock timeout (F17)."""
+
+STANDING = "SELECT current_setting('zart.step', true), current_setting('transaction_read_only')"
+OURS_AGAIN = ("RESET ALL", "RESET SESSION AUTHORIZATION", "RESET ROLE")
+"""Settings as they are when a connection is made, whatever the step has set, for its transaction or for longer."""
+MS_MAX = (1 << 31) - 1
+"""The longest time that a setting of the server takes, in milliseconds."""
 
 ENDS = re.compile(
     r"(?:\s|--[^\n]*\n|/\*.*?\*/)*"
@@ -89,6 +98,7 @@ class PostgresTransaction(StepTransaction):
         db: Connection,
         address: Address,
         lock_ms: int,
+        standstill_ms: int,
         limit_s: float,
         *,
         power: bool,
@@ -97,16 +107,23 @@ class PostgresTransaction(StepTransaction):
     ) -> None:
         self._db = db
         self._address = address
-        self._lock_ms = lock_ms
-        self._power = power
         self._keep = keep
+        settings = [
+            *OURS_AGAIN,
+            f"SET LOCAL lock_timeout = {lock_ms}",
+            f"SET LOCAL idle_in_transaction_session_timeout = {standstill_ms}",
+        ]
+        if power:
+            settings.append(WAITS)
+        self._settings = "; ".join(settings).encode()
         self._ended = ended
         self._token = secrets.token_hex(8)
-        with db.pipeline():
-            db.execute(b"BEGIN")
-            db.execute(
-                f"SET LOCAL zart.step = '{self._token}'".encode()
-            )  # no query: the step may set its isolation
+        idle_ms = min(int(limit_s * 1000) + standstill_ms, MS_MAX)
+        begin = (
+            f"BEGIN; SET LOCAL zart.step = '{self._token}'; "  # no query: the step may set its isolation
+            f"SET LOCAL idle_in_transaction_session_timeout = {idle_ms}"
+        )
+        db.execute(begin.encode(), prepare=False)
         self.connection = Guarded(db)
         super().__init__(self.connection.gate, limit_s)
 
@@ -122,16 +139,25 @@ class PostgresTransaction(StepTransaction):
                     f"{self._address.where}: the connection was lost in a step's transaction"
                 )
             status = self._db.info.transaction_status
+            if status is TransactionStatus.ACTIVE:
+                raise InvalidUse(
+                    "the step left a statement (a COPY, a stream) in the middle: let it end, or close it, before it returns"
+                )
             if status is TransactionStatus.INERROR:
                 raise InvalidUse(
                     "a statement in the step's transaction failed, and the step went on: let such errors pass, or "
                     "surround what may fail by `with db.transaction():`"
                 )
             try:
-                ((token,),) = self._db.execute("SELECT current_setting('zart.step', true)").fetchall()
+                ((token, read_only),) = self._db.execute(STANDING).fetchall()
                 if token != self._token:
                     raise InvalidUse(
                         f"the step ended its transaction itself, and its outcome is not in it; {HOST_ENDS}"
+                    )
+                if read_only == "on":
+                    raise InvalidUse(
+                        "the step made its transaction read-only, and its outcome is to be written in it; "
+                        "for what only reads take a connection of yours"
                     )
                 self._db.execute("SET CONSTRAINTS ALL IMMEDIATE")
             except psycopg.OperationalError as error:
@@ -140,10 +166,7 @@ class PostgresTransaction(StepTransaction):
     def _commit(self, batch: Sequence[Write]) -> list[Appended]:
         db, address, committing = self._db, self._address, False
         try:
-            with db.pipeline():
-                db.execute(f"SET LOCAL lock_timeout = {self._lock_ms}".encode())
-                if self._power:
-                    db.execute(WAITS)
+            db.execute(self._settings, prepare=False)
             unit = Batch(PostgresSource(db, address, batch), address.where)
             unit.prepare(ids_of(batch))
             outcomes = [unit.write(item) for item in batch]
