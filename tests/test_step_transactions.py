@@ -11,6 +11,7 @@ import zart_core as zart
 from tests.engines import Ledger, until
 from tests.one_step import flow_of, run
 from zart_core.hosts import transactions
+from zart_core.hosts.engine import AsyncEngine
 from zart_core.hosts.ports import open_log
 from zart_core.log import Rejected, Turn, Unknown
 from zart_core.testing.relay import Relay
@@ -562,6 +563,47 @@ def test_weather_without_end(bank, cloudy, monkeypatch):
         assert "deadlock" in engine.run(flow)
     assert cloudy.begun == 3
     assert bank.balance() == 100
+
+
+def test_weather_counts_in_a_row(bank, cloudy, monkeypatch):
+    """A step that met the weather and came through has all its tries again in the next run, and nothing is kept of it."""
+    monkeypatch.setattr(transactions, "TRIES_MAX", 1)
+    tries = Ledger()
+
+    @zart.step("unlucky")
+    def unlucky(n: int) -> int:
+        debit_by(10)
+        if tries(n) == 1:
+            raise OSError("deadlock detected")
+        return n
+
+    @zart.workflow("again-and-again")
+    def again_and_again(n: int) -> zart.Flow[int]:
+        yield from unlucky(n)
+        if n < 3:
+            yield from again_and_again.continue_as_new(n + 1)
+        return n
+
+    with zart.open(cloudy, [again_and_again]) as engine:
+        assert engine.run(again_and_again, 0) == 3
+        assert engine.engine.transactions.tries == {}
+    assert bank.balance() == 60
+
+
+def test_a_commit_that_does_not_pass_is_waited_for(bank, cloudy, monkeypatch):
+    """The longer, the more often it was refused in a row, though the turn that begins the step again passes each time."""
+    pauses, pause = [], AsyncEngine.pause
+
+    async def noted(self, duration_s):
+        pauses.append(duration_s)
+        await pause(self, duration_s)
+
+    monkeypatch.setattr(AsyncEngine, "pause", noted)
+    cloudy.forecast = ["refused"] * 3
+    with zart.open(cloudy, [pay]) as engine:
+        assert engine.run(pay, 30, id="p") == 30
+    assert [found for found in pauses if found in (0.04, 0.08, 0.16, 0.32)] == [0.08, 0.16, 0.32]
+    assert bank.balance() == 70
 
 
 def test_at_most_once(bank, cloudy):

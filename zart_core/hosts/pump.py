@@ -162,6 +162,7 @@ class Pump:
         for seq in list(live.calls):
             self.engine.attempts.abandon(live, seq)
         self.engine.transactions.give_up(live.run.id)
+        self.engine.transactions.tries.pop(live.run.id, None)
         self.engine.attempts.give_slots(live.run.begun)
         if self.engine.live.get(live.run.id) is live:
             del self.engine.live[live.run.id]
@@ -227,6 +228,7 @@ class Pump:
             self.lose(live)
             return
         self.engine.live.pop(run.id, None)
+        self.engine.transactions.tries.pop(run.id, None)
         self.engine.results.tell(run.id, closed)
 
     def next_run(self, live: Live, opened: list[stored.Record]) -> None:

@@ -147,7 +147,8 @@ class Transactions:
         """At most one for each execution."""
         self.queues: dict[str, deque[tuple[Live, Attempt, Any]]] = {}
         """Attempts of the same execution that have returned meanwhile, and what they returned."""
-        self.tries: Counter[tuple[str, int]] = Counter()
+        self.tries: dict[str, Counter[tuple[int, int]]] = {}
+        """How often in a row attempts were made again because of their transactions: by execution, then run and seq."""
 
     def returned(self, live: Live, attempt: Attempt, value: Any) -> None:
         """An attempt with a transaction has returned: its outcome goes into the next turn, which it commits."""
@@ -164,12 +165,25 @@ class Transactions:
 
     def is_to_be_repeated(self, live: Live, attempt: Attempt) -> bool:
         """Whether an attempt that raised did so because of its transaction's weather, and has tries left."""
-        key = (live.run.id, attempt.call.seq)
-        if attempt.lent is None or not attempt.lent.weather or self.tries[key] >= TRIES_MAX:
-            self.tries.pop(key, None)
+        if attempt.lent is None or not attempt.lent.weather or self.again(live, attempt) > TRIES_MAX:
+            self.done(live, attempt)
             return False
-        self.tries[key] += 1
         return True
+
+    def again(self, live: Live, attempt: Attempt) -> int:
+        """It is to be made again: how often in a row."""
+        tries = self.tries.setdefault(live.run.id, Counter())
+        key = (live.run.run, attempt.call.seq)
+        tries[key] += 1
+        return tries[key]
+
+    def done(self, live: Live, attempt: Attempt) -> None:
+        """It need not be made again."""
+        tries = self.tries.get(live.run.id)
+        if tries is not None:
+            tries.pop((live.run.run, attempt.call.seq), None)
+            if not tries:
+                del self.tries[live.run.id]
 
     def repeat(self, live: Live, attempt: Attempt, error: BaseException) -> None:
         """Run it again, once its execution is read back: nothing of this attempt has happened."""
@@ -218,9 +232,14 @@ class Transactions:
         live, call = pending.live, pending.attempt.call
         outcomes = self.outcomes_of(future, count)
         self.pending.pop(live.run.id, None)
+        is_there = all(isinstance(outcome, Ok) for outcome in outcomes)
+        if is_there:
+            self.done(live, pending.attempt)
+        else:  # what does not pass would otherwise be tried at once each time: the turn that begins it again passes
+            live.tries = self.again(live, pending.attempt)
         self.engine.pump.written(live, outcomes)
         self.engine.heartbeats.overtake(live)
-        if not all(isinstance(outcome, Ok) for outcome in outcomes):
+        if not is_there:
             live.run.unearn(call.seq)
             live.run.lose(call, self.engine.clock.now())
         self.next(live.run.id)
