@@ -2,7 +2,9 @@
 
 import contextlib
 import itertools
+import os
 import shutil
+import signal
 import tempfile
 import threading
 from pathlib import Path
@@ -151,6 +153,26 @@ def test_the_limit(bank):
     assert "longer than 0.05 s" in run(bank, slow)
     assert "it did not come to be" in run(bank, asleep)
     assert bank.balance() == 100
+
+
+def test_the_limit_of_a_server_that_does_not_answer(bank, monkeypatch):
+    """The step hears that its time is over though no server does: its connection is cut (F24)."""
+    monkeypatch.setattr(postgres_transaction.PostgresTransaction, "INTERRUPT_S", 0.01)
+    stopped = []
+
+    def slow() -> int:
+        db = zart.transaction(psycopg.Connection, limit=0.05)
+        stopped.append(db.info.backend_pid)
+        os.kill(stopped[0], signal.SIGSTOP)
+        db.execute("SELECT 1")
+        return 1
+
+    with zart.open(bank.url, [flow := flow_of(slow)]) as engine:
+        handle = engine.start(flow)
+        try:
+            assert "longer than 0.05 s" in handle.result("30s")
+        finally:
+            os.kill(stopped[0], signal.SIGCONT)
 
 
 LEFT = []

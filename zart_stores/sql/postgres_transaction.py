@@ -13,8 +13,10 @@ Rule 5: the server ends it when its process stands still, in the step or in the 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -39,6 +41,8 @@ AGAIN = ("40001", "40P01", "55P03")
 STANDING = "SELECT current_setting('zart.step', true), current_setting('transaction_read_only')"
 OURS_AGAIN = ("RESET ALL", "RESET SESSION AUTHORIZATION", "RESET ROLE")
 """Settings as they are when a connection is made, whatever the step has set, for its transaction or for longer."""
+INTERRUPTS_MAX = 10
+"""How often a server is asked to interrupt a statement before its connection is cut."""
 MS_MAX = (1 << 31) - 1
 """The longest time that a setting of the server takes, in milliseconds."""
 
@@ -118,6 +122,7 @@ class PostgresTransaction(StepTransaction):
         self._settings = "; ".join(settings).encode()
         self._ended = ended
         self._token = secrets.token_hex(8)
+        self._interrupts = 0
         idle_ms = min(int(limit_s * 1000) + standstill_ms, MS_MAX)
         begin = (
             f"BEGIN; SET LOCAL zart.step = '{self._token}'; "  # no query: the step may set its isolation
@@ -195,7 +200,12 @@ class PostgresTransaction(StepTransaction):
         return Rejected(f"damaged: {what}" if isinstance(what, LogCorrupt) else f"unavailable: {what}")
 
     def _interrupt(self) -> None:
-        with contextlib.suppress(psycopg.Error):  # the connection is lost by now
+        """Ask the server; when it does not answer, or nobody does, cut the line: its thread waits for it no longer."""
+        self._interrupts += 1
+        with contextlib.suppress(psycopg.Error, OSError):  # the connection is lost by now
+            if self._interrupts > INTERRUPTS_MAX:
+                with socket.socket(fileno=os.dup(self._db.fileno())) as line:
+                    line.shutdown(socket.SHUT_RDWR)
             self._db.cancel_safe(timeout=self.INTERRUPT_S)
 
     def is_weather(self, error: BaseException) -> bool:
