@@ -237,6 +237,20 @@ def test_what_a_step_may_do(bank):
     assert bank.balance() == 70
 
 
+def test_what_begins_with_comments(bank):
+    """Any number of them is read through at once, and what comes behind is seen."""
+    comments = "/* a */ -- b\n/**/" * 1000
+
+    def commented() -> int:
+        db = zart.transaction(psycopg.Connection)
+        with pytest.raises(zart.InvalidUse):
+            db.execute(f"{comments} COMMIT")
+        ((n,),) = db.execute(f"{comments} SELECT 1").fetchall()
+        return n
+
+    assert run(bank, commented) == "1"
+
+
 def test_settings_of_a_step_end_with_it(bank):
     """Its role has no rights on the log, and a tenant's search path is not the next one's."""
     with psycopg.connect(bank.server.dsn, autocommit=True) as db:
