@@ -670,6 +670,23 @@ def test_a_name_in_use_is_refused_until_its_lease_ends(server, emptied):
     other.close()
 
 
+def test_a_worker_that_was_forgotten_hears_that_it_was_robbed(server, emptied):
+    """It was away for so long that its very name is gone: what it held is another's by now (L8)."""
+    emptied()
+    now = [1000.0]
+    late, other = (postgres.open(server.url("again"), clock=lambda: now[0]) for _ in range(2))
+    write(late, new("a"))
+    assert late.renew("late", lease_s=LEASE_S)
+    assert claimed(late, "late") == ["a"]
+    now[0] += LEASE_S + 1
+    assert claimed(other, "other") == ["a"]
+    now[0] += postgres.FORGOTTEN_S
+    other.close()
+    assert claimed(late, "late") == ["a"]
+    assert [late.renew("late", lease_s=LEASE_S) for _ in range(2)] == [False, True]
+    late.close()
+
+
 # ---------------------------------------------------------------- settings
 
 

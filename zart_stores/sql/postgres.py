@@ -173,6 +173,8 @@ class PostgresLog:
         self._closed = False
         self._workers: set[str] = set()
         """Those whose leases this object holds."""
+        self._known: set[str] = set()
+        """Those of them whose lease was surely in the log once."""
         self._token = secrets.token_hex(8)
         self._doubtful: set[str] = set()
         """Workers whose last claim may have given them something that nobody was told of."""
@@ -444,6 +446,7 @@ class PostgresLog:
             self._doubtful.add(worker)
             self._idle.discard(worker)
             raise
+        self._known.add(worker)
         self._doubtful.discard(worker)
         (self._idle.discard if given else self._idle.add)(worker)
         summaries = [summary(row) for row in given]
@@ -512,7 +515,9 @@ class PostgresLog:
                 db.execute(self._address.sql(query), (worker,))
             return not robbed
 
-        return self._lease_transaction(extend)
+        in_time = self._lease_transaction(extend)
+        self._known.add(worker)
+        return in_time
 
     def release(self, worker: str, ids: Collection[str] | None = None) -> None:
         """See EventLog. O(what the worker holds)."""
@@ -588,11 +593,12 @@ class PostgresLog:
     def _lease(self, db: Connection, worker: str, lease_s: float) -> bool:
         """Set the end of a worker's lease; tell whether it had been robbed. Refuse a name that another has."""
         query = (
-            f"INSERT INTO {{t}}workers AS old (worker, token, lease) VALUES (?, ?, {_NOW} + ?) "  # noqa: S608
+            f"INSERT INTO {{t}}workers AS old (worker, token, lease, robbed) VALUES (?, ?, {_NOW} + ?, ?) "  # noqa: S608
             "ON CONFLICT (worker) DO UPDATE SET lease = excluded.lease WHERE old.token = excluded.token "
             "RETURNING robbed"
         )
-        values = (worker, self._token, self._now(), lease_s)
+        forgotten = worker in self._known  # if it is new to the log: so long after its lease that it held nothing more
+        values = (worker, self._token, self._now(), lease_s, forgotten)
         found = self._select(db, query, values)
         if not found:
             self._bury_namesake(db, worker)
