@@ -251,9 +251,14 @@ def test_migrations_are_made_once_and_in_one_transaction(server, schema):
         postgres.open(server.url(schema))
 
 
-def test_many_who_open_a_new_schema_make_its_tables_once(server, schema):
-    """The migration is under a lock."""
-    logs = together([lambda: postgres.open(server.url(schema))] * 4)
+STRICT = "&options=-c%20default_transaction_isolation%3Dserializable"
+"""For a role or server whose transactions are serializable unless they say otherwise."""
+
+
+@pytest.mark.parametrize("settings", ["", STRICT])
+def test_many_who_open_a_new_schema_make_its_tables_once(server, schema, settings):
+    """The migration is under a lock, and sees what was made while it waited for it."""
+    logs = together([lambda: postgres.open(server.url(schema) + settings)] * 4)
     assert standing(logs[0], write(logs[1], new("a")) and "a").id == "a"
     for each in logs:
         each.close()
@@ -734,6 +739,15 @@ def test_settings_are_those_of_its_transactions(server, emptied):
     lax.close()
     with pytest.raises(StoreFailed):
         store.settings()
+
+
+def test_isolation_is_its_own(server, emptied):
+    """Rows are locked before they are read: nothing has to be tried again because somebody else was quicker."""
+    emptied()
+    store = postgres.open(server.url("again") + STRICT)
+    found = store._lease_transaction(lambda db: db.execute("SHOW transaction_isolation").fetchone())
+    store.close()
+    assert found == ("read committed",)
 
 
 def test_a_pooler_in_between_is_seen(server, emptied, monkeypatch):

@@ -183,7 +183,7 @@ class PostgresLog:
         self._quick = level == "process" or not asks
         """Whether a statement alone waits for the disk as long as the level asks for."""
         begins = [
-            "BEGIN",
+            "BEGIN ISOLATION LEVEL READ COMMITTED",
             f"SET LOCAL lock_timeout = {LOCK_MS}",
             f"SET LOCAL idle_in_transaction_session_timeout = {STANDSTILL_MS}",
         ]

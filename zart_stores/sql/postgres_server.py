@@ -200,6 +200,7 @@ def migrate(
 
     Raises FormatTooNew when they are beyond it.
     """
+    db.isolation_level = psycopg.IsolationLevel.READ_COMMITTED  # what is there now, not when it began to wait
     with db.transaction():
         db.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (address.channel,))
         before = version(db, address)
