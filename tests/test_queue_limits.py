@@ -99,7 +99,13 @@ def endless() -> zart.Flow[int]:
     return 0
 
 
-FLOWS = [drawn, mixed, endless]
+@zart.workflow("patient")
+def patient() -> zart.Flow[int]:
+    yield from zart.wait_for_event("go")
+    return (yield from draw(0))
+
+
+FLOWS = [drawn, mixed, endless, patient]
 
 
 @pytest.fixture(scope="module")
@@ -304,6 +310,36 @@ async def test_a_rate_goes_by_the_clock() -> None:
     assert begun[1] - begun[0] == 3600.0
     assert "waits for room in queue 'gpu'" in explained
     assert "1 may begin in 3600 s, the next at" in explained
+
+
+@on_a_loop
+async def test_a_rate_goes_on_when_the_clock_is_put_back() -> None:
+    """What rests does so for the time of the rate, not until the clock is where it was (F13)."""
+    crowd, clock = Crowd(), VirtualClock()
+    crowd.gate.set()
+    gpu = Queue("gpu", rate=1, per="50ms")
+    async with engines("memory:", ("default", gpu), crowd=crowd, clock=clock) as (one,):
+        assert await (await one.start(drawn, 1, id="a")).result() == 0
+        clock.jump(hours=-1)
+        handle = await one.start(drawn, 1, id="b")
+        assert await asyncio.wait_for(handle.result(), 30.0) == 0
+
+
+@on_a_loop
+async def test_an_execution_from_the_future_does_not_hold_up_a_rate() -> None:
+    """A token rests from when it is used, though the log of who used it says a later time (F13)."""
+    crowd, clock = Crowd(), VirtualClock()
+    crowd.gate.set()
+    gpu = Queue("gpu", rate=1, per="10m")
+    async with engines("memory:", ("default", gpu), crowd=crowd, clock=clock) as (one,):
+        clock.jump(hours=1)
+        future = await one.start(patient, id="a")
+        clock.jump(hours=-1)
+        await one.send("a", "go", None)
+        assert await future.result() == 0
+        handle = await one.start(drawn, 1, id="b")
+        clock.advance(600)
+        assert await asyncio.wait_for(handle.result(), 30.0) == 0
 
 
 # ---------------------------------------------------------------- several declarations

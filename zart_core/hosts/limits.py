@@ -102,6 +102,8 @@ class Line:
     """Whether steps that others offer were left where they are, because some of this queue wait here."""
     term_over: bool = False
     """Whether a slot went back because its term was over: others may be let in first."""
+    odd: dict[str, tuple[float, float]] = attrs.field(factory=lambda: dict[str, tuple[float, float]]())
+    """Tokens that rest for longer than the time of the rate: until when, and since when that is known here."""
 
 
 class Limits:
@@ -118,7 +120,7 @@ class Limits:
         """Attempts that were abandoned and whose threads still run (R11)."""
         self.back: list[tuple[Held, float | None]] = []
         """What is to be given back, and until when it rests."""
-        self.doubtful: dict[str, deque[Held]] = {}
+        self.doubtful: dict[str, tuple[Line, deque[Held]]] = {}
         """Places, and where they belong, that may have been given, though the answer was lost."""
         self.stirred = asyncio.Event()
 
@@ -156,8 +158,8 @@ class Limits:
             return False
         slot = self.taken(line.slots) if line.queue.limit is not None else None
         token = self.taken(line.tokens) if line.queue.rate is not None else None
-        if token is not None:
-            token.wake = now + seconds(line.queue.per)
+        if token is not None:  # from now on, though its execution may have seen a later time on another's clock (F13)
+            token.wake = self.engine.clock.now() + seconds(line.queue.per)
         what = f"step '{step}' of execution '{run.id}'"
         self.uses.setdefault(run.id, {})[seq] = Use(line, slot, token, what)
         return True
@@ -317,8 +319,8 @@ class Limits:
 
     async def tend(self) -> None:
         """One round. Raises Weather."""
-        for id, place in list(self.doubtful.items()):
-            await self.ask(place, [id])
+        for id, (line, place) in list(self.doubtful.items()):
+            await self.ask(line, place, [id])
         self.sort_out()
         await self.give_back()
         for line in list(self.lines.values()):
@@ -409,15 +411,15 @@ class Limits:
         now, count = self.engine.clock.now(), self.wanted(line)
         slots = [one.id for n, one in sorted(places.slots.items()) if n < (limit or 0) and self.is_free(one)]
         tokens = [one for n, one in sorted(places.rate.items()) if n < (rate or 0) and self.is_free(one)]
-        rested = [one.id for one in tokens if (one.wake or 0.0) <= now]
+        rested = [one.id for one in tokens if self.rests_until(line, one, now) <= now]
         if limit is not None:
             count = min(count, len(line.slots) + len(slots))
         if rate is not None:
             count = min(count, len(line.tokens) + len(rested))
         if limit is not None:
-            await self.ask(line.slots, slots[: max(0, count - len(line.slots))])
+            await self.ask(line, line.slots, slots[: max(0, count - len(line.slots))])
         if rate is not None:
-            await self.ask(line.tokens, rested[: max(0, count - len(line.tokens))])
+            await self.ask(line, line.tokens, rested[: max(0, count - len(line.tokens))])
         if self.free(line):
             line.pause_s = LOOK_MIN_S
             return
@@ -425,7 +427,7 @@ class Limits:
         if limit is not None and not slots and not door:
             await self.knock(self.engine.worker, places)
         if tokens and not rested:
-            rest_s = min(one.wake or 0.0 for one in tokens) - now
+            rest_s = min(self.rests_until(line, one, now) for one in tokens) - now
             patience_s = REST_MAX_S if len(tokens) == rate else line.pause_s
             line.look_at = loop.time() + min(rest_s, patience_s)
 
@@ -453,10 +455,25 @@ class Limits:
             yield from (held.id for held in (use.slot, use.token) if held is not None)
         yield from (held.id for held, _ in self.back)
 
-    async def ask(self, place: deque[Held], ids: Sequence[str]) -> None:
+    def rests_until(self, line: Line, token: stored.Summary, now: float) -> float:
+        """When a token has rested, by this worker's clock.
+
+        One that would rest for longer than the time of the rate was used by a clock that is ahead, or that has been put
+        back since: it has rested when it has been seen like this for that time (F13).
+        """
+        wake, per_s = token.wake or 0.0, seconds(line.queue.per)
+        if wake <= now + per_s:
+            line.odd.pop(token.id, None)
+            return wake
+        time = self.engine.loop.time()
+        before, since = line.odd.get(token.id, (wake, time))
+        line.odd[token.id] = (wake, since) = (wake, since if before == wake else time)
+        return now + since + per_s - time
+
+    async def ask(self, line: Line, place: deque[Held], ids: Sequence[str]) -> None:
         """Take places by their ids, as far as nobody else has them. Raises Weather."""
         for id in ids:
-            self.doubtful[id] = place
+            self.doubtful[id] = (line, place)
             leases = self.engine.attempts.leases
             given = await self.engine.claims.acquire(id)
             del self.doubtful[id]
@@ -464,7 +481,8 @@ class Limits:
                 continue
             now = self.engine.loop.time()
             held = Held(id, given.fence, leases, now, now + SPARE_S, given.wake)
-            if given.wake is not None and given.wake > self.engine.clock.now():
+            clock_now = self.engine.clock.now()
+            if given.wake is not None and self.rests_until(line, given, clock_now) > clock_now:
                 self.back.append((held, given.wake))  # somebody has used it since
             else:
                 place.append(held)
