@@ -713,6 +713,54 @@ def test_closed_while_a_turn_is_about_to_commit(bank):
     assert count in (1, 2)
 
 
+class Down(Weather):
+    """A log that takes no outcome of a step, and that cannot be read back."""
+
+    def __init__(self, log):
+        super().__init__(log)
+        self.down = threading.Event()
+
+    def append(self, batch):
+        if any(isinstance(write, Turn) and write.position for write in batch):
+            self.down.set()
+            return [Rejected("unavailable: no")] * len(batch)
+        return self.log.append(batch)
+
+    def summary(self, id):
+        if self.down.is_set():
+            raise zart.StoreUnavailable("not now")
+        return self.log.summary(id)
+
+
+def test_closed_while_its_execution_is_read_back(bank):
+    """A step that has returned, and that no turn will commit, is rolled back with the engine; its log stays open."""
+    log = Down(open_log(bank.url))
+
+    @zart.step("slow")
+    def slow() -> int:
+        debit_by(30)
+        assert log.down.wait(30)
+        return 1
+
+    @zart.step("quick")
+    def quick() -> int:
+        until(lambda: log.begun)
+        return 2
+
+    @zart.workflow("both")
+    def both() -> zart.Flow[int]:
+        return sum((yield from zart.gather(slow(), quick())))
+
+    with contextlib.closing(log):
+        with zart.open(log, [both]) as engine:
+            engine.start(both, id="p")
+            until(lambda: engine.engine.transactions.pending)
+        with contextlib.closing(sqlite3.connect(bank.path, timeout=0.1)) as db:
+            db.execute("UPDATE accounts SET cents = cents + 1")
+            db.commit()
+    assert bank.balance() == 101
+
+
 def test_parked_in_the_middle(bank):
     """Code that no longer fits parks the run; the outcome of the step is kept as a fact, with what it wrote."""
     gate = threading.Event()

@@ -232,6 +232,7 @@ class AsyncEngine:
             except (Weather, LogCorrupt, TimeoutError) as error:
                 why = str(error) or "the log takes too long"
                 LOGGER.warning("what was left could not be written: %s", why)
+        await self.transactions.end_pending()
 
     def put_away(self) -> None:
         """Let go of all that is held: threads, code, those who wait, the log."""
@@ -269,6 +270,7 @@ class AsyncEngine:
                 parts.append((live, part))
         while any(live.writing for live in self.live.values()):
             await asyncio.sleep(0.001)
+        await self.transactions.end_pending()  # of what is being read back: it may hold the lock
         writes = [write for _, part in parts for write in part]
         outcomes = await self.writer.write(writes) if writes else []
         for live, part in parts:

@@ -284,6 +284,16 @@ class Transactions:
                     await self.engine.off_loop(lambda lent=lent: lent.end(UNWANTED))  # type: ignore[misc]
 
 
+    async def end_pending(self) -> None:
+        """Roll back what has returned and no turn commits any more: the engine closes, and its log may stay open."""
+        for id, pending in list(self.pending.items()):
+            lent = pending.attempt.lent
+            if not pending.committing and lent is not None:
+                del self.pending[id]
+                pending.live.run.unearn(pending.attempt.call.seq)
+                await self.engine.off_loop(lambda lent=lent: lent.end(UNWANTED))  # type: ignore[misc]
+
+
 def records_result(live: Live, attempt: Attempt) -> bool:
     """Whether the turn that is being built records the value that an attempt has returned."""
     seq = attempt.call.seq
