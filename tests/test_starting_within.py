@@ -522,6 +522,19 @@ def test_postgres_rows_of_any_kind(postgres_place):
     assert engine.get("one").result("20s") == "hello ann"
 
 
+def test_postgres_an_id_that_its_snapshot_does_not_show(postgres_place):
+    """A transaction that is told what was there when it began is to begin again; it goes on all the same."""
+    _, engine, db = postgres_place
+    db.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    db.execute("SELECT count(*) FROM pg_class")
+    engine.start(greeting, "ann", id="one")
+    with pytest.raises(zart.StoreUnavailable, match="'one' was taken after your transaction began.*begin it again"):
+        engine.start(greeting, "ann", id="one", connection=db)
+    assert db.execute("SELECT 1").fetchone() == (1,)
+    db.rollback()
+    assert not engine.start(greeting, "ann", id="one", connection=db).created
+
+
 def test_postgres_attaching_holds_nobody_up(server, monkeypatch):
     """What goes on already goes on, and all that is written with it, while the transaction that asked for it lasts."""
     monkeypatch.setattr(postgres, "LOCK_MS", 100)

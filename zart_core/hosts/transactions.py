@@ -25,6 +25,8 @@ from zart_core.hosts.live import UNWANTED, Attempt, Live
 if TYPE_CHECKING:
     from zart_core.hosts.engine import AsyncEngine
 
+ROLLED_BACK = "its transaction came to nothing, and with it what it wrote there"
+"""Why a step that may run once only is lost."""
 TRIES_MAX = 8
 """How often an attempt is made again in a row because of the weather of its transaction."""
 
@@ -188,7 +190,7 @@ class Transactions:
     def repeat(self, live: Live, attempt: Attempt, error: BaseException) -> None:
         """Run it again, once its execution is read back: nothing of this attempt has happened."""
         if live.calls.get(attempt.call.seq) is attempt:
-            self.engine.attempts.finished(live, attempt, lambda now: live.run.lose(attempt.call, now))
+            self.engine.attempts.finished(live, attempt, lambda now: live.run.lose(attempt.call, now, ROLLED_BACK))
             live.lapsed = True  # so that it is read back after a turn that may be under way
             self.engine.recovery.start(live, f"the transaction of a step: {type(error).__name__}")
 
@@ -241,7 +243,7 @@ class Transactions:
         self.engine.heartbeats.overtake(live)
         if not is_there:
             live.run.unearn(call.seq)
-            live.run.lose(call, self.engine.clock.now())
+            live.run.lose(call, self.engine.clock.now(), ROLLED_BACK)
         self.next(live.run.id)
 
     def outcomes_of(

@@ -912,13 +912,15 @@ class Run:
         """A running attempt was told to end and did."""
         self._earn(outcomes.cancelled(call, now))
 
-    def lose(self, call: StepCall, now: float) -> None:
-        """An attempt was stopped, as it may be another worker's by now: one that may run once only is lost (R10)."""
+    def lose(
+        self, call: StepCall, now: float, why: str = "was stopped when the lease of its worker ran out"
+    ) -> None:
+        """An attempt was stopped, and is made again, here or elsewhere: one that may run once only is lost (R10)."""
         self.running.pop(call.seq, None)
         if call.function.policy.at_most_once:
             step = call.context.step or ""
-            why = f"step '{step}' may run at most once, and was stopped when the lease of its worker ran out"
-            self._earn(Resolved(call.seq, Failed(Failure("lost", step, why)), now))
+            message = f"step '{step}' may run at most once, and {why}"
+            self._earn(Resolved(call.seq, Failed(Failure("lost", step, message)), now))
 
     def unearn(self, seq: int) -> None:
         """What an attempt came to is not kept, as what it wrote in its transaction is not: it runs again."""

@@ -110,7 +110,7 @@ def create_within(
     except BaseException as error:
         _undo(plain, began=began)
         if isinstance(error, psycopg.Error):
-            return _refused(error, address)
+            return _refused(error, address, new.id)
         raise
     return outcome
 
@@ -146,7 +146,7 @@ def _undo(plain: Plain, *, began: bool) -> None:
             plain.execute("RELEASE SAVEPOINT zart")
 
 
-def _refused(error: psycopg.Error, address: Address) -> Rejected:
+def _refused(error: psycopg.Error, address: Address, id: str) -> Rejected:
     what = weather(error, address.where)
     if error.sqlstate in MISUSE:
         raise InvalidUse(f"connection= cannot write to the log: {what}") from None
@@ -154,5 +154,9 @@ def _refused(error: psycopg.Error, address: Address) -> Rejected:
         return Rejected(f"damaged: {what}")
     if error.sqlstate in FULL:
         return Rejected(f"full: {what}")
+    if error.sqlstate == UNIQUE:
+        return Rejected(
+            f"unavailable: the id '{id}' was taken after your transaction began, which does not see by whom: begin it again"
+        )
     lost = "; the connection is lost, and your transaction with it" if is_lost(error) else ""
     return Rejected(f"unavailable: {what}{lost}")
