@@ -267,6 +267,21 @@ def test_many_who_open_a_new_schema_make_its_tables_once(server, schema, setting
 # ---------------------------------------------------------------- weather
 
 
+def test_a_machine_that_is_gone_is_waited_for_some_seconds(server, emptied):
+    """Not for the hours of the system's own defaults; a URL may say otherwise (F24)."""
+    emptied()
+    store = postgres.open(server.url("again") + "&connect_timeout=3&keepalives_idle=60")
+    found = store._lease_transaction(lambda db: db.info.get_parameters())
+    store.close()
+    assert {name: found.get(name) for name in postgres.PATIENCE} == {
+        "connect_timeout": "3",
+        "keepalives_idle": "60",
+        "keepalives_interval": "2",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "10000",
+    }
+
+
 def terminate(server):
     """End every other connection of the server."""
     with psycopg.connect(server.dsn, autocommit=True) as db:

@@ -25,6 +25,7 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from typing import Any, TypeVar
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed, StoreLocked, StoreUnavailable, Weather
@@ -89,6 +90,15 @@ LOCK_MS = 5000
 """How long a transaction waits for the rows of another before it is tried again, in milliseconds."""
 STANDSTILL_MS = 5000
 """How long a transaction of a process that stands still may hold its rows: then the server ends it, in milliseconds."""
+PATIENCE: dict[str, str | int] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""How long a machine is waited for that is not there any more, unless the URL says otherwise: some ten seconds (F24).
+The system's own defaults are hours, and all that time a worker would keep its lease by another connection, and write nothing."""
 
 _ROW = f"SELECT {COLUMNS} FROM {{t}}executions"  # noqa: S608  # no data in it
 _NOW = "coalesce(?::float8, extract(epoch FROM clock_timestamp())::float8)"
@@ -140,11 +150,12 @@ def migrations(url: str, *, dry: bool) -> tuple[int, int]:
 
 
 def _options(address: Address) -> dict[str, Any]:
-    """How the log connects, whatever URL and environment say. Text goes and comes as UTF-8: columns are packed so."""
+    """How the log connects. Text goes and comes as UTF-8, whatever the environment says: columns are packed so."""
+    given = conninfo_to_dict(address.conninfo)
     return {
+        **{name: value for name, value in PATIENCE.items() if name not in given},
         "autocommit": True,
         "prepare_threshold": 0 if address.prepare else None,
-        "connect_timeout": 10,
         "client_encoding": "UTF8",
     }
 
