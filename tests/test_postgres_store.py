@@ -251,6 +251,20 @@ def test_migrations_are_made_once_and_in_one_transaction(server, schema):
         postgres.open(server.url(schema))
 
 
+@pytest.mark.parametrize("table", ["migrations (id int)", "messages (id int)", "executions_due (id int)"])
+def test_tables_of_somebody_else_are_told_apart(server, schema, table):
+    """Where a schema has tables of these names already the log takes another, and leaves nothing there."""
+    with psycopg.connect(server.dsn, autocommit=True) as db:
+        db.execute(f"CREATE SCHEMA {schema}")
+        db.execute(f"CREATE TABLE {schema}.{table}")
+        for act in (postgres.open, lambda url: postgres.migrations(url, dry=False)):
+            with pytest.raises(InvalidUse, match="somebody else's; give the log a schema of its own"):
+                act(server.url(schema))
+        found = db.execute("SELECT tablename FROM pg_tables WHERE schemaname = %s", (schema,)).fetchall()
+    assert found == [(table.split()[0],)]
+    postgres.open(f"{server.url(schema)}&prefix=own_").close()
+
+
 STRICT = "&options=-c%20default_transaction_isolation%3Dserializable"
 """For a role or server whose transactions are serializable unless they say otherwise."""
 

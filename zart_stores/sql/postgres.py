@@ -63,6 +63,7 @@ from zart_stores.sql.postgres_server import (
     migrate,
     prepare,
     server_settings,
+    unopened,
     version,
     weather,
 )
@@ -132,7 +133,7 @@ def open(
         with _connect(address) as db:
             asks = prepare(db, address, power=level == "power")
     except psycopg.Error as error:
-        raise weather(error, address.where) from None
+        raise unopened(error, address) from None
     return PostgresLog(address, level, asks, clock, busy_s)
 
 
@@ -146,7 +147,7 @@ def migrations(url: str, *, dry: bool) -> tuple[int, int]:
         with _connect(address) as db:
             return (version(db, address), FORMAT) if dry else migrate(db, address)
     except psycopg.Error as error:
-        raise weather(error, address.where) from None
+        raise unopened(error, address) from None
 
 
 def _options(address: Address) -> dict[str, Any]:

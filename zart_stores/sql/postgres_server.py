@@ -302,6 +302,20 @@ FULL = ("53100", "53200")
 DAMAGE = ("XX001", "XX002")
 
 
+STRANGE = ("42703", "42P07", "42P16", "42809")
+"""What making or reading tables says where there are others of the same names."""
+
+
+def unopened(error: psycopg.Error, address: Address) -> ZartError:
+    """Say why a log cannot be opened."""
+    what = weather(error, address.where)
+    if error.sqlstate in STRANGE:
+        return InvalidUse(
+            f"{what}: that is somebody else's; give the log a schema of its own (?schema=zart), or a prefix (&prefix=zart_)"
+        )
+    return what
+
+
 def is_lost(error: psycopg.Error) -> bool:
     """Tell whether the connection is gone, so that nobody knows what the server did after all."""
     state = error.sqlstate
