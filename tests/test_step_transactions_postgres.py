@@ -275,6 +275,7 @@ def test_settings_of_a_step_end_with_it(bank):
 def test_who_stands_still_in_one_hinders_nobody(bank, monkeypatch, where):
     """The server lets go of what a stopped process has locked, in its step and in its commit (F24)."""
     monkeypatch.setattr(postgres, "STANDSTILL_MS", 200)
+    monkeypatch.setattr(postgres_transaction, "LEFT_ALONE_MS", 200)
     stopped, goes_on, outcomes = threading.Event(), threading.Event(), []
     write_changes = postgres_transaction.write_changes
 

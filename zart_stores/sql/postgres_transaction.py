@@ -43,6 +43,8 @@ OURS_AGAIN = ("RESET ALL", "RESET SESSION AUTHORIZATION", "RESET ROLE")
 """Settings as they are when a connection is made, whatever the step has set, for its transaction or for longer."""
 INTERRUPTS_MAX = 10
 """How often a server is asked to interrupt a statement before its connection is cut."""
+LEFT_ALONE_MS = 30_000
+"""How long beyond its limit a step's transaction may wait for its turn, in milliseconds; only its commit locks the log."""
 MS_MAX = (1 << 31) - 1
 """The longest time that a setting of the server takes, in milliseconds."""
 
@@ -124,7 +126,7 @@ class PostgresTransaction(StepTransaction):
         self._ended = ended
         self._token = secrets.token_hex(8)
         self._interrupts = 0
-        idle_ms = min(int(limit_s * 1000) + standstill_ms, MS_MAX)
+        idle_ms = min(int(limit_s * 1000) + LEFT_ALONE_MS, MS_MAX)
         begin = (
             f"BEGIN; SET LOCAL zart.step = '{self._token}'; "  # no query: the step may set its isolation
             f"SET LOCAL idle_in_transaction_session_timeout = {idle_ms}"
