@@ -29,7 +29,7 @@ from zart_core.hosts.explain import steps_of
 from zart_core.hosts.inline import Inline
 from zart_core.hosts.offers import page_of
 from zart_core.hosts.ports import open_log
-from zart_core.queues import Queue, declared, places_of, queues_of
+from zart_core.queues import Places, Queue, declared, places_of, queues_of
 from zart_core.testing import VirtualClock
 from zart_core.workflows import Registry
 
@@ -272,6 +272,32 @@ async def test_nothing_begins_with_a_slot_that_is_anothers_by_now() -> None:
         assert await handle.result() == 0
         begun = [event for event in await one.history("b") if isinstance(event, Began)]
     assert len(begun) == 2
+
+
+@on_a_loop
+async def test_terminated_when_it_turns_out_that_its_queue_has_no_limits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A worker that does not serve the queue takes over a step of it; it need not wait, and is not to run either."""
+    crowd, url = Crowd(), f"memory:{tmp_path}"
+    async with engines(url, ("default", "gpu"), crowd=crowd) as (one,):
+        await one.start(drawn, 1, id="a")
+        await until(lambda: bool(crowd.inside))
+    log = open_log(url)
+
+    def places_of(asked: stored.EventLog, queue: str) -> Places:
+        """It is terminated while the log is asked."""
+        log.append([stored.Post("a", "terminate", "terminate", b"enough", 1.0)])
+        two.live["a"].run.receive(log.inbox("a"))
+        return read(asked, queue)
+
+    read = limits_module.places_of
+    monkeypatch.setattr(limits_module, "places_of", places_of)
+    async with engines(url, ("default",), crowd=crowd) as (two,):
+        with pytest.raises(zart.ExecutionTerminated, match="enough"):
+            await asyncio.wait_for((await two.get("a")).result(), 20.0)
+    log.close()
+    assert crowd.inside == []
 
 
 # ---------------------------------------------------------------- in a time

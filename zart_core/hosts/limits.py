@@ -185,7 +185,9 @@ class Limits:
     def line_up(self, live: Live) -> None:
         """It has attempts that wait for slots or tokens."""
         for queue in live.run.barred:
-            self.lines[queue].waiting.setdefault(live.run.id, live)
+            line = self.lines.get(queue)
+            if line is not None:  # else it turned out to have no limits, and the run ended before it could begin
+                line.waiting.setdefault(live.run.id, live)
         self.stirred.set()
 
     def is_waiting(self, queue: str) -> bool:
