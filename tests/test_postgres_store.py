@@ -631,6 +631,31 @@ def test_a_server_that_is_gone_is_weather_to_every_call(tmp_path):
         own.start()
 
 
+def test_a_pool_that_ran_dry_is_replaced_once(server, emptied):
+    """However many wait for a connection in vain at a time: they do not open a pool each."""
+    emptied()
+    store = postgres.open(server.url("again"), busy_s=0.2)
+    dry = store._pool
+    taken = [dry.getconn() for _ in range(postgres.CONNECTIONS_MAX)]
+    pools, new_pool = [], store._new_pool
+
+    def counted():
+        pools.append(new_pool())
+        return pools[-1]
+
+    def look():
+        with contextlib.suppress(StoreUnavailable):
+            store.summary("a")
+
+    store._new_pool = counted
+    together([look] * 12)
+    store.close()
+    for db in taken:
+        dry.putconn(db)
+    assert 1 <= len(pools) < 6  # one, and no more than that on a machine that is busy
+    assert pools[-1] is store._pool
+
+
 def test_a_reader_tries_again(log):
     """A serialization failure of a read is nobody's business (F17)."""
     write(log, new("a"))

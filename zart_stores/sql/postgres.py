@@ -215,6 +215,7 @@ class PostgresLog:
         self._identity: tuple[Any, ...] = ()
         """What tells this log from others, once it was asked for."""
         self._pool = self._new_pool()
+        self._replacing = threading.Lock()
         self._opening_steps = threading.Lock()
         self._steps: ConnectionPool[Connection] | None = None
         self._transactions: set[PostgresTransaction] = set()
@@ -729,23 +730,28 @@ class PostgresLog:
 
         After an interrupt the pool may have lost count of what it lent: it is given up for a new one (F27).
         """
+        pool = self._pool
         try:
-            with self._pool.connection() as db:
+            with pool.connection() as db:
                 yield db
         except PoolTimeout:
-            self._replace_pool()
+            self._replace(pool)
             raise StoreUnavailable(
                 f"{self._address.where}: no connection within {self._busy_s:g} s"
             ) from None
         except Exception:
             raise
         except BaseException:
-            self._replace_pool()
+            self._replace(pool)
             raise
 
-    def _replace_pool(self) -> None:
-        old, self._pool = self._pool, self._new_pool()
-        old.close(timeout=0)
+    def _replace(self, pool: ConnectionPool[Connection]) -> None:
+        """Give up a pool for a new one, once, however many found it wanting at the same time."""
+        with self._replacing:
+            if self._closed or pool is not self._pool:
+                return
+            self._pool = self._new_pool()
+        pool.close(timeout=0)
 
     def _select(
         self, db: Connection, query: str, values: tuple[Any, ...] = ()
