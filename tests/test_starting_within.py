@@ -528,7 +528,7 @@ def test_postgres_an_id_that_its_snapshot_does_not_show(postgres_place):
     db.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     db.execute("SELECT count(*) FROM pg_class")
     engine.start(greeting, "ann", id="one")
-    with pytest.raises(zart.StoreUnavailable, match="'one' was taken after your transaction began.*begin it again"):
+    with pytest.raises(zart.StoreUnavailable, match="'one' was taken after your transaction began, which"):
         engine.start(greeting, "ann", id="one", connection=db)
     assert db.execute("SELECT 1").fetchone() == (1,)
     db.rollback()

@@ -566,7 +566,7 @@ def test_weather_without_end(bank, cloudy, monkeypatch):
 
 
 def test_weather_counts_in_a_row(bank, cloudy, monkeypatch):
-    """A step that met the weather and came through has all its tries again in the next run, and nothing is kept of it."""
+    """A step that met the weather and came through has all its tries again in the next run; nothing is kept of it."""
     monkeypatch.setattr(transactions, "TRIES_MAX", 1)
     tries = Ledger()
 
@@ -591,7 +591,7 @@ def test_weather_counts_in_a_row(bank, cloudy, monkeypatch):
 
 
 def test_a_commit_that_does_not_pass_is_waited_for(bank, cloudy, monkeypatch):
-    """The longer, the more often it was refused in a row, though the turn that begins the step again passes each time."""
+    """The longer, the more often it was refused in a row, though the turn that begins the step again passes."""
     pauses, pause = [], AsyncEngine.pause
 
     async def noted(self, duration_s):

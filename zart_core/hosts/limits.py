@@ -158,7 +158,9 @@ class Limits:
             return False
         slot = self.taken(line.slots) if line.queue.limit is not None else None
         token = self.taken(line.tokens) if line.queue.rate is not None else None
-        if token is not None:  # from now on, though its execution may have seen a later time on another's clock (F13)
+        if (
+            token is not None
+        ):  # from now on, though its execution may have seen a later time on another's clock (F13)
             token.wake = self.engine.clock.now() + seconds(line.queue.per)
         what = f"step '{step}' of execution '{run.id}'"
         self.uses.setdefault(run.id, {})[seq] = Use(line, slot, token, what)
@@ -186,7 +188,9 @@ class Limits:
         """It has attempts that wait for slots or tokens."""
         for queue in live.run.barred:
             line = self.lines.get(queue)
-            if line is not None:  # else it turned out to have no limits, and the run ended before it could begin
+            if (
+                line is not None
+            ):  # else it turned out to have no limits, and the run ended before it could begin
                 line.waiting.setdefault(live.run.id, live)
         self.stirred.set()
 

@@ -190,7 +190,9 @@ class Transactions:
     def repeat(self, live: Live, attempt: Attempt, error: BaseException) -> None:
         """Run it again, once its execution is read back: nothing of this attempt has happened."""
         if live.calls.get(attempt.call.seq) is attempt:
-            self.engine.attempts.finished(live, attempt, lambda now: live.run.lose(attempt.call, now, ROLLED_BACK))
+            self.engine.attempts.finished(
+                live, attempt, lambda now: live.run.lose(attempt.call, now, ROLLED_BACK)
+            )
             live.lapsed = True  # so that it is read back after a turn that may be under way
             self.engine.recovery.start(live, f"the transaction of a step: {type(error).__name__}")
 
@@ -284,7 +286,6 @@ class Transactions:
                 lent = attempt.lent
                 if lent is not None and lent.asked:
                     await self.engine.off_loop(lambda lent=lent: lent.end(UNWANTED))  # type: ignore[misc]
-
 
     async def end_pending(self) -> None:
         """Roll back what has returned and no turn commits any more: the engine closes, and its log may stay open."""

@@ -99,7 +99,7 @@ PATIENCE: dict[str, str | int] = {
     "tcp_user_timeout": 10_000,
 }
 """How long a machine is waited for that is not there any more, unless the URL says otherwise: some ten seconds (F24).
-The system's own defaults are hours, and all that time a worker would keep its lease by another connection, and write nothing."""
+The system's own defaults are hours; a worker would keep its lease by another connection, and write nothing."""
 
 _ROW = f"SELECT {COLUMNS} FROM {{t}}executions"  # noqa: S608  # no data in it
 _NOW = "coalesce(?::float8, extract(epoch FROM clock_timestamp())::float8)"
@@ -610,7 +610,9 @@ class PostgresLog:
             "ON CONFLICT (worker) DO UPDATE SET lease = excluded.lease WHERE old.token = excluded.token "
             "RETURNING robbed"
         )
-        forgotten = worker in self._known  # if it is new to the log: so long after its lease that it held nothing more
+        forgotten = (
+            worker in self._known
+        )  # if it is new to the log: so long after its lease that it held nothing more
         values = (worker, self._token, self._now(), lease_s, forgotten)
         found = self._select(db, query, values)
         if not found:
@@ -753,9 +755,7 @@ class PostgresLog:
             self._pool = self._new_pool()
         pool.close(timeout=0)
 
-    def _select(
-        self, db: Connection, query: str, values: tuple[Any, ...] = ()
-    ) -> Sequence[tuple[Any, ...]]:
+    def _select(self, db: Connection, query: str, values: tuple[Any, ...] = ()) -> Sequence[tuple[Any, ...]]:
         return db.execute(self._address.sql(query), values, binary=True).fetchall()
 
     def _asking(self, db: Connection) -> Select:

@@ -77,7 +77,9 @@ def checked(connection: Any, address: Address) -> psycopg.Connection[Any]:
             "connection= has no open transaction, and begins none by itself (autocommit): "
             "call start inside `with connection.transaction():`"
         )
-    if connection.info.encoding != "utf-8":  # columns are packed as that, and the server would take them for another
+    if (
+        connection.info.encoding != "utf-8"
+    ):  # columns are packed as that, and the server would take them for another
         raise InvalidUse(
             f"connection= talks to the server in {connection.info.encoding}; the log's names are any text: "
             "give one with client_encoding=UTF8"
@@ -118,7 +120,7 @@ def create_within(
 def _create(plain: Plain, address: Address, new: New) -> Appended:
     """Write it, again when somebody else was about to take the id and has, or has not.
 
-    What is there already is not locked, unless it gets a message: it goes on for as long as the user's transaction lasts.
+    What is there already is not locked, unless it gets a message: it goes on while the user's transaction lasts.
     """
     locks = bool(new.creates or new.posts)
     for left in reversed(range(TRIES_MAX)):
@@ -156,7 +158,8 @@ def _refused(error: psycopg.Error, address: Address, id: str) -> Rejected:
         return Rejected(f"full: {what}")
     if error.sqlstate == UNIQUE:
         return Rejected(
-            f"unavailable: the id '{id}' was taken after your transaction began, which does not see by whom: begin it again"
+            f"unavailable: the id '{id}' was taken after your transaction began, which does not see by whom: "
+            "begin it again"
         )
     lost = "; the connection is lost, and your transaction with it" if is_lost(error) else ""
     return Rejected(f"unavailable: {what}{lost}")

@@ -311,7 +311,8 @@ def unopened(error: psycopg.Error, address: Address) -> ZartError:
     what = weather(error, address.where)
     if error.sqlstate in STRANGE:
         return InvalidUse(
-            f"{what}: that is somebody else's; give the log a schema of its own (?schema=zart), or a prefix (&prefix=zart_)"
+            f"{what}: that is somebody else's; give the log a schema of its own (?schema=zart), "
+            "or a prefix (&prefix=zart_)"
         )
     return what
 

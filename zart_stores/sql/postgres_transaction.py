@@ -44,7 +44,8 @@ OURS_AGAIN = ("RESET ALL", "RESET SESSION AUTHORIZATION", "RESET ROLE")
 INTERRUPTS_MAX = 10
 """How often a server is asked to interrupt a statement before its connection is cut."""
 LEFT_ALONE_MS = 30_000
-"""How long beyond its limit a step's transaction may wait for its turn, in milliseconds; only its commit locks the log."""
+"""How long beyond its limit a step's transaction may wait for its turn, in milliseconds; its commit alone locks rows of
+the log."""
 MS_MAX = (1 << 31) - 1
 """The longest time that a setting of the server takes, in milliseconds."""
 
@@ -54,8 +55,8 @@ ENDS = re.compile(
     r"|rollback(?!\s+(?:(?:work|transaction)\s+)?to\b))\b",
     re.IGNORECASE | re.DOTALL,
 )
-"""Statements that end a transaction, or begin one, and are told so before they are sent. A comment ends at its first end:
-a pattern that may look for another takes twice as long with each comment that a statement begins with."""
+"""Statements that end a transaction, or begin one, and are told so before they are sent. A comment ends at its first
+end: a pattern that may look for another takes twice as long with each comment that a statement begins with."""
 
 
 class GuardedCursor(psycopg.Cursor[Any]):
@@ -149,7 +150,8 @@ class PostgresTransaction(StepTransaction):
             status = self._db.info.transaction_status
             if status is TransactionStatus.ACTIVE:
                 raise InvalidUse(
-                    "the step left a statement (a COPY, a stream) in the middle: let it end, or close it, before it returns"
+                    "the step left a statement (a COPY, a stream) in the middle: "
+                    "let it end, or close it, before it returns"
                 )
             if status is TransactionStatus.INERROR:
                 raise InvalidUse(
