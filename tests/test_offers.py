@@ -71,6 +71,16 @@ def printed() -> zart.Flow[str]:
     return "printed"
 
 
+def print_instead(n: int, _: BaseException) -> zart.Flow[int]:
+    return (yield from render(n, scale=5))
+
+
+@zart.workflow("falls-back", on_failure=print_instead)
+def falls_back(n: int) -> zart.Flow[int]:
+    yield from zart.now("begun")
+    raise ValueError("out of order")
+
+
 @zart.workflow("ends")
 def ends() -> zart.Flow[str]:
     try:
@@ -363,6 +373,7 @@ def test_known_steps_are_those_that_code_names() -> None:
         "!step/gpu/render-{n}",
     ]
     assert known_steps(Registry(stamped)) == {}
+    assert list(known_steps(Registry(falls_back))) == ["!step/gpu/render-{n}"]
 
 
 @on_a_loop

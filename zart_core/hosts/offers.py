@@ -202,9 +202,9 @@ def with_offers(registry: Registry, codec: Codec) -> Registry:
 
 
 def steps_of(workflows: Iterable[Workflow[Any, Any]]) -> Iterator[StepFunction[..., Any]]:
-    """The steps that the code of workflows names, and that of the flows and workflows which it names."""
+    """The steps that the code of workflows names, on_failure too, and that of the flows and workflows which it names."""
     seen: set[int] = set()
-    left: list[Callable[..., Any]] = [workflow.fn for workflow in workflows]
+    left: list[Callable[..., Any]] = [fn for workflow in workflows for fn in code_of(workflow)]
     while left:
         fn = inspect.unwrap(left.pop())
         if id(fn) in seen or not inspect.isfunction(fn):
@@ -216,9 +216,14 @@ def steps_of(workflows: Iterable[Workflow[Any, Any]]) -> Iterator[StepFunction[.
                     seen.add(id(value))
                     yield value
             elif is_workflow(value):
-                left.append(value.fn)
+                left += code_of(value)
             elif inspect.isgeneratorfunction(value):
                 left.append(value)
+
+
+def code_of(workflow: Workflow[Any, Any]) -> list[Callable[..., Any]]:
+    """The functions that a workflow is made of."""
+    return [workflow.fn] if workflow.on_failure is None else [workflow.fn, workflow.on_failure]
 
 
 def is_step(value: object) -> TypeIs[StepFunction[..., Any]]:
