@@ -544,6 +544,24 @@ def test_cancelling_a_parent_cancels_its_children(url: str) -> None:
             engine.get("c").result(5)
 
 
+def test_a_child_goes_on_after_a_restart_though_only_its_parent_is_registered(url: str) -> None:
+    """It is known by the parent's code, not only once the parent has asked for it."""
+
+    @zart.workflow("waits-for-child")
+    def waits_for_child(_: None) -> zart.Flow[list[int]]:
+        return (yield from zart.child(listens, 1, id="c"))
+
+    log = open_log(url)
+    with zart.open(log, [waits_for_child]) as engine:
+        engine.start(waits_for_child, None, id="p")
+        until(lambda: engine.list(id_prefix="c", status="waiting").items)
+    with zart.open(log, [waits_for_child]) as engine:
+        assert engine.get("c").status() is zart.Status.WAITING
+        engine.send("c", "number", 7)
+        assert engine.get("p").result(5) == [7]
+    log.close()
+
+
 def test_terminating_a_parent_ends_its_children(url: str) -> None:
     """What a terminated run waited for is terminated along."""
 

@@ -202,7 +202,17 @@ def with_offers(registry: Registry, codec: Codec) -> Registry:
 
 
 def steps_of(workflows: Iterable[Workflow[Any, Any]]) -> Iterator[StepFunction[..., Any]]:
-    """The steps that the code of workflows names, on_failure too, and that of the flows and workflows which it names."""
+    """The steps that the code of workflows names; see `parts_of`."""
+    return (part for part in parts_of(workflows) if is_step(part) and part.origin is part)
+
+
+def workflows_of(workflows: Iterable[Workflow[Any, Any]]) -> list[Workflow[Any, Any]]:
+    """The workflows that the code of workflows names, such as children; see `parts_of`."""
+    return [part for part in parts_of(workflows) if is_workflow(part)]
+
+
+def parts_of(workflows: Iterable[Workflow[Any, Any]]) -> Iterator[object]:
+    """The steps and workflows that code names, and that of the flows and workflows which it names, each once."""
     seen: set[int] = set()
     left: list[Callable[..., Any]] = [fn for workflow in workflows for fn in code_of(workflow)]
     while left:
@@ -211,12 +221,11 @@ def steps_of(workflows: Iterable[Workflow[Any, Any]]) -> Iterator[StepFunction[.
             continue
         seen.add(id(fn))
         for value in named_in(fn):
-            if is_step(value):
-                if id(value) not in seen and value.origin is value:
+            if is_step(value) or is_workflow(value):
+                if id(value) not in seen:
                     seen.add(id(value))
                     yield value
-            elif is_workflow(value):
-                left += code_of(value)
+                    left += code_of(value) if is_workflow(value) else ()
             elif inspect.isgeneratorfunction(value):
                 left.append(value)
 

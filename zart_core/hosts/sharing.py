@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from zart_core import log as stored
 from zart_core.errors import Defect, StoreFailed, Weather
 from zart_core.hosts.live import Live
-from zart_core.hosts.offers import is_offered, kind_of, known_steps, play, queue_of
+from zart_core.hosts.offers import is_offered, kind_of, known_steps, play, queue_of, workflows_of
 from zart_core.steps import DEFAULT_QUEUE, StepFunction
 from zart_core.workflows import Registry
 
@@ -49,7 +49,9 @@ class Sharing:
         self.learn()
 
     def learn(self) -> None:
-        """Find the steps that the registered workflows name."""
+        """Find the steps and the children that the registered workflows name."""
+        for workflow in workflows_of(self.engine.registry.everything()):
+            self.engine.registry.learn(workflow)
         self.steps = known_steps(self.engine.registry)
         self.plays = Registry([play(self.engine.codec, function) for function in self.steps.values()])
         self.served = [
