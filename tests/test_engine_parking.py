@@ -11,6 +11,7 @@ import pytest
 from engines import STORES, Ledger, kinds, until, url_of
 
 import zart_core as zart
+from zart_core import log as stored
 from zart_core.hosts import turns
 from zart_core.hosts.ports import open_log
 from zart_core.testing.clock import VirtualClock
@@ -463,6 +464,31 @@ def test_a_damaged_record_parks_one_execution_alone(tmp_path: Path) -> None:
         engine.send(whole, "number", 1)
         assert engine.get(whole).result(5) == 2
         until(lambda: engine.get(broken).status() is zart.Status.PARKED)
+
+
+@pytest.mark.parametrize("status", ["waiting", "parked"])
+def test_a_damaged_execution_hinders_no_other(tmp_path: Path, status: str) -> None:
+    """An engine opens over a log with one execution whose row is damaged, and takes up the others (I8, L12)."""
+    import sqlite3
+
+    flow = changing("a")
+    url = url_of("sqlite", tmp_path)
+    with zart.open(url, [flow]) as engine:
+        for id in ("p", "q"):
+            engine.start(flow, None, id=id)
+            until(lambda id=id: "event" in str(engine.get(id).history()))
+    log = open_log(url)
+    log.append([stored.Mark(id, zart.Status(status)) for id in ("p", "q")])
+    log.close()
+    with sqlite3.connect(tmp_path / "log.db") as db:
+        db.execute("UPDATE executions SET digest = 'another' WHERE id = 'p'")
+    db.close()
+    with zart.open(url, [flow]) as engine:
+        until(lambda: engine.get("q").status() is zart.Status.WAITING)
+        engine.send("q", "number", 1)
+        assert engine.get("q").result(5) == 2
+        with pytest.raises(zart.LogCorrupt):
+            engine.get("p").status()
 
 
 def damaged(engine: zart.Engine, id: str) -> bool:

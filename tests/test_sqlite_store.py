@@ -408,6 +408,58 @@ def test_damage_is_alone(path, log, caplog):
         log.summary("b")
 
 
+@pytest.mark.parametrize(
+    "change", ["digest = 'x'", "reason = CAST(X'FF' AS TEXT)", "status = 'odd'", "posted = 'one'"]
+)
+@pytest.mark.parametrize("many", [1, 10])
+def test_a_damaged_row_hinders_no_other(path, log, caplog, change, many):
+    """I8: what is written, claimed or listed together with it is there; it alone is left out, and that is said."""
+    others = [f"a{n}" for n in range(many)]
+    write(log, *[new(id) for id in others], new("b"), new("c"))
+    sql(path, f"UPDATE executions SET {change} WHERE id = 'b'")
+    found = log.append([*[turn(id, 1, "X", wake=0.0) for id in others], post("b"), post("c")])
+    expect([isinstance(outcome, Ok) for outcome in found], [True] * many + [False, True])
+    expect([each.id for each in log.list().items], [*others, "c"])
+    page = log.list(limit=many + 1)
+    expect(([each.id for each in page.items], page.next), (others, "b"))
+    expect(([each.id for each in log.list(after=page.next).items], log.list(limit=1).next), (["c"], "a0"))
+    expect(sorted(claimed(log)), [*others, "c"])
+    assert "left out of a list" in caplog.text and "left alone" in caplog.text
+    for ask in (lambda: log.summary("b"), log.verify):
+        with pytest.raises(LogCorrupt):
+            ask()
+
+
+def test_a_damaged_row_that_its_indexes_do_not_fit(path):
+    """I8: it cannot be taken out of them; it is passed by each time."""
+    log = sqlite.open(f"sqlite:{path}")
+    write(log, new(), new("b"), new("c"))
+    log.close()
+    named = "name IN ('executions_due', 'executions_by_workflow')"
+    saved = sql(path, f"SELECT type, name, tbl_name, rootpage, sql FROM sqlite_master WHERE {named}")
+    sql(path, "PRAGMA writable_schema = ON", f"DELETE FROM sqlite_master WHERE {named}")
+    sql(path, "UPDATE executions SET workflow = 'x' WHERE id = 'b'")
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.executemany("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", saved)
+        db.commit()
+    log = sqlite.open(f"sqlite:{path}")
+    with contextlib.closing(log):
+        expect(claimed(log, "w1"), ["a", "c"])
+        log.release("w1")
+        expect(claimed(log, "w2"), ["a", "c"])
+
+
+def test_a_page_that_ends_with_what_is_no_id(path, log):
+    """L12: it cannot be gone on from, and that is damage; a page that passes it by is one."""
+    write(log, new(), new("b"), new("c"))
+    for id, damaged in (("b", "FF"), ("c", "FFFF")):
+        sql(path, f"UPDATE executions SET id = CAST(X'{damaged}' AS TEXT) WHERE id = '{id}'")
+    expect([each.id for each in log.list().items], ["a"])
+    with pytest.raises(LogCorrupt, match="not in order"):
+        log.list(limit=2)
+
+
 def test_damaged_pages(path):
     """L12: whatever page is overwritten, what is read is as it was or LogCorrupt."""
     log = sqlite.open(f"sqlite:{path}")

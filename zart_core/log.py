@@ -323,7 +323,9 @@ class EventLog(Protocol):
         limit: int = 100,
         after: str | None = None,
     ) -> Page[Summary]:
-        """Executions in the order of their ids; a page at a time."""
+        """Executions in the order of their ids; a page at a time. One that is damaged is reported and may be left out:
+        it keeps nobody from finding the others (I8).
+        """
         ...
 
     def stats(self) -> Mapping[Status, int]:

@@ -5,18 +5,22 @@ Rule 1: a query has `?` for its values and `{t}` before the name of a table, whe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
-from zart_core.errors import InvalidUse
+from zart_core.errors import InvalidUse, LogCorrupt
 from zart_core.events import Status
 from zart_core.log import Message, Page, Record, Summary
 from zart_stores.checks import is_id
 from zart_stores.rows import Row, summary
 from zart_stores.sql.reading import (
     COLUMNS,
+    ID,
     MESSAGE_COLUMNS,
     RECORD_COLUMNS,
+    damage,
+    is_text,
     messages_of,
     records_of,
     row_of,
@@ -26,6 +30,8 @@ from zart_stores.sql.reading import (
 
 Select: TypeAlias = Callable[[str, tuple[Any, ...]], Iterable[Any]]
 """Runs a query in the snapshot; another may run while its rows are read."""
+
+_logger = logging.getLogger("zart")
 
 
 def find_row(select: Select, id: str, where: str) -> Row | None:
@@ -86,7 +92,8 @@ def read_page(
 ) -> Page[Summary]:
     """Give a page of executions in the order of their ids; see EventLog. Raises InvalidUse.
 
-    O(log n) and the page, but with both status and workflow: what has the status.
+    O(log n) and the page, but with both status and workflow: what has the status. One whose row is damaged is reported
+    and left out, so that the others can be found (I8); who asks for it by its id sees the damage.
     """
     if limit < 1:
         raise InvalidUse(f"a page has at least one item, not limit={limit}")
@@ -96,8 +103,20 @@ def read_page(
     those = f"WHERE {' AND '.join(wanted)}" if wanted else ""
     query = f"SELECT {COLUMNS} FROM {{t}}executions {those} ORDER BY id LIMIT ?"  # noqa: S608
     found = list(select(query, (*wanted.values(), min(limit, 1 << 30) + 1)))
-    items = [summary(row_of(values, where)) for values in found[:limit]]
-    return Page(items, items[-1].id if len(found) > limit else None)
+    items: list[Summary] = []
+    for values in found[:limit]:
+        try:
+            items.append(summary(row_of(values, where)))
+        except LogCorrupt as error:
+            _logger.error("an execution is left out of a list: %s", error)
+    return Page(items, _last(found[limit - 1][ID], after, where) if len(found) > limit else None)
+
+
+def _last(id: Any, after: str | None, where: str) -> str:
+    """Give what a page ends with, its row damaged or not; what is not in order would lead round and round."""
+    if not is_text(id) or (after is not None and id <= after):
+        raise damage(f"{where}: ids are not in order", where, f"an id after {after!a}", f"{id!a:.300}")
+    return id
 
 
 def read_stats(select: Select, where: str) -> Mapping[Status, int]:

@@ -6,7 +6,7 @@ Rule 1: what does not verify, is missing or is too much raises LogCorrupt with i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 from zlib import crc32
 
 from zart_core.errors import LogCorrupt
@@ -20,8 +20,8 @@ COLUMNS = (
     "seen, posted, top, unread, reason, build, due, crc"
 )
 """The columns of an execution, in the order of Row's fields, then what is derived."""
-DUE = 19
-"""Where `due` is among them."""
+ID, DUE = 1, 19
+"""Where these are among them."""
 
 RECORD_COLUMNS = "position, kind, at, data, crc"
 MESSAGE_COLUMNS = "number, kind, name, payload, at, key, crc"
@@ -54,6 +54,14 @@ def whole_number(value: Any, where: str) -> int:
     if type(value) is not int:
         raise damage(f"{where}: missing or damaged", where, "a whole number", f"{value!a:.100}")
     return value
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Tell whether a value that no checksum covers is a text, and one that can be asked for again."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def records_of(

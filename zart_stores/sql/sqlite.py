@@ -50,7 +50,7 @@ from zart_stores.sql.sqlite_file import FULL, NORMAL, open_connection, prepare, 
 from zart_stores.sql.sqlite_joining import create_within
 from zart_stores.sql.sqlite_memo import Memo
 from zart_stores.sql.sqlite_transaction import Guarded, SqliteTransaction, begin
-from zart_stores.sql.sqlite_weather import TROUBLE, Trouble, code, is_busy, patiently, weather
+from zart_stores.sql.sqlite_weather import TROUBLE, Trouble, code, is_busy, leniently, patiently, weather
 from zart_stores.sql.verifying import verify
 
 T = TypeVar("T")
@@ -374,7 +374,7 @@ class SqliteLog:
                 rows.append(unit.load(values))
             except LogCorrupt as error:
                 _logger.error("an execution is left alone: %s", error)
-                db.execute("UPDATE executions SET due = NULL, owner = NULL WHERE key = ?", (key,))
+                _set_aside(db, key)
         return rows
 
     # ------------------------------------------------ workers
@@ -492,9 +492,15 @@ class SqliteLog:
         after: str | None = None,
     ) -> Page[Summary]:
         """See EventLog. O(log n) and the page, but with both status and workflow: what has the status."""
-        return self._read(
-            lambda db: read_page(_select(db), self._path, status, workflow, id_prefix, limit, after)
-        )
+
+        def read(db: sqlite3.Connection) -> Page[Summary]:
+            db.text_factory = leniently
+            try:
+                return read_page(_select(db), self._path, status, workflow, id_prefix, limit, after)
+            finally:
+                db.text_factory = str
+
+        return self._read(read)
 
     def stats(self) -> Mapping[Status, int]:
         """See EventLog. O(n) over an index, about 10 million executions a second."""
@@ -687,6 +693,15 @@ class SqliteLog:
 def _select(db: sqlite3.Connection) -> Select:
     """Run queries on a connection; tables have plain names here."""
     return lambda query, values: db.execute(query.replace("{t}", ""), values)
+
+
+def _set_aside(db: sqlite3.Connection, key: int) -> None:
+    """Make a damaged execution due no more; one that its indexes do not fit stays as it is, and is met again."""
+    try:
+        db.execute("UPDATE executions SET due = NULL, owner = NULL WHERE key = ?", (key,))
+    except sqlite3.DatabaseError as error:
+        if code(error) != sqlite3.SQLITE_CORRUPT:
+            raise
 
 
 def _put_away(db: sqlite3.Connection) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, TypeVar
 
 from zart_stores.sql.lock import TOKEN
-from zart_stores.sql.reading import damage
+from zart_stores.sql.reading import damage, is_text
 
 T = TypeVar("T", int, str, float)
 
@@ -61,7 +61,7 @@ def workers(db: sqlite3.Connection, path: str) -> list[tuple[str, str, float]]:
     """List the workers: name, name of the lock, end of the lease."""
     where = f"{path}, workers"
     return [
-        (_fit(worker, str, where), _token(token, where), _fit(lease, float, where))
+        (_name(worker, where), _token(token, where), _fit(lease, float, where))
         for worker, token, lease in db.execute("SELECT worker, lock, lease FROM workers")
     ]
 
@@ -98,7 +98,7 @@ def _steps(db: sqlite3.Connection, query: str, values: tuple[str, ...], where: s
     """Step from name to name along an index; one that is not in order would lead round and round."""
     name = ""
     while found := db.execute(query, (*values, name)).fetchone():
-        after = _fit(found[0], str, where)
+        after = _name(found[0], where)
         if after <= name:
             raise damage(f"{where}: not in order", where, f"a name after {name!a}", f"{after!a}")
         name = after
@@ -107,6 +107,12 @@ def _steps(db: sqlite3.Connection, query: str, values: tuple[str, ...], where: s
 
 def _time(due: Any, path: str) -> float:
     return _fit(due, float, f"{path}, index of what is due")
+
+
+def _name(value: Any, where: str) -> str:
+    if not is_text(value):
+        raise damage(f"{where}: damaged", where, "a name", f"{value!a:.100}")
+    return value
 
 
 def _token(token: Any, where: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from zart_core.errors import FormatTooNew, InvalidUse, StoreUnavailable
 from zart_stores.sql.sqlite_wal import checkpoint, settle
-from zart_stores.sql.sqlite_weather import TROUBLE, patiently, weather
+from zart_stores.sql.sqlite_weather import TROUBLE, leniently, patiently, weather
 
 APPLICATION_ID = 0x5A617274  # "Zart"
 FORMAT = 1
@@ -156,6 +156,10 @@ def open_connection(path: str, synchronous: int, busy_s: float, *, reads: bool =
         db.execute(f"PRAGMA synchronous={synchronous}")
         if reads:
             db.execute("PRAGMA query_only=ON")
+        else:
+            db.text_factory = (
+                leniently  # else one row that is damaged hinders the others that are read with it (I8)
+            )
         found = (_one(db, "PRAGMA journal_mode"), _one(db, "PRAGMA synchronous"))
         if found != ("wal", synchronous):
             raise StoreUnavailable(

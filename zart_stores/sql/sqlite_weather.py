@@ -67,6 +67,11 @@ def weather(error: Trouble, path: str) -> ZartError:
     return StoreUnavailable(f"{path!r}: {what}")
 
 
+def leniently(data: bytes) -> str:
+    """Make text of what a database holds; of bytes that are none, one that no checksum fits: the damage of one row."""
+    return data.decode(errors="surrogateescape")
+
+
 def is_damage(error: Trouble) -> bool:
     """Tell whether the database is not what was written: bad pages, missing tables, rows that cannot be."""
     if isinstance(error, UnicodeDecodeError):
