@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from engines import PATIENCE_S, Ledger, kinds, until, url_of
+from engines import PATIENCE_S, kinds, until, url_of
 
 import zart_core as zart
 from zart_core.codec import Codec

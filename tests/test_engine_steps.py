@@ -678,13 +678,15 @@ def test_what_an_executor_has_not_begun_when_the_engine_closes_never_begins(tmp_
 def test_what_times_out_before_its_executor_begins_it_never_begins() -> None:
     """R7: its time is over, and nothing that comes after it meets what it does."""
     steps = OneByOne(timeout=0.05, timeout_scope=zart.TimeoutScope.PER_ATTEMPT)
-    with concurrent.futures.ThreadPoolExecutor(1) as executor:
-        with zart.open("memory:", [steps.both], executor=executor) as engine:
-            handle = engine.start(steps.both)
-            until(lambda: steps.ledger.entries and engine.engine.attempts.running == 1)
-            until(lambda: kinds(handle.history()).count("Resolved") == 1)
-            steps.gate.set()
-            assert handle.result(PATIENCE_S) == ["held", "StepTimedOut: "]
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as executor,
+        zart.open("memory:", [steps.both], executor=executor) as engine,
+    ):
+        handle = engine.start(steps.both)
+        until(lambda: steps.ledger.entries and engine.engine.attempts.running == 1)
+        until(lambda: kinds(handle.history()).count("Resolved") == 1)
+        steps.gate.set()
+        assert handle.result(PATIENCE_S) == ["held", "StepTimedOut: "]
     assert steps.ledger.entries == ["hold"]
 
 

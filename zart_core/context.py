@@ -189,13 +189,14 @@ class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
         stacklevel: int = 1,
     ) -> logging.LogRecord:
         """What `logging.Logger` makes of it; its text is made now where the workflow might change what it speaks of."""
+        error: Any = exc_info or None
         if isinstance(exc_info, BaseException):
-            exc_info = type(exc_info), exc_info, exc_info.__traceback__
+            error = type(exc_info), exc_info, exc_info.__traceback__
         elif exc_info and not isinstance(exc_info, tuple):
-            exc_info = sys.exc_info()
+            error = sys.exc_info()
         file, number, function, stack = self.logger.findCaller(stack_info, stacklevel + 2)
         line = self.logger.makeRecord(
-            self.logger.name, level, file, number, msg, args, exc_info or None, function, extra, stack
+            self.logger.name, level, file, number, msg, args, error, function, extra, stack
         )
         if not all(type(part) in UNCHANGING for part in (msg, *args)):
             with contextlib.suppress(Exception):  # who handles it says what is wrong with it

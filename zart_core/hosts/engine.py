@@ -296,7 +296,7 @@ class AsyncEngine:
             self.results.tell(live.run.id, closed)
 
     async def off_loop(self, call: Callable[[], T]) -> T:
-        """Call the store where it may block. Raises what the call raises; StoreUnavailable when no thread can make it."""
+        """Call the store where it may block. Raises what the call raises; StoreUnavailable when no thread is left."""
         if not self.log.blocking:
             return call()
         try:

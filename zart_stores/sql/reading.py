@@ -59,7 +59,7 @@ def whole_number(value: Any, where: str) -> int:
 def is_text(value: Any) -> TypeGuard[str]:
     """Tell whether a value that no checksum covers is a text, and one that can be asked for again."""
     try:
-        return isinstance(value, str) and value.encode() is not None
+        return isinstance(value, str) and len(value.encode()) >= 0
     except UnicodeEncodeError:
         return False
 
