@@ -19,8 +19,8 @@ class Proxy:
     """Listens on a local socket in a directory; `plan` says what happens to the n-th COMMIT from now, from 0.
 
     "drop": the connection is cut before the server sees it. "swallow": it is cut when the server has answered. "late":
-    it is cut, and what the client had sent already comes to the server LATE_S after that. "held": so does all that was
-    sent together with it, from its BEGIN on, once `let_go` is set; `delivered` is, when the server is through with it.
+    it is cut, and what the client had sent already comes to the server LATE_S after that. "held": once `let_go` is set;
+    `delivered` is, when the server is through with it. A statement that writes outside of a transaction is a COMMIT, too.
     Counts in `commits`, with `writes_only` but those of transactions that may write; all statements in `statements`;
     in `rounds` how often a client waited for answers.
     """
@@ -78,6 +78,7 @@ class Line:
         self.server = server
         self.queries: dict[bytes, bytes] = {}
         """The text of each prepared statement, by its name."""
+        self.began = False
         self.reading = False
         self.swallow = False
         self.late = False
@@ -98,19 +99,15 @@ class Line:
                     self.reading = (
                         query.endswith(b"READ ONLY") if query.startswith(b"BEGIN") else self.reading
                     )
-                if query == b"BEGIN" and self.proxy.plan.get(self.proxy.commits) == "held":
-                    self.proxy.fate()
-                    self.deliver_late(message, sent, self.proxy.let_go)
-                    return
-                if query == b"COMMIT" and not (self.reading and self.proxy.writes_only):
+                if self.commits(query):
                     match self.proxy.fate():
                         case "drop":
                             self.hang_up()
                             return
                         case "swallow":
                             self.swallow = True
-                        case "late":
-                            self.deliver_late(message, sent)
+                        case "late" | "held" as fate:
+                            self.deliver_late(message, sent, self.proxy.let_go if fate == "held" else None)
                             return
                 self.server.sendall(message)
         except OSError:
@@ -121,7 +118,7 @@ class Line:
         """Messages of the server; the answer to a COMMIT is `C` with its name."""
         try:
             for _, kind, message in messages(self.server, bare=False):
-                if self.swallow and kind == b"C" and message[5:].startswith(b"COMMIT"):
+                if self.swallow and kind == b"Z":  # it is through with it
                     self.hang_up()
                     return
                 if not self.late:
@@ -148,6 +145,15 @@ class Line:
         else:
             when.wait(60)
         self.server.sendall(b"".join(rest) + b"X\0\0\0\4")
+
+    def commits(self, query: bytes | None) -> bool:
+        """Whether what is carried out ends a transaction, or is one by itself; those that only read may not count."""
+        if query is None:
+            return False
+        if query.startswith((b"BEGIN", b"COMMIT", b"ROLLBACK")):
+            began, self.began = self.began, query.startswith(b"BEGIN")
+            return began and query == b"COMMIT" and not (self.reading and self.proxy.writes_only)
+        return not self.began and query.startswith(b"WITH guard AS")
 
     def query_of(self, kind: bytes, message: bytes) -> bytes | None:
         """The statement that a message has carried out: a query, or one that is bound, prepared before or unnamed."""

@@ -48,7 +48,7 @@ from zart_stores.checks import check, check_name, is_id
 from zart_stores.rows import Row, free, give, summary, take, void
 from zart_stores.sql.batch import Batch, Rows, ids_of, owners_of
 from zart_stores.sql.postgres_arrays import register
-from zart_stores.sql.postgres_batch import PostgresSource, write_changes, write_guess
+from zart_stores.sql.postgres_batch import PostgresSource, write_changes
 from zart_stores.sql.postgres_joining import Plain, checked, create_within, identity
 from zart_stores.sql.postgres_memo import Guess, Memo, is_as_guessed
 from zart_stores.sql.postgres_server import (
@@ -205,12 +205,6 @@ class PostgresLog:
             begins.append("SET LOCAL synchronous_commit = on")
         self._begin = "; ".join(begins).encode()
         """In one message, and in no pipeline: after one the server does not notice a transaction that stands still."""
-        settings = [f"set_config('lock_timeout', '{LOCK_MS}', true)"]
-        if level == "process" or asks:
-            waits = "off" if level == "process" else "on"
-            settings.append(f"set_config('synchronous_commit', '{waits}', true)")
-        self._settings = f"SELECT {', '.join(settings)}".encode()
-        """The same for a transaction that is one message, in which nothing can stand still."""
         self._memo = Memo()
         self._identity: tuple[Any, ...] = ()
         """What tells this log from others, once it was asked for."""
@@ -293,18 +287,14 @@ class PostgresLog:
 
         Raises StoreUnavailable, _Doubtful.
         """
-        guess = self._memo.guess(batch, self._address.where)
+        guess = self._memo.guess(batch, self._address.where) if self._quick else None
         if guess is None:
             return False
         try:
             with self._connection() as db:
                 if not is_quiet(db):
                     return False
-                with db.pipeline():
-                    db.execute(b"BEGIN")
-                    db.execute(self._settings)
-                    write_guess(db, self._address, guess)
-                    db.execute(b"COMMIT")
+                write_changes(db, self._address, guess.changes, guess.versions)
         except psycopg.Error as error:
             if not is_lost(error):
                 return False  # a wrong guess, or what who asks will meet, too
@@ -403,7 +393,7 @@ class PostgresLog:
         return found == self._identity
 
     def _batch(self, db: Connection, batch: Sequence[Write] = ()) -> Batch:
-        return Batch(PostgresSource(db, self._address, batch, self._memo.keys), self._address.where)
+        return Batch(PostgresSource(db, self._address, batch), self._address.where)
 
     # ------------------------------------------------ reading
 
@@ -778,10 +768,9 @@ class PostgresLog:
                     if rest is None:
                         db.execute(b"ROLLBACK")
                     else:
+                        rest()
                         committing = True
-                        with db.pipeline():
-                            rest()
-                            db.execute(b"COMMIT")
+                        db.execute(b"COMMIT")
                     return
             except psycopg.Error as error:
                 what = weather(error, self._address.where)

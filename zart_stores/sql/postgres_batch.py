@@ -5,30 +5,28 @@ Rule 1: rows are locked in the order of their ids, all of them at once, so that 
 Rule 2: what a batch wants to know is asked once for all of it, and after its rows are locked; not in a pipeline, after
         which the server does not notice any more that a transaction stands still.
         Values come binary: as texts they are what the settings of the connection make of them (extra_float_digits).
-Rule 3: one statement for each table, however many rows: columns travel as arrays.
-Rule 4: what rests on rows that were not read fails as a whole, by a division by zero, unless all that a statement is
-        to change or to delete is there, and each row as it is taken for.
+Rule 3: a batch is written by one statement, however many rows and tables: columns travel as arrays. So nothing is
+        locked while the server waits for more of it, should the process stand still in the middle (F24).
+Rule 4: what rests on rows that were not read fails as a whole, by a division by zero, unless all that it is to change
+        or to delete is there, and each row as it is taken for, and locked by nobody.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+import functools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
 import psycopg
 
-from zart_core.log import Turn, Write
+from zart_core.log import New, Turn, Write
 from zart_stores.sql.batch import Changes
 from zart_stores.sql.postgres_arrays import column
-from zart_stores.sql.postgres_memo import Guess, Version, created_by
+from zart_stores.sql.postgres_memo import Version
 from zart_stores.sql.postgres_server import Address
 from zart_stores.sql.reading import COLUMNS
 
-KEYS_AHEAD = 64
-"""How many keys for new executions are taken beside those that are wanted."""
 NUMBER_MAX = 1 << 63
 """No message has this number or a greater one."""
 
@@ -54,14 +52,12 @@ _TYPES = {
 
 
 @attrs.frozen
-class Statement:
+class Part:
     """What writes the rows of a table, which come as one array for each column."""
 
     text: str
     kinds: Sequence[str]
     """The types of the columns."""
-    counted: bool = False
-    """Whether the number of rows follows: the statement fails unless it changed so many."""
 
 
 def _kinds(columns: Sequence[str], types: Mapping[str, str]) -> Sequence[str]:
@@ -73,44 +69,43 @@ def _arrays(columns: Sequence[str], kinds: Sequence[str]) -> str:
     return f"unnest({marks}) AS new ({', '.join(columns)})"
 
 
-def _insert(table: str, *columns: str, **types: str) -> Statement:
+def _insert(table: str, *columns: str, **types: str) -> Part:
     kinds = _kinds(columns, types)
-    return Statement(
+    return Part(
         f"INSERT INTO {{t}}{table} ({', '.join(columns)}) "  # noqa: S608  # no data in it
         f"SELECT {', '.join(columns)} FROM {_arrays(columns, kinds)}",
         kinds,
     )
 
 
-def _update(*columns: str, seen: Sequence[str] = ()) -> Statement:
-    """Set columns by key; of rows only in which those that are `seen` have the values that follow the key."""
+def _update(*columns: str) -> Part:
     changes = ", ".join(f"{column} = new.{column}" for column in columns)
-    same = "".join(f" AND old.{column} = new.seen_{column}" for column in seen)
-    columns = (*columns, "key", *(f"seen_{column}" for column in seen))
+    columns = (*columns, "key")
     kinds = _kinds(columns, {})
-    return Statement(
+    return Part(
         f"UPDATE {{t}}executions AS old SET {changes} "  # noqa: S608
-        f"FROM {_arrays(columns, kinds)} WHERE old.key = new.key{same}",
+        f"FROM {_arrays(columns, kinds)} WHERE old.key = new.key",
         kinds,
     )
 
 
-def _counted(statement: Statement) -> Statement:
-    """The same, which fails unless it changes as many rows as are given."""
-    return Statement(
-        f"WITH changed AS ({statement.text} RETURNING 1) "  # noqa: S608
-        "SELECT 1 / (count(*) = ?)::int FROM changed",
-        statement.kinds,
-        counted=True,
+def _delete_messages() -> Part:
+    columns = ("execution", "number")
+    kinds = _kinds(columns, {})
+    return Part(
+        f"DELETE FROM {{t}}messages AS old USING {_arrays(columns, kinds)} "  # noqa: S608
+        "WHERE old.execution = new.execution AND old.number = new.number",
+        kinds,
     )
 
 
-def _delete_messages() -> Statement:
-    columns = ("execution", "number")
+def _guard(*columns: str) -> Part:
+    """Lock rows that are still so, in the order of their ids, and wait for nobody."""
     kinds = _kinds(columns, {})
-    return Statement(
-        f"DELETE FROM {{t}}messages AS old USING {_arrays(columns, kinds)} "  # noqa: S608
-        "WHERE old.execution = new.execution AND old.number = new.number",
+    same = " AND ".join(f"old.{column} = new.{column}" for column in columns)
+    return Part(
+        f"SELECT old.key FROM {{t}}executions AS old JOIN {_arrays(columns, kinds)} ON {same} "  # noqa: S608
+        "ORDER BY old.id FOR UPDATE OF old SKIP LOCKED",
         kinds,
     )
 
@@ -119,10 +114,11 @@ _STATE = (
     "wake", "run", "position", "fence", "updated_at", "given", "seen", "posted", "top", "unread", "reason", "build",
     "crc",
 )  # fmt: skip
-STATEMENTS = {
+PARTS = {
+    "guard": _guard("key", "fence", "position", "posted", "crc"),
     "inserts": _insert("executions", *COLUMNS.split(", ")),
     "updates": _update(*_STATE),
-    "moves": _update("status", "owner", "due"),
+    "moves": _update(*_STATE, "status", "owner", "due"),
     "records": _insert("records", "execution", "run", "position", "kind", "at", "data", "crc", data="bytea"),
     "ended_runs": _insert("ended_runs", "execution", "run", "records"),
     "consumed": _delete_messages(),
@@ -131,14 +127,7 @@ STATEMENTS = {
     ),
     "message_keys": _insert("message_keys", "execution", "key", "number", key="text"),
 }  # fmt: skip
-"""By the field of Changes, in the order in which they are carried out."""
-GUARDED = {
-    **STATEMENTS,
-    "updates": _counted(_update(*_STATE, seen=("fence", "position", "posted", "crc"))),
-    "consumed": _counted(STATEMENTS["consumed"]),
-}
-"""The same for changes that rest on rows of which only the version is known."""
-LOCK = "SELECT count(*) FROM (SELECT FROM {t}executions WHERE id = ANY(?) ORDER BY id FOR UPDATE) AS locked"
+"""What is written, by name."""
 
 
 class Database(Protocol):
@@ -155,21 +144,15 @@ class PostgresSource:
     """The `Source` of a batch over a connection; knows the batch beforehand, and asks once for all of it."""
 
     def __init__(
-        self,
-        db: Database,
-        address: Address,
-        batch: Sequence[Write] = (),
-        ahead: deque[int] | None = None,
-        *,
-        locks: bool = True,
+        self, db: Database, address: Address, batch: Sequence[Write] = (), *, locks: bool = True
     ) -> None:
         self._db = db
         self._address = address
         self._locks = locks
         """Whether what is read may be changed: else it is not kept from those who do."""
         self._batch = batch
-        self._keys: deque[int] = deque() if ahead is None else ahead
-        self._keys_n = (len(created_by(batch)) or 1) + (0 if ahead is None else KEYS_AHEAD)
+        self._keys: list[int] = []
+        self._keys_n = creations_of(batch) or 1
         self._kept: dict[tuple[int, int], bool] | None = None
         """Of the messages that the batch consumes, by execution and number: which are kept."""
 
@@ -180,12 +163,11 @@ class PostgresSource:
         return self._select(query, list(ids))
 
     def next_key(self) -> int:
-        """See Source. Gaps mean nothing; what is taken `ahead` is for batches that do not ask."""
-        while True:
-            with contextlib.suppress(IndexError):
-                return self._keys.popleft()
+        """See Source. Gaps mean nothing."""
+        if not self._keys:
             query = "SELECT nextval('{t}execution_keys') FROM generate_series(1, ?)"
-            self._keys.extend(number for (number,) in self._select(query, self._keys_n))
+            self._keys = [number for (number,) in reversed(self._select(query, self._keys_n))]
+        return self._keys.pop()
 
     def number_of(self, key: int, message_key: str) -> int | None:
         """See Source. O(log n)."""
@@ -233,27 +215,73 @@ class PostgresSource:
         return self._db.execute(self._address.sql(query), values, binary=True).fetchall()
 
 
+def creations_of(batch: Iterable[Write]) -> int:
+    """Tell how many executions a batch creates at the most."""
+    created = 0
+    for item in batch:
+        if type(item) is New:
+            created += 1 + creations_of(item.creates)
+        elif type(item) is Turn and item.creates:
+            created += creations_of(item.creates)
+    return created
+
+
 def write_changes(
     db: Database, address: Address, changes: Changes, versions: Mapping[int, Version] | None = None
 ) -> None:
-    """Write everything, table by table, and tell who waits for it. `db` has to know columns: see `register`.
+    """Write everything by one statement, and tell who waits for it. `db` has to know columns: see `register`.
 
     With `versions`, by key, of the rows that are updated, all of it fails when one has another (Rule 4).
     """
-    for field, statement in (STATEMENTS if versions is None else GUARDED).items():
-        rows: Sequence[Sequence[Any]] = getattr(changes, field)
-        if not rows:
-            continue
-        if versions is not None and field == "updates":
-            rows = [(*row, *versions[row[-1]]) for row in rows]
-        values: list[Any] = [*map(column, statement.kinds, zip(*rows, strict=True))]
-        db.execute(address.sql(statement.text), [*values, len(rows)] if statement.counted else values)
+    places = {key: place for *place, key in changes.moves}
+    rows: dict[str, Sequence[Sequence[Any]]] = {
+        "guard": [(key, *version) for key, version in (versions or {}).items()],
+        "inserts": changes.inserts,
+        "updates": [row for row in changes.updates if row[-1] not in places],
+        "moves": [(*row[:-1], *places[row[-1]], row[-1]) for row in changes.updates if row[-1] in places],
+        "records": changes.records,
+        "ended_runs": changes.ended_runs,
+        "consumed": changes.consumed,
+        "messages": changes.messages,
+        "message_keys": changes.message_keys,
+    }
+    names = tuple(name for name in PARTS if rows[name])
+    if not names:
+        return
+    values: list[Any] = []
+    for name in names:
+        values += map(column, PARTS[name].kinds, zip(*rows[name], strict=True))
+    guarded = versions is not None
+    if guarded:
+        values += (len(rows[name]) for name in GUARDED if rows[name])
     if changes.stirred:
-        db.execute("SELECT pg_notify(%s, '')", (address.channel,))
+        values.append(address.channel)
+    db.execute(address.sql(statement(names, guarded=guarded, stirred=changes.stirred)), values)
 
 
-def write_guess(db: Database, address: Address, guess: Guess) -> None:
-    """Write a batch that was guessed, inside a transaction; it fails unless all its rows are as they are taken for."""
-    if len(guess.ids) > 1:
-        db.execute(address.sql(LOCK), (guess.ids,))
-    write_changes(db, address, guess.changes, guess.versions)
+GUARDED = ("guard", "consumed")
+"""What has to be there, all of it, when rows were not read."""
+
+
+@functools.cache
+def statement(names: Sequence[str], *, guarded: bool, stirred: bool) -> str:
+    """One statement of these parts."""
+    parts = [
+        f"{name} AS MATERIALIZED ({PARTS[name].text})"
+        if name == "guard"
+        else f"{name} AS ({PARTS[name].text} RETURNING 1)"
+        for name in names
+    ]
+    if guarded and "guard" in names:
+        parts = [
+            part.replace("WHERE old.key = new.key", f"{OF_GUARD} WHERE old.key = new.key") for part in parts
+        ]
+    all_there = [f"(SELECT count(*) FROM {name}) = ?" for name in GUARDED if guarded and name in names]  # noqa: S608
+    columns = [f"1 / ({' AND '.join(all_there) or 'true'})::int"]
+    if stirred:
+        columns.append("pg_notify(?, '')")
+    return f"WITH {', '.join(parts)} SELECT {', '.join(columns)}"
+
+
+OF_GUARD = "JOIN guard USING (key)"
+"""Rows are updated when they are locked, and not before."""

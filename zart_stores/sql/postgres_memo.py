@@ -1,22 +1,21 @@
-"""Rows that a log has left in a PostgreSQL database, and appends that rest on them: one round trip instead of three.
+"""Rows that a log has left in a PostgreSQL database, and appends that rest on them: one round trip instead of four.
 
 Rule 1: nothing is answered from memory. What is computed from remembered rows is written only if each row is still as
         it is remembered, which the writing statements check themselves; else nothing is written, and the append asks.
-Rule 2: whatever may be refused, was done before, or cannot be told without asking is asked for.
+Rule 2: whatever creates an execution, may be refused, was done before, or cannot be told without asking is asked for.
 Rule 3: a row is not remembered while an append changes it.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from typing import Any, TypeAlias
 
 import attrs
 
 from zart_core.events import CLOSED, Ok
-from zart_core.log import Appended, New, Turn, Write
+from zart_core.log import Appended, Write
 from zart_stores.rows import Row, due
 from zart_stores.sql import checksums
 from zart_stores.sql.batch import Batch, Changes, Rows, ids_of
@@ -37,7 +36,7 @@ class Guess:
     versions: Mapping[int, Version]
     """By key, what the rows that were there are taken for."""
     ids: Sequence[str]
-    """Theirs, in the order in which they are to be locked."""
+    """Theirs."""
     left: Rows
     """The rows afterwards."""
 
@@ -47,13 +46,11 @@ class Unremembered(Exception):
 
 
 class Memo:
-    """Rows as they were last seen, by id, and keys for new ones."""
+    """Rows as they were last seen, by id."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._rows: dict[str, Row] = {}
-        self.keys: deque[int] = deque()
-        """Keys that no other new execution will have."""
 
     def keep(self, rows: Iterable[Row]) -> None:
         """Remember rows as a committed transaction left them; from now on they are changed here only."""
@@ -67,13 +64,12 @@ class Memo:
 
     def guess(self, batch: Sequence[Write], where: str) -> Guess | None:
         """What a batch comes to if nobody else has written meanwhile; None when that has to be asked for."""
-        ids = ids_of(batch)
-        rows = self._take(ids, created_by(batch))
+        rows = self._take(ids_of(batch))
         if rows is None:
             return None
         versions = {row.key: version_of(row) for row in rows.values()}
         known = {id: (row, (row.status, row.owner, due(row))) for id, row in rows.items()}
-        unit = Batch(_Remembered(self.keys), where, known)
+        unit = Batch(_Remembered(), where, known)
         try:
             outcomes = [unit.write(item) for item in batch]
         except Unremembered:
@@ -87,34 +83,28 @@ class Memo:
             outcomes,
             changes,
             {key: version for key, version in versions.items() if key in updated},
-            sorted(row.id for row in rows.values() if row.key in updated),
+            [row.id for row in rows.values() if row.key in updated],
             left,
         )
 
-    def _take(self, ids: Collection[str], created: Collection[str]) -> dict[str, Row] | None:
-        """The rows of a batch, which are remembered no more; None when one is not known that was there before."""
+    def _take(self, ids: Set[str]) -> dict[str, Row] | None:
+        """The rows of a batch, which are remembered no more; None when one is not known."""
         with self._lock:
-            if any(id not in self._rows and id not in created for id in ids):
+            if not self._rows.keys() >= ids:
                 return None
-            return {id: self._rows.pop(id) for id in ids if id in self._rows}
+            return {id: self._rows.pop(id) for id in ids}
 
 
 class _Remembered:
-    """The `Source` of a batch of which every row is remembered, or is taken to be new."""
-
-    def __init__(self, keys: deque[int]) -> None:
-        self._keys = keys
+    """The `Source` of a batch of which every row is remembered."""
 
     def rows(self, ids: Sequence[str]) -> Sequence[Sequence[Any]]:
-        """See Source. An id that is taken meets its index when it is written."""
-        return ()
+        """See Source."""
+        raise Unremembered
 
     def next_key(self) -> int:
-        """See Source. One that was reserved."""
-        try:
-            return self._keys.popleft()
-        except IndexError:
-            raise Unremembered from None
+        """See Source."""
+        raise Unremembered
 
     def number_of(self, key: int, message_key: str) -> int | None:
         """See Source. One that came before meets its index when it is written."""
@@ -130,27 +120,11 @@ class _Remembered:
 
 
 def is_as_guessed(guess: Guess, unit: Batch) -> bool:
-    """Whether the rows of a guess, which the batch has read and locked, are still what they were taken for.
-
-    Nothing tells so of new executions: theirs do not exist before.
-    """
+    """Whether the rows of a guess, which the batch has read and locked, are still what they were taken for."""
     rows = [unit.find(id) for id in guess.ids]
-    return not guess.changes.inserts and all(
-        row is not None and guess.versions.get(row.key) == version_of(row) for row in rows
-    )
+    return all(row is not None and guess.versions.get(row.key) == version_of(row) for row in rows)
 
 
 def version_of(row: Row) -> Version:
     """What tells a row from itself after any change."""
     return row.fence, row.position, row.posted, checksums.of_row(row)
-
-
-def created_by(batch: Iterable[Write]) -> set[str]:
-    """Name the executions that a batch may create."""
-    ids: set[str] = set()
-    for item in batch:
-        if type(item) is New:
-            ids.add(item.id)
-        if (type(item) is New or type(item) is Turn) and item.creates:
-            ids |= created_by(item.creates)
-    return ids

@@ -183,10 +183,9 @@ class PostgresTransaction(StepTransaction):
             if not all(isinstance(outcome, Ok) for outcome in outcomes):
                 return refused(outcomes)
             changes, left = unit.changes(), unit.left()
+            write_changes(db, address, changes)
             committing = True
-            with db.pipeline():
-                write_changes(db, address, changes)
-                db.execute(b"COMMIT")
+            db.execute(b"COMMIT")
         except psycopg.Error as error:
             return [self._failed(error, committing=committing)] * len(batch)
         if left is not None:
