@@ -180,3 +180,28 @@ def test_async_steps_where_a_loop_runs_already(log):
         return zart.run_inline(asking, log=log, id="asked")
 
     assert asyncio.run(notebook()) == "ann asks for asked"
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_sync_step_that_took_longer_than_its_attempt_may_has_timed_out(log, raises):
+    """R7, R11: what it comes to after that is dropped, as under the engine."""
+    clock, waited = VirtualClock(), []
+
+    @zart.step("slow", timeout=5, timeout_scope=zart.TimeoutScope.PER_ATTEMPT, retry=zart.Retry.fixed(1, 0))
+    def slow() -> str:
+        waited.append(clock.now())
+        clock.advance(6)
+        if raises:
+            raise ValueError("too late")
+        return "too late"
+
+    @zart.workflow("w")
+    def w() -> zart.Flow[str]:
+        try:
+            return (yield from slow())
+        except zart.StepTimedOut:
+            return "timed out"
+
+    host = Inline(log, zart.Registry(w), clock=clock)
+    host.start(w, None, "a")
+    assert (host.drive("a").payload, len(waited)) == (b'"timed out"', 1)

@@ -215,21 +215,22 @@ class Inline:
         """Run one attempt, and tell the run how it ended."""
         pulse = Pulse(self, run, call)
         scene = Scene(lambda: call.context, self.resources, heartbeat=pulse.beat)
+        value, error, over = None, None, False
         try:
             value = self.runner.run(call, scene)
         except Cancelled:
-            if not pulse.over:
+            over = bool(pulse.over)
+            if not over:
                 raise
-            run.timed_out(call, self.clock.now())
-        except TimeoutError as error:
-            if call.context.deadline is not None and self.clock.now() >= call.context.deadline:
-                run.timed_out(call, self.clock.now())
-            else:
-                run.raised(call, error, self.clock.now())
-        except Exception as error:  # noqa: BLE001  # the attempt's outcome, whatever it is
-            run.raised(call, error, self.clock.now())
+        except Exception as raised:  # noqa: BLE001  # the attempt's outcome, whatever it is
+            error = raised
+        now = self.clock.now()
+        if over or is_overdue(call, error, now):
+            run.timed_out(call, now)
+        elif error is not None:
+            run.raised(call, error, now)
         else:
-            run.returned(call, value, self.clock.now())
+            run.returned(call, value, now)
 
     def note(self, run: Run, call: StepCall, now: float, data: bytes) -> bool:
         """Renew the lease and write down what a running step says; False when somebody else has its execution."""
@@ -274,6 +275,14 @@ class Pulse:
                 self.over = self.over or "another worker has its execution now"
         if self.over:
             raise Cancelled(f"step '{self.call.context.step}' is to end: {self.over}")
+
+
+def is_overdue(call: StepCall, error: Exception | None, now: float) -> bool:
+    """Whether an attempt took longer than it may, however it ended (R7); of the other deadlines its turn knows more."""
+    own, deadline = call.attempt_until, call.context.deadline
+    if own is not None and now >= own:
+        return True
+    return isinstance(error, TimeoutError) and deadline is not None and now >= deadline
 
 
 # ---------------------------------------------------------------- shared with the engine
