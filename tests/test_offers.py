@@ -376,6 +376,30 @@ def test_known_steps_are_those_that_code_names() -> None:
     assert list(known_steps(Registry(falls_back))) == ["!step/gpu/render-{n}"]
 
 
+@zart.step("render-{n}", queue="big")
+def render_bigger(n: int, *, scale: int = 2) -> int:
+    return n * scale
+
+
+@zart.workflow("rendered")
+def rendered_bigger(n: int) -> zart.Flow[int]:
+    return (yield from render_bigger(n, scale=3))
+
+
+@on_a_loop
+async def test_an_offer_keeps_the_queue_that_it_was_offered_to(url: str) -> None:
+    """Code that names another queue by now waits for it all the same, and takes it for nobody else's."""
+    async with engines(url, ("default",)) as (here,):
+        await here.start(rendered, 5, id="r")
+    async with zart.serve(url, [rendered_bigger]) as here:
+        await here.send("r", "wakes it up", None)
+        while (found := await here.summary("r")).owner is None and not found.status.closed:
+            await asyncio.sleep(0.01)
+        async with engines(url, ("gpu",)):
+            handle = await here.get("r")
+            assert await asyncio.wait_for(handle.result(), PATIENCE_S) == 15
+
+
 @on_a_loop
 async def test_a_step_that_others_cannot_find_parks_its_run(url: str) -> None:
     """The message says what to do (R20)."""

@@ -157,7 +157,7 @@ class Inline:
             run.park(defect)
             return
         for seq, outcome in zip(children, self.create(list(children.values())), strict=True):
-            run.created(seq, isinstance(outcome, Ok), self.clock.now())
+            run.made_sure_of(seq, isinstance(outcome, Ok), self.clock.now())
 
     def create(self, news: list[stored.New]) -> list[stored.Appended]:
         """Create executions, each once (L9), again until it is known of each that it is there or its id is taken."""

@@ -71,7 +71,7 @@ class Recovery:
                 refused = isinstance(outcome, stored.Rejected) and outcome.reason.startswith("conflict")
                 if not refused and not isinstance(outcome, Ok):
                     raise StoreUnavailable(f"a child of '{run.id}' could not be created: {outcome.reason}")
-                run.created(seq, not refused, self.engine.clock.now())
+                run.made_sure_of(seq, not refused, self.engine.clock.now())
 
     def start(self, live: Live, why: object) -> None:
         """Read it back, unless it is being written or read back: then that comes first."""

@@ -713,6 +713,10 @@ class Run:
         }
         return children | {seq: self._new_offer(self.execution, seq) for seq in self.offered}
 
+    def made_sure_of(self, seq: int, found: bool, now: float) -> None:
+        """As `created`, for what is on record. An offer keeps the queue and the id with which its step was offered."""
+        self.created(seq, found or seq in self.offered, now)
+
     def created(self, seq: int, created: bool, now: float) -> None:
         """Whether the execution that a child or spawn command asked for is there; its id may be taken."""
         assert self.execution is not None
