@@ -485,6 +485,7 @@ class Run:
         self.early = self.position == 1 and self._is_early(now)
         if self.early:
             return
+        self._created_at = math.inf  # of no more use
         self._offered, self.outcomes = self.outcomes, NO_ITEMS
         try:
             if self.execution is not None:
