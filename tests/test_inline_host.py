@@ -9,12 +9,13 @@ import pytest
 
 import zart_core as zart
 from zart_core.context import Scene
-from zart_core.hosts.inline import Inline
+from zart_core.hosts.inline import OTHERS_S, Inline
 from zart_core.hosts.ports import StepCall
 from zart_core.hosts.relatives import new_execution
 from zart_core.interpreter import CODEC
 from zart_core.log import Post
 from zart_core.testing import FaultyStore, VirtualClock
+from zart_core.testing.relay import Relay
 from zart_stores import memory
 
 
@@ -205,3 +206,23 @@ def test_a_sync_step_that_took_longer_than_its_attempt_may_has_timed_out(log, ra
     host = Inline(log, zart.Registry(w), clock=clock)
     host.start(w, None, "a")
     assert (host.drive("a").payload, len(waited)) == (b'"timed out"', 1)
+
+
+def test_what_others_have_to_do_is_not_asked_for_without_a_pause(log):
+    """An execution that is due, and of a workflow that this host does not know, keeps no processor busy."""
+    waits: list[float] = []
+
+    class Waiting(Relay):
+        def wait(self, timeout_s: float) -> bool:
+            waits.append(timeout_s)
+            if len(waits) == 3:
+                self.log.append([Post("a", "event", "go", b"5", 0.0)])
+            return False
+
+    clock = VirtualClock()
+    log.append([new_execution(CODEC, child, "others", b"null", clock.now())])
+    host = Inline(Waiting(log), zart.Registry(grandchild), clock=clock)
+    host.start(grandchild, None, "a")
+
+    assert host.drive("a").payload == b"5"
+    assert waits == [OTHERS_S] * 3

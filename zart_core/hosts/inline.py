@@ -32,6 +32,8 @@ LEASE_S = 30.0
 CLAIMS_MAX = 1000
 TRIES_MAX = 8
 POLL_S = 1.0
+OTHERS_S = 0.05
+"""How long it waits between two looks while something is due that others have to take."""
 
 
 LOGGER = logging.getLogger("zart.inline")
@@ -249,8 +251,9 @@ class Inline:
         return isinstance(first, stored.Rejected) and first.reason.startswith(("stale", "closed", "unknown"))
 
     def wait_for_log(self, until: float | None) -> None:
-        """Wait until something is due, or somebody writes to the log."""
-        self.log.wait(min(POLL_S, max(0.0, until - self.clock.now())) if until is not None else POLL_S)
+        """Wait until something is due, or somebody writes to the log; what is due and left is for others."""
+        left = math.inf if until is None else until - self.clock.now()
+        self.log.wait(min(POLL_S, left) if left > 0 else OTHERS_S)
 
 
 class Pulse:
