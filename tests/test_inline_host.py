@@ -226,3 +226,19 @@ def test_what_others_have_to_do_is_not_asked_for_without_a_pause(log):
 
     assert host.drive("a").payload == b"5"
     assert waits == [OTHERS_S] * 3
+
+
+def test_the_defect_of_a_child_is_told():
+    """It is why the parent waits, and nobody else can mend it."""
+
+    @zart.workflow("twice")
+    def twice() -> zart.Flow[None]:
+        yield from zart.now("a")
+        yield from zart.now("a")
+
+    @zart.workflow("w")
+    def w() -> zart.Flow[None]:
+        yield from zart.child(twice)
+
+    with pytest.raises(zart.DuplicateName):
+        zart.run_inline(w)

@@ -388,8 +388,8 @@ def run_inline(
 
     With a `log` and an `id` it takes up what was begun before. Without a log everything is in memory.
 
-    Raises ExecutionFailed and its kin, the defect that parks it, and Stuck when it waits for an event that nobody
-    can send.
+    Raises ExecutionFailed and its kin, the defect that parks it or a child of its, and Stuck when it waits for an event
+    that nobody can send.
     """
     private = log is None
     where = open_log("memory:") if log is None else log
@@ -411,6 +411,9 @@ def run_inline(
 def rest_alone(host: Inline, until: float | None) -> None:
     """Let time pass where nobody else writes to the log."""
     if until is None or math.isinf(until):
+        for run in host.runs.values():
+            if run.defect is not None:  # that of a child
+                raise run.defect
         raise Stuck(
             "the execution waits for an event, and nobody can send one: give run_inline a log= that others write to"
         )
