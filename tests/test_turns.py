@@ -643,3 +643,12 @@ def test_no_two_steps_have_the_same_idempotency_key():
     keys = [idempotency_key(*step) for step in steps]
     assert len(set(keys)) == len(steps)
     assert keys[0] == "batch/0/0/charge"
+
+
+@pytest.mark.parametrize("kind", ["cancel", "terminate"])
+def test_a_reason_of_any_length_ends_a_run(host, kind):
+    """F19: a message holds more than a record, in which what it says is JSON: the turn could never be written."""
+    one = host(two_steps)
+    one.post(kind, kind, b'"' * 1_000_000).turn(1.0)
+    assert one.run.closed is not None
+    assert max(len(record.data) for record in one.records) < 20_000

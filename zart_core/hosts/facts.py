@@ -19,6 +19,7 @@ from zart_core.events import (
     Resolved,
     Status,
 )
+from zart_core.failures import clean
 from zart_core.hosts.offers import accepted
 from zart_core.hosts.relatives import is_strangers
 from zart_core.interpreter import Execution
@@ -79,8 +80,8 @@ def received(codec: Codec, execution: Execution, message: stored.Message, now: f
         case "cancel" | "terminate" if is_strangers(message, started.parent):
             return None
         case "cancel":
-            reason = message.payload.decode(errors="replace")
-            return None if execution.interrupted is not None else Interrupted("cancel", now, reason)
+            struck = execution.interrupted is not None
+            return None if struck else Interrupted("cancel", now, reason_of(message))
         case "terminate":
             return terminated(message, now)
         case "child":
@@ -97,5 +98,10 @@ def received(codec: Codec, execution: Execution, message: stored.Message, now: f
 
 def terminated(message: stored.Message, now: float) -> Closed:
     """How a run ends that is terminated: without its code (R18)."""
-    reason = message.payload.decode(errors="replace")
-    return Closed(Status.TERMINATED, now, failure=Failure("cancelled", "terminated", reason or "terminated"))
+    failure = Failure("cancelled", "terminated", reason_of(message) or "terminated")
+    return Closed(Status.TERMINATED, now, failure=failure)
+
+
+def reason_of(message: stored.Message) -> str:
+    """What was said with a request to end; not too long for a record, which it would keep from being written (F19)."""
+    return clean(message.payload.decode(errors="replace"))
