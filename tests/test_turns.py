@@ -13,6 +13,7 @@ from zart_core import log as stored
 from zart_core.codec import Codec
 from zart_core.events import Parent
 from zart_core.hosts.calls import idempotency_key
+from zart_core.hosts.offers import offer
 from zart_core.hosts.relatives import new_execution, parents_key
 from zart_core.hosts.turns import Effects, Run
 from zart_core.workflows import Registry
@@ -652,3 +653,27 @@ def test_a_reason_of_any_length_ends_a_run(host, kind):
     one.post(kind, kind, b'"' * 1_000_000).turn(1.0)
     assert one.run.closed is not None
     assert max(len(record.data) for record in one.records) < 20_000
+
+
+def test_a_step_that_is_too_large_to_be_handed_over_waits_for_a_slot_here(host):
+    """F19: it need not go elsewhere, so nothing is wrong with its code."""
+
+    class Generous:
+        def here(self, function: Any) -> bool:
+            return True
+
+        def may_offer(self, function: Any) -> bool:
+            return True
+
+    def w():
+        return (yield from zart.gather(do('"' * 300_000).named("large"), do("small")))
+
+    one = host(w)
+    one.run.build(1.0)
+    assert one.run.begin(0, 1.0, market=Generous(), overflow=2) == 0
+    assert one.run.defect is None
+    assert (one.run.ready, list(one.run.offered)) == ([0], [1])
+    with pytest.raises(
+        zart.Defect, match="'large' are too large to be handed to another worker: as JSON within"
+    ):
+        offer(CODEC, one.run.execution, one.run.execution.pending[0], do)

@@ -20,7 +20,7 @@ from typing_extensions import TypeIs
 from zart_core import log as stored
 from zart_core.codec import Codec
 from zart_core.commands import Flow, Step
-from zart_core.errors import DecodeError, Defect
+from zart_core.errors import DecodeError, Defect, EncodeError
 from zart_core.events import (
     Cancellation,
     Closed,
@@ -34,7 +34,7 @@ from zart_core.events import (
 )
 from zart_core.hosts.relatives import OWN_KEY, new_execution
 from zart_core.interpreter import Execution
-from zart_core.log import ID_CHARS_MAX, PAYLOAD_BYTES_MAX
+from zart_core.log import ID_CHARS_MAX
 from zart_core.queues import AFTER_SLOTS, SLOTS, is_place
 from zart_core.records import record
 from zart_core.steps import DEFAULT_QUEUE, StepFunction
@@ -132,12 +132,12 @@ def offer(codec: Codec, execution: Execution, issued: Issued, function: StepFunc
     started = execution.started
     assert started is not None
     offered = Offered(started.id, started.run, started.workflow, issued.name, issued.payload.decode())
-    payload = codec.encode(offered, Offered)
-    if len(payload) > PAYLOAD_BYTES_MAX:
+    try:
+        payload = codec.encode(offered, Offered, "as JSON within JSON")
+    except EncodeError as error:
         raise Defect(
-            f"the arguments of step '{issued.name}' are too large to be handed to another worker: "
-            f"{len(payload):,} bytes as JSON, at most {PAYLOAD_BYTES_MAX:,}; put them elsewhere and pass a reference"
-        )
+            f"the arguments of step '{issued.name}' are too large to be handed to another worker: {error}"
+        ) from error
     return new_execution(
         codec,
         play(codec, function),

@@ -822,11 +822,15 @@ class Run:
         """Offer the first of those that found no slot here; only what never began, and what others know by its name."""
         left: list[int] = []
         for seq in self.ready:
-            if limit and self._may_overflow(execution, market, seq):
+            try:
+                if not limit or not self._may_overflow(execution, market, seq):
+                    left.append(seq)
+                    continue
                 self._offer(execution, seq, now)
-                limit -= 1
-            else:
+            except Defect:  # it is too large to be handed over, and waits for a slot here
                 left.append(seq)
+            else:
+                limit -= 1
         self.ready[:] = left
 
     def _may_overflow(self, execution: Execution, market: Market, seq: int) -> bool:
