@@ -9,7 +9,7 @@ from datetime import UTC
 from pathlib import Path
 
 import pytest
-from engines import STORES, Ledger, kinds, until, url_of
+from engines import PATIENCE_S, STORES, Ledger, kinds, until, url_of
 
 import zart_core as zart
 from zart_core.hosts.ports import open_log
@@ -211,6 +211,27 @@ def test_a_workflow_that_swallows_cancellation_goes_on(url: str) -> None:
         handle.send("b", "completed")
         assert handle.result(5) == "completed"
         assert kinds(handle.history()).count("Interrupted") == 1
+
+
+def test_each_run_can_be_cancelled(url: str) -> None:
+    """One that swallows it and continues as new has not used up what its next run may be asked (R18)."""
+
+    @zart.workflow("goes-on")
+    def goes_on(n: int) -> zart.Flow[None]:
+        try:
+            yield from zart.wait_for_event("never")
+        except zart.Cancelled:
+            if n:
+                raise
+        yield from goes_on.continue_as_new(n + 1)
+
+    with zart.open(url, [goes_on]) as engine:
+        handle = engine.start(goes_on, 0)
+        assert handle.cancel("once")
+        until(lambda: "Issued" in kinds(handle.history(run=1)))
+        assert handle.cancel("twice")
+        with pytest.raises(zart.ExecutionCancelled):
+            handle.result(PATIENCE_S)
 
 
 def test_cancel_before_it_has_begun() -> None:

@@ -18,7 +18,7 @@ from zart_core.deploys.histories import read_history
 from zart_core.errors import ExecutionClosed, InvalidUse, StoreUnavailable, UnknownExecution
 from zart_core.events import Event, Ok
 from zart_core.hosts.ports import missing, open_log
-from zart_core.hosts.relatives import OWN_KEY
+from zart_core.hosts.relatives import request_key
 from zart_core.hosts.requests import own_key
 from zart_core.interpreter import CODEC
 
@@ -95,9 +95,8 @@ def send(log: stored.EventLog, id: str, event: str, payload: Any, key: str | Non
 def request(log: stored.EventLog, id: str, kind: stored.MessageKind, reason: str) -> bool:
     """Ask for cancellation or termination, which counts once; False when the execution has ended."""
     try:
-        post(
-            log, stored.Post(id, kind, kind, reason.encode(errors="replace"), time.time(), f"{OWN_KEY}{kind}")
-        )
+        key = request_key(kind, summary_of(log, id).run)
+        post(log, stored.Post(id, kind, kind, reason.encode(errors="replace"), time.time(), key))
     except ExecutionClosed:
         return False
     return True

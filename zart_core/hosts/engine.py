@@ -57,7 +57,7 @@ from zart_core.hosts.ports import (
 )
 from zart_core.hosts.pump import Pump
 from zart_core.hosts.recovery import Recovery
-from zart_core.hosts.relatives import OWN_KEY, new_execution
+from zart_core.hosts.relatives import new_execution, request_key
 from zart_core.hosts.requests import Requests, own_key
 from zart_core.hosts.results import Results
 from zart_core.hosts.sharing import Sharing
@@ -479,9 +479,8 @@ class AsyncEngine:
 
     async def request(self, id: str, kind: stored.MessageKind, reason: str) -> bool:
         """Post a request that counts once."""
-        post = stored.Post(
-            id, kind, kind, reason.encode(errors="replace"), self.clock.now(), f"{OWN_KEY}{kind}"
-        )
+        key = request_key(kind, (await self.summary(id)).run)
+        post = stored.Post(id, kind, kind, reason.encode(errors="replace"), self.clock.now(), key)
         try:
             await self.requests.post(post)
         except ExecutionClosed:

@@ -104,6 +104,11 @@ def report(codec: Codec, parent: Parent, closed: Closed) -> stored.Post:
     return stored.Post(parent.id, "child", str(parent.run), told.data, closed.at, key)
 
 
+def request_key(kind: stored.MessageKind, run: int) -> str:
+    """What makes a request count once: cancellation once for each run, of which each is interrupted once (R18)."""
+    return f"{OWN_KEY}{kind}:{run}" if kind == "cancel" else f"{OWN_KEY}{kind}"
+
+
 def cancel_child(child: str, parent: Parent, now: float) -> stored.Post:
     """The message that asks a child to cancel."""
     key = parents_key("cancel", parent)
