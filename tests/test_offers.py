@@ -365,6 +365,29 @@ def stamped() -> zart.Flow[int]:
     return (yield from PRESS.stamp())
 
 
+class Lazy:
+    """Stands for an object that is made when it is first looked at, which is not now."""
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]  # as such objects have it
+        raise RuntimeError("working outside of a request")
+
+
+request: Any = Lazy()
+
+
+@zart.workflow("asks")
+def asks(order: Any) -> zart.Flow[str]:
+    """Names an attribute as the module names what is made lazily."""
+    yield from held(1)
+    return str(order.request)
+
+
+def test_what_a_module_holds_beside_steps_is_not_touched() -> None:
+    """An object that is made when it is looked at stays as it is; the engine opens."""
+    assert len(known_steps(Registry(asks))) == 1
+
+
 def test_known_steps_are_those_that_code_names() -> None:
     """Of workflows, and of the flows they call; those of a bound method are no one's by name."""
     assert sorted(known_steps(Registry(FLOWS))) == [

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from typing_extensions import TypeIs
@@ -221,6 +221,8 @@ def parts_of(workflows: Iterable[Workflow[Any, Any]]) -> Iterator[object]:
             continue
         seen.add(id(fn))
         for value in named_in(fn):
+            if not is_a(value, StepFunction, Workflow, FunctionType):
+                continue
             if is_step(value) or is_workflow(value):
                 if id(value) not in seen:
                     seen.add(id(value))
@@ -233,6 +235,11 @@ def parts_of(workflows: Iterable[Workflow[Any, Any]]) -> Iterator[object]:
 def code_of(workflow: Workflow[Any, Any]) -> list[Callable[..., Any]]:
     """The functions that a workflow is made of."""
     return [workflow.fn] if workflow.on_failure is None else [workflow.fn, workflow.on_failure]
+
+
+def is_a(value: object, *kinds: type) -> bool:
+    """Whether its own class is one of these. `isinstance` also asks the object, and one that is made lazily may raise."""
+    return issubclass(type(value), kinds)
 
 
 def is_step(value: object) -> TypeIs[StepFunction[..., Any]]:
@@ -251,7 +258,7 @@ def named_in(fn: Any) -> Iterator[Any]:
     for name in sorted(names):
         value = fn.__globals__.get(name)
         yield value
-        if isinstance(value, ModuleType | type):
+        if is_a(value, ModuleType, type):
             yield from (vars(value)[each] for each in sorted(names) if each in vars(value))
 
 
