@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import STORES, Ledger, kinds, until, url_of
+from engines import PATIENCE_S, STORES, Ledger, kinds, until, url_of
 
 import zart_core as zart
 from zart_core import log as stored
@@ -108,6 +109,24 @@ def test_diverged_shows_both_sides_and_writes_nothing(url: str) -> None:
         assert item.build == "build-7" and "Diverged" in item.reason
     assert log.records("p") == before
     log.close()
+
+
+def test_the_error_of_a_parked_execution_keeps_nothing_of_who_was_told() -> None:
+    """Whoever asks gets it with a traceback of their own; it grew with each, and so did what it held in memory."""
+
+    @zart.workflow("w")
+    def wrong(_: None) -> zart.Flow[None]:
+        yield "no command"  # type: ignore[misc]
+
+    def told(handle: zart.Handle[None]) -> int:
+        with pytest.raises(zart.NotACommand) as caught:
+            handle.result(PATIENCE_S)
+        return len(list(traceback.walk_tb(caught.value.__traceback__)))
+
+    with zart.open("memory:", [wrong]) as engine:
+        handle = engine.start(wrong)
+        told(handle)
+        assert told(handle) == told(handle)
 
 
 def test_it_goes_on_by_itself_with_fixed_code(url: str) -> None:

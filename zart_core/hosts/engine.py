@@ -545,7 +545,7 @@ class AsyncEngine:
         if self.closing:
             raise InvalidUse("the engine was closed; use it inside its `with` block")
         if self.writer.failed is not None:
-            raise self.writer.failed
+            raise self.writer.failed.with_traceback(None)  # see results.py, Rule 1
 
     def check_here(self) -> None:
         """As `check_usable`, and raise when this is another loop than its own: nobody would be woken there."""

@@ -1,4 +1,7 @@
-"""Who waits for results, and what they are told."""
+"""Who waits for results, and what they are told.
+
+Rule 1: an error that is kept is raised without its traceback, or it would gather the frames of all who were told.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,7 @@ class Results:
             self.engine.check_here()
             live = self.engine.live.get(id)
             if live is not None and live.run.defect is not None and id in self.engine.tried:
-                raise self.engine.tried[id]
+                raise self.engine.tried[id].with_traceback(None)
             future: asyncio.Future[Closed] = self.engine.loop.create_future()
             self.waiters.setdefault(id, []).append(future)
             try:
@@ -90,4 +93,4 @@ class Results:
         """Raise why an execution that this engine has tried is parked."""
         summary = await self.engine.summary(id)
         if summary.status is Status.PARKED and id in self.engine.tried and id not in self.engine.live:
-            raise self.engine.tried[id]
+            raise self.engine.tried[id].with_traceback(None)

@@ -156,7 +156,7 @@ class Writer:
         self.submit(writes, lambda outcomes: None if future.done() else future.set_result(outcomes))
         outcomes = await future
         if self.failed is not None:
-            raise self.failed
+            raise self.failed.with_traceback(None)  # see results.py, Rule 1
         return outcomes
 
     def stop(self) -> None:
