@@ -14,6 +14,7 @@ import pytest
 from engines import PATIENCE_S, Ledger, Sky, kinds, until, url_of
 
 import zart_core as zart
+from zart_core.codec import Codec
 from zart_core.hosts.ports import open_log
 from zart_core.hosts.threads import DaemonExecutor
 from zart_core.log import PAYLOAD_BYTES_MAX, Turn
@@ -703,6 +704,44 @@ def test_what_an_executor_cancels_by_itself_fails_and_is_not_waited_for() -> Non
             "held",
             "StepFailed: its executor cancelled it before it had begun",
         ]
+
+
+class Keyless:
+    """A seal that has lost its key for some kinds of events."""
+
+    def __init__(self) -> None:
+        self.without = b"nothing"
+
+    def seal(self, data: bytes, associated: bytes) -> bytes:
+        """See Seal."""
+        if self.without in associated:
+            raise ConnectionError("the key cannot be had")
+        return data
+
+    def open(self, data: bytes, associated: bytes) -> bytes:
+        """See Seal."""
+        return data
+
+
+def test_a_start_that_cannot_be_written_down_gives_its_slots_back() -> None:
+    """Else a few of them are the end of every step in this engine."""
+    seal = Keyless()
+
+    @zart.step()
+    def work() -> int:
+        return 1
+
+    @zart.workflow("works")
+    def works(_: None) -> zart.Flow[int]:
+        return (yield from work())
+
+    with zart.open("memory:", [works], codec=Codec(seal=seal), max_concurrent_steps=2) as engine:
+        seal.without = b"Issued"
+        for _ in range(3):
+            with pytest.raises(ConnectionError):
+                engine.start(works)
+        seal.without = b"nothing"
+        assert engine.start(works).result(PATIENCE_S) == 1
 
 
 def threads_refused(monkeypatch: pytest.MonkeyPatch, prefix: str, times: int) -> list[str]:

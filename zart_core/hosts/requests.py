@@ -61,7 +61,11 @@ class Requests:
             if live.run.closed is not None or live.run.defect is not None:
                 self.forget(live)
                 live = None
-        asked = new if live is None else live.run.compose_new(new, self.engine.worker)
+        try:
+            asked = new if live is None else live.run.compose_new(new, self.engine.worker)
+        except BaseException:
+            self.forget(live)
+            raise
         doubt = False
         reason = ""
         for _ in range(TRIES_MAX):
@@ -79,6 +83,10 @@ class Requests:
                 doubt, reason = True, str(weather)
                 await self.engine.pause(CREATE_GAP_S)
                 continue
+            except BaseException:
+                self.forget(live)
+                self.engine.claims.miss()  # it may be there, and ours
+                raise
             match outcome:
                 case _ if found is not None and found.created_at == new.at and found.digest == new.digest:
                     self.created_in_doubt(live, found)  # it was this one, with an outcome that was not known
