@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
 import time
@@ -231,6 +232,28 @@ def test_what_is_handed_to_a_loop_comes_to_an_end() -> None:
     assert before.result() == 1
     assert behind.done()
     assert after.cancelled()
+
+
+def test_what_does_not_end_when_it_is_cancelled_is_cancelled_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As an engine that is closing: whoever interrupts it a second time has it let go of its log."""
+    monkeypatch.setattr("zart_core.hosts.face.LEFT_S", 0.01)
+    ledger, began = Ledger(), threading.Event()
+
+    async def closes() -> None:
+        for name in ("writes its last", "lets go"):
+            with contextlib.suppress(asyncio.CancelledError):
+                began.set()
+                await asyncio.Event().wait()
+            ledger(name)
+
+    home = LoopThread("home")
+    future = home.submit(closes())
+    assert began.wait(PATIENCE_S)
+    home.end()
+    assert future.done()
+    assert ledger.entries == ["writes its last", "lets go"]
 
 
 def test_who_calls_an_engine_whose_loop_has_ended_is_told() -> None:

@@ -102,13 +102,14 @@ class LoopThread:
             self.loop.close()
 
     async def clear(self) -> None:
-        """Cancel what is left."""
+        """Cancel what is left; twice, as an engine that is closing lets go of everything then."""
         await asyncio.sleep(0)  # what was handed over last becomes a task
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in left:
-            task.cancel()
-        if left:
-            await asyncio.wait(left, timeout=LEFT_S)
+        for patience_s in (LEFT_S, LEFT_S / 4):
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in left:
+                task.cancel()
+            if left:
+                await asyncio.wait(left, timeout=patience_s)
 
 
 class Engine:
