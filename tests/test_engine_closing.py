@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engines import PATIENCE_S, kinds, until, url_of
@@ -18,7 +19,7 @@ import zart_core as zart
 from zart_core.codec import Codec
 from zart_core.hosts.face import LoopThread
 from zart_core.hosts.ports import open_log
-from zart_core.log import Appended, Write
+from zart_core.log import Appended, New, Transaction, Write
 from zart_core.testing.relay import Relay
 
 
@@ -171,6 +172,52 @@ def test_who_waits_for_a_log_that_does_not_answer_is_told_when_the_engine_closes
     asyncio.run(run())
     assert "what was left could not be written: the log takes too long" in caplog.text
     assert log.log.summary("b") is None
+    log.close()
+
+
+class Unanswered(Stuck):
+    """A log on which no step's transaction begins until its gate is open."""
+
+    def begin(self, *, limit_s: float) -> Transaction:
+        """See Transactional."""
+        self.entered.set()
+        self.gate.wait(6 * PATIENCE_S)
+        raise zart.StoreUnavailable("the server does not answer")
+
+    def create_within(self, connection: Any, new: New) -> Appended:
+        """See Transactional."""
+        raise NotImplementedError
+
+
+@zart.step()
+def books() -> None:
+    """Writes in a transaction."""
+    zart.transaction()
+
+
+@zart.workflow("keeps-books")
+def keeps_books(_: None) -> zart.Flow[None]:
+    yield from books()
+
+
+def test_a_transaction_that_cannot_begin_does_not_keep_the_engine_open(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server does not answer: the engine closes nevertheless, and hands over what it can."""
+    monkeypatch.setattr("zart_core.hosts.engine.CLOSE_WRITE_S", 0.05)
+    log = Unanswered()
+    engine = zart.open(log, [keeps_books])
+    engine.start(keeps_books, id="a")
+    assert log.entered.wait(PATIENCE_S)
+    closing = threading.Thread(target=engine.close, daemon=True)
+    closing.start()
+    closing.join(PATIENCE_S)
+    assert not closing.is_alive()
+    log.gate.set()
+    assert "what steps wrote could not be rolled back: the log takes too long" in caplog.text
+    summary = log.log.summary("a")
+    assert summary is not None
+    assert summary.owner is None
     log.close()
 
 

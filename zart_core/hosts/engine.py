@@ -80,7 +80,7 @@ T_co = TypeVar("T_co", covariant=True)
 CLOSE_GRACE_S = 0.4
 """How long running attempts get to end when the engine closes."""
 CLOSE_WRITE_S = 5.0
-"""How long the log gets to take what is left to write."""
+"""How long the log gets to roll back what steps have begun, and to take what is left to write."""
 LOGGER = logging.getLogger("zart.engine")
 
 History: TypeAlias = list[Event]
@@ -220,19 +220,22 @@ class AsyncEngine:
         self.heartbeats.close()
         self.limits.stirred.set()
         await self.attempts.end_all()
-        await self.transactions.end_running()
+        await self.within(self.transactions.end_running(), "what steps wrote could not be rolled back: %s")
         if self.tasks:
             await asyncio.wait([*self.tasks, *self.background], timeout=CLOSE_GRACE_S)
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         if self.writer.failed is None:
-            try:
-                await asyncio.wait_for(self.hand_over(), CLOSE_WRITE_S)
-            except (Weather, LogCorrupt, TimeoutError) as error:
-                why = str(error) or "the log takes too long"
-                LOGGER.warning("what was left could not be written: %s", why)
-        await self.transactions.end_pending()
+            await self.within(self.hand_over(), "what was left could not be written: %s")
+        await self.within(self.transactions.end_pending(), "what steps wrote could not be rolled back: %s")
+
+    async def within(self, work: Coroutine[Any, Any, None], complaint: str) -> None:
+        """Give the log CLOSE_WRITE_S to do something; say so when it does not."""
+        try:
+            await asyncio.wait_for(work, CLOSE_WRITE_S)
+        except (Weather, LogCorrupt, TimeoutError) as error:
+            LOGGER.warning(complaint, str(error) or "the log takes too long")
 
     def put_away(self) -> None:
         """Let go of all that is held: threads, code, those who wait, the log."""
