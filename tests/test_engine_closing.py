@@ -225,7 +225,7 @@ def test_an_engine_that_cannot_be_made_lets_go_of_the_log(tmp_path: Path) -> Non
     """A mistake in the arguments can be mended in the same process."""
     url = url_of("file", tmp_path)
     with pytest.raises(AttributeError):
-        zart.open(url, [stays], clock=time.time)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # that is the point
+        zart.open(url, [stays], clock=time.time)  # type: ignore[arg-type]  # that is the point
     zart.open(url, [stays]).close()
 
 
@@ -270,7 +270,7 @@ def test_what_is_handed_to_a_loop_comes_to_an_end() -> None:
     home.loop.call_soon_threadsafe(gate.wait)
     ending = threading.Thread(target=home.end)
     ending.start()
-    until(lambda: len(home.loop._ready) > 0)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]  # its stop is in line
+    until(lambda: len(home.loop._ready) > 0)  # type: ignore[attr-defined]  # its stop is in line
     behind = home.submit(one())
     gate.set()
     ending.join(PATIENCE_S)

@@ -172,7 +172,7 @@ def test_an_error_that_cannot_be_described_is_a_failure_like_others() -> None:
 
     @zart.step()
     def lies() -> None:
-        raise zart.StepTimedOut(None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # that is the point
+        raise zart.StepTimedOut(None)  # type: ignore[arg-type]  # that is the point
 
     @zart.workflow("asks")
     def asks(_: None) -> zart.Flow[str]:

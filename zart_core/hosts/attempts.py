@@ -200,7 +200,7 @@ class Attempts:
             attempt.timer = self.engine.loop.call_later(left, self.overdue, live, attempt)
 
     def put_off(self, live: Live, attempt: Attempt, part: Part, why: Exception) -> None:
-        """There can be no more threads: the machine has none, or the process is about to end. No fault of the step."""
+        """There is no thread to be had: the machine's limit, or the process is about to end. No fault of the step's."""
         LOGGER.warning("step '%s' finds no thread, and waits for one: %s", attempt.call.context.step, why)
         attempt.timer = self.engine.loop.call_later(NO_THREAD_S, self.try_again, live, attempt, part)
 
@@ -240,7 +240,7 @@ class Attempts:
             self.gave(live, attempt, future.result())
 
     def overdue(self, live: Live, attempt: Attempt) -> None:
-        """Its own countdown is over, and it cannot be stopped. What its executor has not begun never begins."""
+        """An attempt's own countdown is over, and it does not end. What its executor has not begun never begins."""
         attempt.told = True
         if attempt.future is not None:
             attempt.future.cancel()

@@ -220,20 +220,20 @@ class AsyncEngine:
         self.heartbeats.close()
         self.limits.stirred.set()
         await self.attempts.end_all()
-        await self.within(self.transactions.end_running(), "what steps wrote could not be rolled back: %s")
+        await self.within(self.transactions.end_running, "what steps wrote could not be rolled back: %s")
         if self.tasks:
             await asyncio.wait([*self.tasks, *self.background], timeout=CLOSE_GRACE_S)
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         if self.writer.failed is None:
-            await self.within(self.hand_over(), "what was left could not be written: %s")
-        await self.within(self.transactions.end_pending(), "what steps wrote could not be rolled back: %s")
+            await self.within(self.hand_over, "what was left could not be written: %s")
+        await self.within(self.transactions.end_pending, "what steps wrote could not be rolled back: %s")
 
-    async def within(self, work: Coroutine[Any, Any, None], complaint: str) -> None:
+    async def within(self, work: Callable[[], Coroutine[Any, Any, None]], complaint: str) -> None:
         """Give the log CLOSE_WRITE_S to do something; say so when it does not."""
         try:
-            await asyncio.wait_for(work, CLOSE_WRITE_S)
+            await asyncio.wait_for(work(), CLOSE_WRITE_S)
         except (Weather, LogCorrupt, TimeoutError) as error:
             LOGGER.warning(complaint, str(error) or "the log takes too long")
 
@@ -299,7 +299,7 @@ class AsyncEngine:
             self.results.tell(live.run.id, closed)
 
     async def off_loop(self, call: Callable[[], T]) -> T:
-        """Call the store where it may block. Raises what the call raises; StoreUnavailable when no thread is left."""
+        """Call the store where it may block. Raises what it raises; StoreUnavailable when no thread can."""
         if not self.log.blocking:
             return call()
         try:

@@ -59,12 +59,11 @@ class LoopThread:
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         """Run a coroutine on the loop; the future is cancelled if the loop ends before that."""
-        future: concurrent.futures.Future[T]
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
         try:
             future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         except RuntimeError:  # the loop is closed
             coroutine.close()
-            future = concurrent.futures.Future()
             future.cancel()
         else:
             if self.over:
@@ -90,10 +89,7 @@ class LoopThread:
             while not self.stopping:
                 try:
                     self.loop.run_forever()
-                except (
-                    SystemExit,
-                    KeyboardInterrupt,
-                ):  # as a rule in a task that a step waits for: it learns of it
+                except (SystemExit, KeyboardInterrupt):  # in a task that a step has begun, as a rule
                     LOGGER.exception("code on the engine's loop tried to end the process; the engine goes on")
             self.over = True
             self.loop.run_until_complete(self.clear())

@@ -238,7 +238,7 @@ def code_of(workflow: Workflow[Any, Any]) -> list[Callable[..., Any]]:
 
 
 def is_a(value: object, *kinds: type) -> bool:
-    """Whether its own class is one of these. `isinstance` also asks the object, and one that is made lazily may raise."""
+    """Whether its own class is one of these: `isinstance` asks the object too, and a lazy one may raise."""
     return issubclass(type(value), kinds)
 
 

@@ -37,7 +37,7 @@ class DaemonExecutor(concurrent.futures.Executor):
     def submit(
         self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> concurrent.futures.Future[T]:
-        """Run the function in a thread. Raises RuntimeError after `shutdown`, and when no more threads can be."""
+        """Run the function in a thread. Raises RuntimeError after `shutdown`, or for want of threads."""
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         with self.lock:
             if self.closed:
