@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import threading
@@ -670,24 +671,51 @@ def test_what_was_running_is_tried_again_although_the_log_cannot_be_asked_for_mo
     assert (moody.given, moody.failed) == (1, 1)
 
 
+def test_what_runs_is_stopped_before_the_lease_ends_of_a_store_that_has_failed() -> None:
+    """F24: nobody renews the lease any more, so others will begin what runs here."""
+    ledger, log = Ledger(), Surprising("any", zart.StoreFailed("the disk said no"))
+
+    @zart.step()
+    async def works() -> None:
+        ledger("begins")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ledger("stops")
+            raise
+
+    @zart.workflow("w")
+    def flow(_: None) -> zart.Flow[None]:
+        yield from works()
+
+    with zart.open(log, [flow], lease=1) as engine:
+        engine.start(flow)
+        until(lambda: ledger.entries == ["begins"])
+        log.times = 1_000_000
+        until(lambda: ledger.entries == ["begins", "stops"])
+        log.times = 0
+    log.close()
+
+
 # ---------------------------------------------------------------- what no store may raise
 
 
 class Surprising(Sky):
     """A log whose calls of a name raise what no store may raise, as often as told."""
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, method: str, error: Exception | None = None) -> None:
         super().__init__(open_log("memory:"))
         self.method, self.times = method, 0
+        self.error = error or OSError("nobody foresaw this")
         self.calls = 0
 
     def reach(self, method: str) -> None:
         """See Relay."""
-        if method == self.method:
+        if self.method in (method, "any"):
             self.calls += 1
             if self.times > 0:
                 self.times -= 1
-                raise OSError("nobody foresaw this")
+                raise self.error
 
 
 @zart.workflow("listens")

@@ -96,7 +96,7 @@ class Claims:
                 except TimeoutError:
                     LOGGER.warning("the log takes too long to renew the lease")
                 except StoreFailed:
-                    return
+                    return await self.outlive_lease()
                 except Weather as weather:
                     LOGGER.warning("the lease cannot be renewed: %s", weather)
                 except Exception:
@@ -105,6 +105,13 @@ class Claims:
                 self.engine.attempts.lapse()
             left = self.leased_until - self.margin_s - self.engine.loop.time()
             await self.engine.pause(min(self.renew_s, left) if left > 0 else self.renew_s / 10)
+
+    async def outlive_lease(self) -> None:
+        """It will not be renewed any more: stop what runs before others may begin it (F24)."""
+        left = self.leased_until - self.margin_s - self.engine.loop.time()
+        await self.engine.pause(max(0.0, left))
+        if not self.engine.is_closing():
+            self.engine.attempts.lapse()
 
     async def renew(self) -> None:
         """Extend the lease on all that the engine holds. Raises Weather."""
