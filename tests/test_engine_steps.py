@@ -612,24 +612,46 @@ def test_what_a_step_sets_in_its_context_stays_there(owns_loop: bool) -> None:
     assert asyncio.run(run()) == ["nothing"] * 7
 
 
-def test_an_executor_that_takes_nothing_fails_the_step_alone() -> None:
+class Choosy(concurrent.futures.ThreadPoolExecutor):
+    """An executor that does not take what it is given, as one that cannot pickle it."""
+
+    def submit(self, *args: Any, **kwargs: Any) -> Any:
+        """See Executor."""
+        raise TypeError("cannot pickle it")
+
+
+@zart.step("asked")
+def asked() -> int:
+    return 1
+
+
+@zart.workflow("asks")
+def asks(_: None) -> zart.Flow[str]:
+    try:
+        return str((yield from asked()))
+    except zart.StepFailed as error:
+        return error.error_type
+
+
+def test_an_executor_that_does_not_take_a_step_fails_it_alone() -> None:
     """What the executor says becomes the step's outcome."""
-    executor = concurrent.futures.ThreadPoolExecutor(1)
+    with zart.open("memory:", [asks], executor=Choosy()) as engine:
+        assert "TypeError" in engine.run(asks)
+
+
+def test_a_step_for_an_executor_that_was_shut_down_has_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when a program ends and puts its pool away before its engine: the next engine runs it."""
+    monkeypatch.setattr("zart_core.hosts.attempts.NO_THREAD_S", 0.01)
+    executor, url = concurrent.futures.ThreadPoolExecutor(1), url_of("sqlite", tmp_path)
     executor.shutdown()
-
-    @zart.step()
-    def never() -> None: ...
-
-    @zart.workflow("asks")
-    def asks(_: None) -> zart.Flow[str]:
-        try:
-            yield from never()
-        except zart.StepFailed as error:
-            return error.error_type
-        return ""
-
-    with zart.open("memory:", [asks], executor=executor) as engine:
-        assert "RuntimeError" in engine.run(asks, None)
+    with zart.open(url, [asks], executor=executor) as engine:
+        handle = engine.start(asks, id="a")
+        until(lambda: caplog.text.count("step 'asked' finds no thread, and waits for one") > 1)
+        assert kinds(handle.history()) == ["Started", "Issued", "Began"]
+    with zart.open(url, [asks]) as engine:
+        assert engine.get("a").result(PATIENCE_S) == "1"
 
 
 class OneByOne:
@@ -691,9 +713,27 @@ def test_what_times_out_before_its_executor_begins_it_never_begins() -> None:
     assert steps.ledger.entries == ["hold"]
 
 
-def test_what_an_executor_cancels_by_itself_fails_and_is_not_waited_for() -> None:
-    """As when it is shut down with cancel_futures=True: the step did not run."""
-    steps = OneByOne()
+def test_what_an_executor_cancels_by_itself_has_not_failed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As when it is shut down with cancel_futures=True: it did not run, and the next engine runs it."""
+    steps, url = OneByOne(), url_of("sqlite", tmp_path)
+    executor = concurrent.futures.ThreadPoolExecutor(1)
+    with zart.open(url, [steps.both], executor=executor) as engine:
+        handle = engine.start(steps.both, id="a")
+        until(lambda: steps.ledger.entries and engine.engine.attempts.running == 2)
+        executor.shutdown(wait=False, cancel_futures=True)
+        steps.gate.set()
+        until(lambda: kinds(handle.history()).count("Resolved") == 1)
+        assert "'behind' finds no thread, and waits for one: its executor cancelled it" in caplog.text
+    with zart.open(url, [steps.both]) as engine:
+        assert engine.get("a").result(PATIENCE_S) == ["held", "ran"]
+    assert steps.ledger.entries == ["hold", "behind"]
+
+
+def test_what_an_executor_cancels_that_may_run_once_only_fails() -> None:
+    """R10: an executor of many machines may have begun it."""
+    steps = OneByOne(at_most_once=True)
     executor = concurrent.futures.ThreadPoolExecutor(1)
     with zart.open("memory:", [steps.both], executor=executor) as engine:
         handle = engine.start(steps.both)

@@ -188,8 +188,8 @@ class Attempts:
                 attempt.lent,
                 partial(self.engine.heartbeats.beat, live, attempt) if here else None,
             )
-        except Exception as error:  # noqa: BLE001  # the user's executor does not take it
-            if self.owns_executor:
+        except Exception as error:  # noqa: BLE001  # the executor does not take it
+            if isinstance(error, RuntimeError) and not isinstance(error, concurrent.futures.BrokenExecutor):
                 self.put_off(live, attempt, part, error)
             else:
                 self.engine.loop.call_soon(self.raised, live, attempt, error)
@@ -200,7 +200,7 @@ class Attempts:
             attempt.timer = self.engine.loop.call_later(left, self.overdue, live, attempt)
 
     def put_off(self, live: Live, attempt: Attempt, part: Part, why: Exception) -> None:
-        """There is no thread to be had: the machine's limit, or the process is about to end. No fault of the step's."""
+        """No thread is to be had: the machine's limit, or the executor was shut down. No fault of the step's."""
         LOGGER.warning("step '%s' finds no thread, and waits for one: %s", attempt.call.context.step, why)
         attempt.timer = self.engine.loop.call_later(NO_THREAD_S, self.try_again, live, attempt, part)
 
@@ -223,8 +223,7 @@ class Attempts:
         if attempt.timer is not None:
             attempt.timer.cancel()
         if future.cancelled():
-            if not attempt.told:
-                self.raised(live, attempt, RuntimeError("its executor cancelled it before it had begun"))
+            self.cancelled(live, attempt)
             return
         error = future.exception()
         if isinstance(error, Cancelled):
@@ -238,6 +237,16 @@ class Attempts:
             self.engine.transactions.returned(live, attempt, future.result())
         else:
             self.gave(live, attempt, future.result())
+
+    def cancelled(self, live: Live, attempt: Attempt) -> None:
+        """A sync attempt was cancelled before it had begun: here, or by its executor, as when that is shut down."""
+        if attempt.told:
+            return
+        why = RuntimeError("its executor cancelled it before it had begun")
+        if attempt.call.function.policy.at_most_once:  # an executor of many machines may have begun it (R10)
+            self.raised(live, attempt, why)
+        else:
+            self.put_off(live, attempt, self.engine.cast(attempt.call), why)
 
     def overdue(self, live: Live, attempt: Attempt) -> None:
         """An attempt's own countdown is over, and it does not end. What its executor has not begun never begins."""

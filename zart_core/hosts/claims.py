@@ -96,7 +96,8 @@ class Claims:
                 except TimeoutError:
                     LOGGER.warning("the log takes too long to renew the lease")
                 except StoreFailed:
-                    return await self.outlive_lease()
+                    await self.outlive_lease()
+                    return
                 except Weather as weather:
                     LOGGER.warning("the lease cannot be renewed: %s", weather)
                 except Exception:
