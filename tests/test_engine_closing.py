@@ -303,6 +303,26 @@ def test_what_does_not_end_when_it_is_cancelled_is_cancelled_once_more(
     assert ledger.entries == ["writes its last", "lets go"]
 
 
+def test_what_exits_when_it_is_cancelled_leaves_nobody_waiting() -> None:
+    """The end of the loop is that of all that is on it."""
+    began = [threading.Event() for _ in range(6)]
+
+    async def waits(n: int) -> None:
+        began[n].set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if n % 2:
+                sys.exit(3)
+            raise
+
+    home = LoopThread("home")
+    futures = [home.submit(waits(n)) for n in range(6)]
+    assert all(event.wait(PATIENCE_S) for event in began)
+    home.end()
+    assert all(future.done() for future in futures)
+
+
 def test_who_calls_an_engine_whose_loop_has_ended_is_told() -> None:
     """The thread may be there a moment longer."""
     engine = zart.open("memory:", [serves])

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Collection, Coroutine, Iterable, Mapping
+from collections.abc import Collection, Coroutine, Generator, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Generic, TypeVar, overload
@@ -87,12 +87,13 @@ class LoopThread:
         asyncio.set_event_loop(self.loop)
         try:
             while not self.stopping:
-                try:
+                with staying():
                     self.loop.run_forever()
-                except (SystemExit, KeyboardInterrupt):  # in a task that a step has begun, as a rule
-                    LOGGER.exception("code on the engine's loop tried to end the process; the engine goes on")
             self.over = True
-            self.loop.run_until_complete(self.clear())
+            clearing = self.loop.create_task(self.clear())
+            while not clearing.done():
+                with staying():
+                    self.loop.run_until_complete(clearing)
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         finally:
             self.loop.close()
@@ -106,6 +107,15 @@ class LoopThread:
                 task.cancel()
             if left:
                 await asyncio.wait(left, timeout=patience_s)
+
+
+@contextlib.contextmanager
+def staying() -> Generator[None]:
+    """Keep the loop's thread, whatever code on the loop tries: as a rule it is a task that a step has begun."""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt):
+        LOGGER.exception("code on the engine's loop tried to end the process; the engine goes on")
 
 
 class Engine:
