@@ -326,7 +326,7 @@ def test_the_deadline_strikes_like_a_cancellation(play):
 
 
 def test_on_failure_completes_or_fails_the_run(play):
-    """R17: a function or a flow of (input, failure); what it returns completes, what it raises fails."""
+    """R17: a function or a flow of (input, failure), or one step; what it returns completes, what it raises fails."""
 
     def w():
         yield from do("x")
@@ -350,6 +350,13 @@ def test_on_failure_completes_or_fails_the_run(play):
         play(plain(w, on_failure=flow)).start().fails("do-x", error).done("do-tell", "told").result
         == "told Known"
     )
+    told = (
+        play(plain(w, on_failure=lambda i, e: do("tell")))
+        .start()
+        .fails("do-x", error)
+        .done("do-tell", "told")
+    )
+    assert (told.result, told.execution.unobserved()) == ("told", [])
     for failing in bad, bad_flow:
         run = play(plain(w, on_failure=failing)).start().fails("do-x", error)
         if failing is bad_flow:

@@ -809,13 +809,13 @@ class Execution:
         self._handling = error
         assert self.workflow.on_failure is not None
         try:
-            answer = self.workflow.on_failure(self._input, error)
+            answer = flow = self.workflow.on_failure(self._input, error)
         except PASSES_THROUGH:
             raise
         except BaseException as raised:  # noqa: BLE001  # what it raises fails the run
             return self._fail(raised)
-        if isinstance(answer, GeneratorType):
-            self._root = self._branches.open_root(generator_of(answer))
+        if isinstance(answer, GeneratorType | c.Command):  # as a lambda gives it that calls a step
+            self._root = self._branches.open_root(generator_of(c.as_flow(flow)))
         else:
             self._wanted.append(Closing(Status.COMPLETED, answer))
         return None

@@ -123,7 +123,8 @@ def workflow(
         version: which version of the workflow of this name, from 1. Several may be registered side by side: a run goes
             on with the one that it began with.
         timeout: from a run's start to its deadline, enforced while it waits (R16).
-        on_failure: a function of (input, failure), or a flow of them: what it returns completes the run (R17).
+        on_failure: a function of (input, failure), or a flow of them: what it returns completes the run (R17). A
+            function may also give one command, such as a step, whose result does.
         park_on: errors that park the run instead of failing it (R19).
 
     Raises InvalidUse for a definition that cannot work.
