@@ -9,7 +9,7 @@ import threading
 import warnings
 from datetime import datetime
 from pathlib import Path
-from typing import Never, NoReturn
+from typing import Any, Never, NoReturn
 
 import attrs
 import pytest
@@ -139,6 +139,48 @@ def test_forgotten_yield_from_before_an_attribute(raised):
 
     expected = "no 'things': step 'pack' is a command, not its result; write `result = yield from ...` first"
     assert raised(attribute) == ("ExecutionFailed", expected)
+
+
+def test_forgotten_yield_from_before_what_is_given_back_or_on(raised):
+    """R12: where a value is written down, the error names what is missing."""
+
+    @zart.workflow("gives-back")
+    def gives_back(flow: bool) -> zart.Flow[int]:
+        yield from count("a")
+        return helper() if flow else count("b")
+
+    @zart.workflow("gives-on")
+    def gives_on() -> zart.Flow[Any]:
+        task = yield from zart.schedule(count("a"))
+        return [task]
+
+    missing = "write `yield from` before it, and give what that gives"
+    assert raised(gives_back, False)[1].endswith(f"result: expected int, found Step; {missing}")
+    assert raised(gives_back, True)[1].endswith(f"result: expected int, found generator; {missing}")
+    assert "[0]: found Task, where no type is declared; wait for it with `yield from" in raised(gives_on)[1]
+
+
+@pytest.mark.filterwarnings("ignore:coroutine")
+def test_a_step_that_gives_what_is_no_value_yet(raised):
+    """R12: a coroutine that was not awaited, an expression that gives values one by one."""
+
+    async def ask() -> int:
+        return 1
+
+    @zart.step("asks")
+    def asks() -> int:
+        return ask()
+
+    @zart.step("lists")
+    def lists() -> list[int]:
+        return (n for n in range(3))
+
+    @zart.workflow("gives")
+    def gives(awaits: bool) -> zart.Flow[Any]:
+        return (yield from asks() if awaits else lists())
+
+    assert raised(gives, True)[1].endswith("found coroutine; write `await` before it, in an `async def` step")
+    assert raised(gives, False)[1].endswith("expected list[int], found generator; make a list of it")
 
 
 def test_a_call_that_is_dropped(caplog):

@@ -13,10 +13,12 @@ Rule 4: the same value has the same JSON on every host: sets are sorted, nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import UnionType
+from types import CoroutineType, GeneratorType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
+
+from zart_core.commands import Command, Task, is_flow
 
 TOKENS: Mapping[type[Any], str] = {
     type(None): "null",
@@ -88,7 +90,23 @@ def full_name(cls: type) -> str:
 
 def mismatch(expected: str, value: Any) -> Unfit:
     """A value is not of the expected type. Only its type is told: the value may be secret (docs/rules.md, Security)."""
-    return Unfit(f"expected {expected}, found {type_name(type(value))}")
+    return Unfit(f"expected {expected}, found {type_name(type(value))}", forgotten(value))
+
+
+def forgotten(value: Any) -> str:
+    """What is missing where something stands that has no value yet; empty for anything else."""
+    flows = is_flow(value)
+    match value:
+        case GeneratorType() if not flows:
+            return "make a list of it"
+        case Command() | GeneratorType():
+            return "write `yield from` before it, and give what that gives"
+        case Task():
+            return "wait for it with `yield from zart.wait([task])`, and give what that gives"
+        case CoroutineType():
+            return "write `await` before it, in an `async def` step"
+        case _:
+            return ""
 
 
 def expect(cls: type | tuple[type, ...], name: str, value: Any) -> None:

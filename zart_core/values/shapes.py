@@ -29,7 +29,17 @@ from zart_core.errors import InvalidUse
 from zart_core.values import containers
 from zart_core.values.containers import each
 from zart_core.values.fields import fields_of, filled, is_named_tuple
-from zart_core.values.forms import Form, Unfit, expect, full_name, mismatch, tagged, type_name, untag
+from zart_core.values.forms import (
+    Form,
+    Unfit,
+    expect,
+    forgotten,
+    full_name,
+    mismatch,
+    tagged,
+    type_name,
+    untag,
+)
 from zart_core.values.leaves import LEAVES, enum_form, read_float, write_float
 
 DEPTH_MAX = 100
@@ -374,7 +384,8 @@ class Shapes:
             name = type_name(cls)
             raise Unfit(
                 f"found {name}, where no type is declared",
-                f"annotate the place with its type, or register the class: Codec(types=[{name}])",
+                forgotten(value)
+                or f"annotate the place with its type, or register the class: Codec(types=[{name}])",
             )
         return tagged(tag, self._tagged[tag].write(value))
 
