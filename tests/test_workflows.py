@@ -103,6 +103,14 @@ def test_calling_a_workflow_gives_the_plain_generator():
             "must be a plain function of (input,",
         ),
         (lambda: zart.workflow("w", on_failure=5)(order_fulfilment.fn), "must be a plain function"),
+        (
+            lambda: zart.workflow("w", on_failure=async_generator)(order_fulfilment.fn),
+            "must be a plain function",
+        ),
+        (
+            lambda: zart.workflow("w", on_failure=lambda failure: None)(order_fulfilment.fn),
+            "must be a plain function of (input, failure), or a flow of them",
+        ),
     ],
 )
 def test_what_cannot_be_a_workflow_is_refused_at_the_decorator(wrong, message):
@@ -127,6 +135,12 @@ def test_a_registry_takes_workflows_modules_registries_and_lists_of_them():
         assert (list(registry), len(registry)) == ([order_fulfilment], 1)
         assert "order-fulfilment" in registry
         assert registry["order-fulfilment"] is order_fulfilment
+
+
+@pytest.mark.parametrize("fn", [lambda *both: None, lambda input, failure, more=1: None, max], ids=str)
+def test_what_takes_input_and_failure_may_be_on_failure(fn):
+    """Whatever else it takes, and though it does not say what it takes."""
+    assert zart.workflow("w", on_failure=fn)(order_fulfilment.fn).on_failure is fn
 
 
 def test_two_workflows_of_one_name_are_refused_with_both_places():

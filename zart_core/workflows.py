@@ -137,7 +137,7 @@ def workflow(
         refuse_wrong_function(fn, id)
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
             raise InvalidUse(f"version={version!r} of workflow '{id}': versions are counted 1, 2, 3, ...")
-        if on_failure is not None and (not callable(on_failure) or inspect.iscoroutinefunction(on_failure)):
+        if on_failure is not None and not takes_input_and_failure(on_failure):
             raise InvalidUse(
                 f"on_failure of workflow '{id}' must be a plain function of (input, failure), or a flow of them"
             )
@@ -176,6 +176,23 @@ def refuse_wrong_function(fn: Callable[..., Any], id: str) -> None:
         raise InvalidUse(
             f"workflow '{id}' takes {len(parameters)} parameters; give it one input, such as an attrs class"
         )
+
+
+def takes_input_and_failure(on_failure: Any) -> bool:
+    """Whether it can be called when a run has failed: found out then, nothing would be compensated."""
+    if (
+        not callable(on_failure)
+        or inspect.iscoroutinefunction(on_failure)
+        or inspect.isasyncgenfunction(on_failure)
+    ):
+        return False
+    try:
+        inspect.signature(on_failure).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # written in C, and says nothing about what it takes
+        return True
+    return True
 
 
 def is_workflow(value: object) -> TypeIs[Workflow[Any, Any]]:
