@@ -20,7 +20,7 @@ class Proxy:
 
     "drop": the connection is cut before the server sees it. "swallow": it is cut when the server has answered. "late":
     it is cut, and what the client had sent already comes to the server LATE_S after that. "held": once `let_go` is set;
-    `delivered` is, when the server is through with it. A statement that writes outside of a transaction is a COMMIT, too.
+    `delivered` is, when the server is through with it. What writes by one statement is a COMMIT, too.
     Counts in `commits`, with `writes_only` but those of transactions that may write; all statements in `statements`;
     in `rounds` how often a client waited for answers.
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import PATIENCE_S, kinds, until, url_of
+from engines import PATIENCE_S, Ledger, kinds, until, url_of
 
 import zart_core as zart
 from zart_core.codec import Codec
