@@ -137,7 +137,9 @@ def test_a_registry_takes_workflows_modules_registries_and_lists_of_them():
         assert registry["order-fulfilment"] is order_fulfilment
 
 
-@pytest.mark.parametrize("fn", [lambda *both: None, lambda input, failure, more=1: None, max], ids=str)
+@pytest.mark.parametrize(
+    "fn", [lambda *both: None, lambda input, failure, more=1: None, max], ids=["all", "more", "max"]
+)
 def test_what_takes_input_and_failure_may_be_on_failure(fn):
     """Whatever else it takes, and though it does not say what it takes."""
     assert zart.workflow("w", on_failure=fn)(order_fulfilment.fn).on_failure is fn
