@@ -106,7 +106,7 @@ def report(codec: Codec, parent: Parent, closed: Closed) -> stored.Post:
 
 def request_key(kind: stored.MessageKind, run: int) -> str:
     """What makes a request count once: cancellation once for each run, of which each is interrupted once (R18)."""
-    return f"{OWN_KEY}{kind}:{run}" if kind == "cancel" else f"{OWN_KEY}{kind}"
+    return f"{OWN_KEY}{kind}@{run}" if kind == "cancel" else f"{OWN_KEY}{kind}"
 
 
 def cancel_child(child: str, parent: Parent, now: float) -> stored.Post:

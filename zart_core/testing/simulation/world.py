@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any
 
 from zart_core.codec import Codec
-from zart_core.errors import ExecutionClosed, Weather
+from zart_core.errors import ExecutionClosed, InvalidUse, Weather
 from zart_core.events import CLOSED, Closed, Event, Status
 from zart_core.hosts.engine import AsyncEngine
 from zart_core.hosts.inline import closed_event
@@ -246,8 +246,9 @@ class Simulation:
             self.outside.call_later(RESEND_S, answer, None, TimeoutError())
             return
         process = up[int(self.lots.random() * len(up))]
-        assert process.engine is not None
-        task = process.loop.create_task(what(process.engine))
+        engine = process.engine
+        assert engine is not None
+        task = process.loop.create_task(what(engine))
         unanswered = [True]
 
         def once(value: Any, error: BaseException | None) -> None:
@@ -257,9 +258,10 @@ class Simulation:
 
         def done(task: Any) -> None:
             error = None if task.cancelled() else task.exception()
-            cancelled = TimeoutError() if task.cancelled() else None
+            closed = isinstance(error, InvalidUse) and engine.closing  # between the question and the answer
+            cancelled = TimeoutError() if task.cancelled() or closed else None
             self.outside.call_later(
-                self.latency(), once, None if error or cancelled else task.result(), error or cancelled
+                self.latency(), once, None if error or cancelled else task.result(), cancelled or error
             )
 
         task.add_done_callback(done)
