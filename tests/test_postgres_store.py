@@ -516,7 +516,8 @@ def test_deadlocks_and_serialization_failures_are_tried_again(log):
     assert len(log.records("a")) == 2
 
 
-def test_who_stands_still_in_a_transaction_hinders_nobody(server, emptied, monkeypatch):
+@pytest.mark.parametrize("after", ["reading", "writing"])
+def test_who_stands_still_in_a_transaction_hinders_nobody(server, emptied, monkeypatch, after):
     """The server lets go of what a stopped process has locked; when it goes on, it is refused as stale (F24, F15)."""
     emptied()
     monkeypatch.setattr(postgres, "STANDSTILL_MS", 200)
@@ -524,17 +525,27 @@ def test_who_stands_still_in_a_transaction_hinders_nobody(server, emptied, monke
     write(one, new("a"))
     stopped, goes_on = threading.Event(), threading.Event()
     forget(one)
-    batch = one._batch
+    batch, write_changes = one._batch, postgres.write_changes
 
-    def standing_still(*args):
-        unit = batch(*args)
-        if not goes_on.is_set():
-            unit.prepare(["a"])
+    def stand_still():
+        if threading.current_thread() is writing and not goes_on.is_set():
             stopped.set()
             goes_on.wait(60)
+
+    def reading(*args):
+        unit = batch(*args)
+        unit.prepare(["a"])
+        stand_still()
         return unit
 
-    one._batch = standing_still
+    def written(*args):
+        write_changes(*args)
+        stand_still()
+
+    if after == "reading":
+        one._batch = reading
+    else:
+        monkeypatch.setattr(postgres, "write_changes", written)
     outcomes = []
     writing = threading.Thread(target=lambda: outcomes.extend(one.append([turn("a", 1, "slow")])))
     writing.start()
