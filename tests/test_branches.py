@@ -655,8 +655,7 @@ def test_a_task_belongs_to_its_run(play, use):
         tasks.append((yield from zart.schedule(do("x"))))
         yield from use(tasks[0])
 
-    first = play(plain(lambda: (yield from w()))).start()
-    assert first.history[:2] == ["started", "step do-x"]
+    play(plain(lambda: (yield from w()))).start()
     with pytest.raises(zart.NotACommand, match="<task step 'do-x'> was started by another run"):
         play(plain(lambda: (yield from w()))).start()
 

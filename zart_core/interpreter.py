@@ -469,6 +469,7 @@ class Execution:
         if not fits and event.status is not Status.TERMINATED:
             raise self._diverged(event, head)
         self._wanted.clear()
+        self._backlog = NO_ITEMS
         self.closed = event
         self._become(event.status)
 
