@@ -345,6 +345,8 @@ class Note(TypedDict):
         (Card | Note, {"text": "a", "size": 1}),
         (float | Card, 1.5),
         (float | Card, Card("1")),
+        (Sequence[int] | Card, Card("1")),
+        (Sequence[int] | Card, [1]),
         (Decimal | bytes, Decimal("1.5")),
         (date | datetime, date(2024, 1, 2)),
         (date | datetime, datetime(2024, 1, 2)),

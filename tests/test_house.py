@@ -18,7 +18,7 @@ STORES = sorted((ROOT / "zart_stores").rglob("*.py"))
 AT_RUN_TIME = {"attrs", "cattrs", "msgspec", "sortedcontainers", "typing_extensions"}
 OF_STORES = {"zart_core.log", "zart_core.events", "zart_core.errors", "zart_core.records"}
 STANDARD = {
-    "__future__", "ast", "base64", "bisect", "collections", "collections.abc", "contextlib", "contextvars",
+    "__future__", "ast", "base64", "bisect", "collections", "collections.abc", "contextvars",
     "dataclasses",
     "datetime", "decimal", "difflib", "dis", "enum", "fractions", "functools", "hashlib", "importlib",
     "inspect", "itertools", "json", "keyword", "logging", "math", "numbers", "operator", "pathlib", "random",

@@ -423,6 +423,7 @@ def test_a_damaged_row_hinders_no_other(path, log, caplog, change, many):
     page = log.list(limit=many + 1)
     expect(([each.id for each in page.items], page.next), (others, "b"))
     expect(([each.id for each in log.list(after=page.next).items], log.list(limit=1).next), (["c"], "a0"))
+    expect([each.id for each in log.list(limit=1, after=others[-1]).items], ["c"])
     expect(sorted(claimed(log)), [*others, "c"])
     assert "left out of a list" in caplog.text and "left alone" in caplog.text
     for ask in (lambda: log.summary("b"), log.verify):

@@ -419,8 +419,8 @@ class Branches:
         """What a task of this run stands for. Raises NotACommand for that of another one."""
         if task.branches is not self:
             raise NotACommand(
-                f"{task!r} was started by another run (at {site_of(where)}): something outside of the workflow "
-                "keeps it, such as a default argument; give each run a list of its own"
+                f"{task!r} was started by another run (at {site_of(where)}): something outside of the workflow keeps "
+                "it, such as a default argument; give each run a list of its own"
             )
         return task.node
 

@@ -5,7 +5,6 @@ Rule 1: hosts set it around a step, the interpreter around a workflow; nobody el
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
 from collections.abc import Callable, Mapping
@@ -198,9 +197,12 @@ class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
         line = self.logger.makeRecord(
             self.logger.name, level, file, number, msg, args, error, function, extra, stack
         )
-        if not all(type(part) in UNCHANGING for part in (msg, *args)):
-            with contextlib.suppress(Exception):  # who handles it says what is wrong with it
-                line.msg, line.args = line.getMessage(), None
+        if all(type(part) in UNCHANGING for part in (msg, *args)):
+            return line
+        try:
+            line.msg, line.args = line.getMessage(), None
+        except Exception:  # noqa: BLE001  # who handles the line says what is wrong with it
+            return line
         return line
 
 

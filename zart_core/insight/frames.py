@@ -167,8 +167,10 @@ def state_of(branch: Branch) -> str:
     """What a branch waits for, in words."""
     wait = branch.wait
     match wait:
+        case _ if branch.resume is not None:
+            return "goes on"
         case None:
-            return "goes on" if branch.resume is not None else "has ended"
+            return "has ended"
         case Node():
             return f"waits for {wait.title}"
         case Wait():

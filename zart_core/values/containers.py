@@ -169,7 +169,8 @@ def either_form(name: str, usual: Form, other: Form) -> Form:
             raise Unfit(f"expected {name}, found the tag '{tag[:40]}'")
         return other.read(inner)
 
-    return Form(name, write, read, usual.tokens | {"object"}, usual.types | other.types)
+    tokens, kinds = usual.tokens | {"object"}, usual.types | other.types
+    return Form(name, write, read, tokens, kinds, fit=lambda data: 2 if data.__class__ is list else 0)
 
 
 # ---------------------------------------------------------------- unions

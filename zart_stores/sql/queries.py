@@ -99,10 +99,22 @@ def read_page(
         raise InvalidUse(f"a page has at least one item, not limit={limit}")
     if not all(asked.isprintable() for asked in (workflow, id_prefix, after) if asked is not None):
         return Page([], None)  # nothing that is stored matches it
-    wanted = _conditions(status, workflow, id_prefix, after)
+    while True:
+        page = _page(
+            select, where, _conditions(status, workflow, id_prefix, after), min(limit, 1 << 30), after
+        )
+        if page.items or page.next is None:
+            return page
+        after = page.next
+
+
+def _page(
+    select: Select, where: str, wanted: Mapping[str, str], limit: int, after: str | None
+) -> Page[Summary]:
+    """Give a page, of which nothing may be left."""
     those = f"WHERE {' AND '.join(wanted)}" if wanted else ""
     query = f"SELECT {COLUMNS} FROM {{t}}executions {those} ORDER BY id LIMIT ?"  # noqa: S608
-    found = list(select(query, (*wanted.values(), min(limit, 1 << 30) + 1)))
+    found = list(select(query, (*wanted.values(), limit + 1)))
     items: list[Summary] = []
     for values in found[:limit]:
         try:

@@ -58,10 +58,13 @@ def whole_number(value: Any, where: str) -> int:
 
 def is_text(value: Any) -> TypeGuard[str]:
     """Tell whether a value that no checksum covers is a text, and one that can be asked for again."""
+    if not isinstance(value, str):
+        return False
     try:
-        return isinstance(value, str) and len(value.encode()) >= 0
+        value.encode()
     except UnicodeEncodeError:
         return False
+    return True
 
 
 def records_of(
