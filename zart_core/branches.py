@@ -397,6 +397,9 @@ class Branches:
     def start(self, branch: Branch, target: Any, where: Where) -> Node:
         """Start something beside the branch, if it was not started yet."""
         match target:
+            case c.Step():  # the most frequent by far
+                c.mark_used(target)
+                node = self.leaf(branch, target, target.name, where)
             case c.Task():
                 return self.own(target, where)
             case c.Schedule():
@@ -404,7 +407,7 @@ class Branches:
                 return self.start(branch, target.target, where)
             case c.SubFlow() | GeneratorType():
                 node = self.subflow(branch, target, where)
-            case c.Step() | c.Sleep() | c.WaitForEvent() | c.Child():
+            case c.Sleep() | c.WaitForEvent() | c.Child():
                 c.mark_used(target)
                 node = self.leaf(branch, target, self.name_of(branch, target), where)
             case _:

@@ -156,7 +156,7 @@ class Codec:
 
     def encode_event(self, event: Event, id: str = "", run: int = 0, position: int = 0) -> Record:
         """The record of an event at a position of a run; the place matters only when the codec seals."""
-        record = wire.encode_event(event)
+        (record,) = wire.encode_events([event])
         return wire.sealed(record, self.seal, id, run, position) if self.seal else record
 
     def encode_events(
@@ -164,7 +164,7 @@ class Codec:
     ) -> list[Record]:
         """The records of a turn whose first event stands at position `start`."""
         if self.seal is None:
-            return [wire.encode_event(event) for event in events]
+            return wire.encode_events(events)
         return [self.encode_event(event, id, run, start + n) for n, event in enumerate(events)]
 
     def decode_event(self, record: Record, id: str = "", run: int = 0, position: int = 0) -> Event:

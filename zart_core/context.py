@@ -11,17 +11,17 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeVar, overload
 
-import attrs
+import msgspec
 
 from zart_core.errors import InvalidUse
 from zart_core.log import TRANSACTION_S
 from zart_core.policies import Duration, seconds
-from zart_core.records import record
+from zart_core.records import stored_record
 
 C = TypeVar("C")
 
 
-@record
+@stored_record
 class Context:
     """Where the calling code runs. The fields from `step` on are set in a step only."""
 
@@ -41,8 +41,7 @@ class Context:
     """When the step must be through, in seconds since the epoch."""
 
 
-@attrs.define
-class Scene:
+class Scene(msgspec.Struct):
     """What surrounds the running code. In a workflow it collects what the code says, until the host lets it out.
 
     Each list is made before it is looked whether there is one: the garbage collector may run then, and what it puts

@@ -280,7 +280,8 @@ class Execution:
         issued, function = node.issued, node.command.function
         try:
             values = arguments_codec(self.codec, function)[1](issued.payload)
-            if function.result_type not in GIVES_NOTHING:
+            known = function.decoding  # its result can be read: that was found out before
+            if (known is None or known[0] is not self.codec) and function.result_type not in GIVES_NOTHING:
                 self._decoder(node)
             return values
         except DecodeError as error:
@@ -292,6 +293,15 @@ class Execution:
     def progress(self, seq: int) -> Progress:
         """How far a pending step has come."""
         return self._nodes[seq].progress
+
+    def step(self, seq: int) -> tuple[Issued, StepFunction[..., Any], Progress]:
+        """A pending step as an attempt needs it: what is on record, its function, and how far it has come."""
+        node = self._nodes[seq]
+        return node.issued, node.command.function, node.progress
+
+    def is_pending(self, seq: int) -> bool:
+        """Whether a command is issued and not yet resolved: `seq in pending`, without the view."""
+        return seq in self._nodes
 
     @property
     def deadline(self) -> float | None:

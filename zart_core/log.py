@@ -29,7 +29,7 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_
 import msgspec
 
 from zart_core.events import Ok, Status
-from zart_core.records import record
+from zart_core.records import record, stored_record
 
 Level: TypeAlias = Literal["power", "process", "none"]
 MessageKind: TypeAlias = Literal["event", "child", "cancel", "terminate"]
@@ -55,7 +55,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
-@record
+@stored_record
 class New:
     """Create an execution, with the first records of run 0 (L9).
 
@@ -80,7 +80,7 @@ class New:
     dropped."""
 
 
-@record
+@stored_record
 class Post:
     """Deliver a message to an execution (L7).
 
@@ -98,7 +98,7 @@ class Post:
     key: str | None = None
 
 
-@record
+@stored_record
 class Turn:
     """One atomic append to a run (L1), conditional on position and fence (L2)."""
 
@@ -130,7 +130,7 @@ class Turn:
     """Give the claim back in the same commit (the fence stays as it is). A turn that closes always does."""
 
 
-@record
+@stored_record
 class Mark:
     """Set what stands beside the log (L13): no record is written, the position does not move.
 
@@ -151,7 +151,7 @@ class Mark:
 Write: TypeAlias = New | Post | Turn | Mark
 
 
-@record
+@stored_record
 class Receipt:
     """What an acknowledged write did."""
 
@@ -184,7 +184,7 @@ class Unknown:
 Appended: TypeAlias = Ok[Receipt] | Rejected | Unknown
 
 
-@record
+@stored_record
 class Message:
     """A message in an execution's inbox."""
 

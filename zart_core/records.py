@@ -3,7 +3,8 @@
 Rule 1: a record is frozen to the type checker, plain and slotted at run time (a really frozen attrs
 class costs two to three times as much to build). Never mutate one that you did not just make.
 Rule 2: what a history is made of, thousands of objects at a time, is a `stored_record`: an attrs class to everybody
-who asks attrs, and a msgspec struct to the interpreter.
+who asks attrs, and a msgspec struct to the interpreter. What each attempt of a step takes is a `brief_record`: the
+same, for what may hold anything.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import attrs
 import msgspec
 
 if TYPE_CHECKING:
+    from attrs import frozen as brief_record
     from attrs import frozen as record
     from attrs import frozen as stored_record
 else:
@@ -27,10 +29,18 @@ else:
         is frozen at run time too, which costs nothing here. Its objects may be part of no circle of references: for
         what cannot be changed, holds plain data only, and has plain defaults.
         """
+        return struct_of(cls, gc=False)
+
+    def brief_record(cls: type) -> type:
+        """Make a class as `stored_record` does, whose objects the garbage collector sees."""
+        return struct_of(cls, gc=True)
+
+    def struct_of(cls: type, *, gc: bool) -> type:
+        """Make a frozen struct of a class's annotations, which attrs knows."""
         body = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
-        made = type(msgspec.Struct)(cls.__name__, (msgspec.Struct,), body, frozen=True, gc=False)
+        made = type(msgspec.Struct)(cls.__name__, (msgspec.Struct,), body, frozen=True, gc=gc)
         made.__attrs_attrs__ = attrs.fields(attrs.define(cls))
         return made
 
 
-__all__ = ["record", "stored_record"]
+__all__ = ["brief_record", "record", "stored_record"]

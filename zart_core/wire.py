@@ -240,13 +240,17 @@ _WRITERS: dict[type, tuple[str, Callable[[Any], bytes]]] = {
 }
 
 
-def encode_event(event: Event) -> Record:
-    """The record of an event. Raises EncodeError for text that is none; the edge refuses it (F22)."""
-    kind, data_of = _WRITERS[type(event)]
+def encode_events(events: Sequence[Event]) -> list[Record]:
+    """The records of events. Raises EncodeError for text that is none; the edge refuses it (F22)."""
+    records: list[Record] = []
+    kind = ""
     try:
-        return Record(kind, event.at, data_of(event))
+        for event in events:
+            kind, data_of = _WRITERS[type(event)]
+            records.append(Record(kind, event.at, data_of(event)))
     except ValueError:
         raise EncodeError(f"{kind} holds text with a lone surrogate", path=kind) from None
+    return records
 
 
 # ---------------------------------------------------------------- from records

@@ -215,7 +215,7 @@ BUGS = (
     Bug(
         22,
         "zart_core/hosts/turns.py",
-        "            if self.closed is not None or outcome.seq not in execution.pending:",
+        "            if self.closed is not None or not execution.is_pending(outcome.seq):",
         "            if self.closed is not None:",
         "I8",
         "an outcome that nobody waits for any more parks the run",
@@ -233,8 +233,8 @@ BUGS = (
     Bug(
         24,
         "zart_core/hosts/pump.py",
-        "        if all(isinstance(outcome, Ok) for outcome in outcomes):",
-        "        if outcomes:",
+        "            if not isinstance(outcome, Ok):\n                self.refused",
+        "            if not outcomes:\n                self.refused",
         "I13",
         "a step starts although its turn was not written",
         "simulation",

@@ -110,7 +110,7 @@ def text_of(history: History) -> str:
 
 def event_line(event: Event) -> str:
     """One event as a line of JSON."""
-    record = wire.encode_event(event)
+    (record,) = wire.encode_events([event])
     line, newline, payload = record.data.partition(b"\n")
     parts = [f'"event": {quoted(record.kind)}', f'"at": {number(record.at)}', f'"fields": {spaced(line)}']
     return "{" + ", ".join([*parts, *(payload_of(payload) if newline else [])]) + "}"

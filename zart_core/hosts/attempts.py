@@ -302,7 +302,8 @@ class Attempts:
             LOGGER.exception("step '%s': what it came to cannot be told", attempt.call.context.step)
             told = RuntimeError(f"what it came to cannot be told: {type(error).__name__}")
             live.run.raised(attempt.call, told, now, self.engine.lots)
-        self.engine.limits.give_up(live, attempt, attempt.future)
+        if self.engine.limits.uses:
+            self.engine.limits.give_up(live, attempt, attempt.future)
         if self.engine.suspects.on_trial is not None:
             self.engine.suspects.acquit(live.run.id, seq)
         return True
@@ -313,7 +314,8 @@ class Attempts:
         Who has been in line for longer than FAIR_S goes first.
         """
         self.slots += 1
-        self.engine.limits.slot_freed()
+        if self.engine.limits.lines:
+            self.engine.limits.slot_freed()
         if self.engine.claims.left and not self.hungry:
             self.engine.claims.left = False
             self.engine.claims.claiming.set()

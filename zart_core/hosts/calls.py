@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from zart_core.context import Context
 from zart_core.hosts.offers import Offered, is_offered
 from zart_core.hosts.ports import StepCall
 from zart_core.interpreter import Execution
 from zart_core.policies import TimeoutScope
-from zart_core.steps import StepFunction, StepPolicy
+from zart_core.steps import StepPolicy
 
 
 def policy_of(execution: Execution, seq: int) -> StepPolicy:
@@ -18,9 +16,8 @@ def policy_of(execution: Execution, seq: int) -> StepPolicy:
     return policy
 
 
-def global_deadline(execution: Execution, seq: int, now: float) -> float | None:
+def global_deadline(execution: Execution, policy: StepPolicy, now: float) -> float | None:
     """When a step that begins now must be through, with all its retries."""
-    policy = policy_of(execution, seq)
     if policy.timeout_s is None or policy.timeout_scope is not TimeoutScope.GLOBAL:
         return None
     return at_most(now + policy.timeout_s, execution.deadline)
@@ -41,10 +38,11 @@ def countdown(policy: StepPolicy, now: float) -> float | None:
 
 def step_call(execution: Execution, seq: int, now: float) -> StepCall:
     """The next attempt of a pending step. Raises Diverged when the recorded arguments no longer fit."""
-    issued, progress, started = execution.pending[seq], execution.progress(seq), execution.started
+    issued, function, progress = execution.step(seq)
+    started = execution.started
     assert started is not None
-    function: StepFunction[..., Any] = execution.command(seq).function
-    own = countdown(function.policy, now)
+    policy, attempt = function.policy, progress.attempt
+    own = countdown(policy, now)
     id, run, workflow = started.id, started.run, started.workflow
     if is_offered(workflow):
         offered: Offered = execution.codec.decode(started.payload, Offered)
@@ -55,9 +53,9 @@ def step_call(execution: Execution, seq: int, now: float) -> StepCall:
         workflow,
         now,
         issued.name,
-        progress.attempt,
-        function.policy.retry.retries_max,
-        progress.attempt > 0,
+        attempt,
+        policy.retry.retries_max,
+        attempt > 0,
         idempotency_key(id, run, issued.name),
         at_most(at_most(own, progress.deadline), execution.deadline),
     )

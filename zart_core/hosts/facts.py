@@ -91,7 +91,7 @@ def received(codec: Codec, execution: Execution, message: stored.Message, now: f
             meant = (
                 message.name == str(started.run)
                 and isinstance(fact, Resolved)
-                and fact.seq in execution.pending
+                and execution.is_pending(fact.seq)
             )
             return accepted(execution, fact) if meant and isinstance(fact, Resolved) else None
 

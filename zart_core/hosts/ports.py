@@ -20,7 +20,7 @@ from zart_core.context import SCENE, Context, Scene
 from zart_core.errors import InvalidUse, UnknownStore
 from zart_core.hosts.threads import away_from_loops
 from zart_core.log import EventLog, Salvaged
-from zart_core.records import record
+from zart_core.records import brief_record
 from zart_core.steps import StepFunction
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ LOTS: Lots = random.SystemRandom()
 """The machine's own chance."""
 
 
-@record
+@brief_record
 class StepCall:
     """One attempt of a step: everything that is needed to run it."""
 

@@ -123,24 +123,30 @@ class Pump:
             self.engine.attempts.line_up(live)
         if run.barred:
             self.engine.limits.line_up(live)
-        self.engine.limits.settle(live)
+        if self.engine.limits.uses:
+            self.engine.limits.settle(live)
         live.released = run.defect is not None and not live.calls
         writes = run.compose(now, build=self.engine.build, releases=live.released)
         return [*writes, *self.engine.limits.writes(live)] if run.begun else writes
 
     def written(self, live: Live, outcomes: list[stored.Appended]) -> None:
         """The turn's outcome: carry out what it asks for, or read back and build another."""
-        first = outcomes[0]
         self.engine.attempts.offer()
-        if all(isinstance(outcome, Ok) for outcome in outcomes):
-            live.writing = False
-            live.tries = 0
+        for outcome in outcomes:
+            if not isinstance(outcome, Ok):
+                self.refused(live, outcomes[0])
+                return
+        live.writing = False
+        live.tries = 0
+        if self.engine.limits.uses:
             self.engine.limits.durable(live)
-            self.carry_out(live, conflicts_of(outcomes))
-            if live.again:
-                live.again = False
-                self.kick(live)
-            return
+        self.carry_out(live, conflicts_of(outcomes) if live.run.creates else ())
+        if live.again:
+            live.again = False
+            self.kick(live)
+
+    def refused(self, live: Live, first: stored.Appended) -> None:
+        """The turn is not in the log, or may not be; `first` is what became of it without its slots."""
         self.engine.attempts.give_slots(live.run.begun)
         live.run.drop()
         self.engine.limits.settle(live)

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import attrs
 
 from zart_core import log as stored
+from zart_core.branches import Progress
 from zart_core.codec import Codec
 from zart_core.context import logger
 from zart_core.divergence import replay_explained
@@ -59,8 +60,8 @@ from zart_core.hosts.relatives import (
     report,
 )
 from zart_core.interpreter import HANDED_OVER, OFFERED, QUEUED, Execution, capture_type
-from zart_core.records import record
-from zart_core.steps import DEFAULT_QUEUE, StepFunction
+from zart_core.records import brief_record
+from zart_core.steps import DEFAULT_QUEUE, StepFunction, StepPolicy
 from zart_core.workflows import Registry
 
 EVENTS_MAX = 50_000
@@ -73,7 +74,7 @@ MISBEHAVIOUR = (Exception, SystemExit, GeneratorExit)
 LOGGER = logging.getLogger("zart.engine")
 
 
-@record
+@brief_record
 class Effects:
     """What may happen now that the turn is durable."""
 
@@ -335,7 +336,7 @@ class Run:
         self._track_cancelling(execution)
         if self.suspects:
             self.suspects = {
-                seq: crashes for seq, crashes in self.suspects.items() if seq in execution.pending
+                seq: crashes for seq, crashes in self.suspects.items() if execution.is_pending(seq)
             }
         self._adopted = True
 
@@ -363,7 +364,8 @@ class Run:
 
     def _make_ready(self, execution: Execution, seq: int, *, new: bool) -> None:
         """Its next attempt may begin; a step that names a queue and never began is to be placed first."""
-        bound = new and policy_of(execution, seq).queue is not None and not is_offered(self.workflow_name)
+        policy: StepPolicy = execution.command(seq).function.policy
+        bound = new and policy.queue is not None and not is_offered(self.workflow_name)
         if bound:
             self._bound = added(self._bound, seq)
         else:
@@ -466,6 +468,11 @@ class Run:
         return bool(self.inbox) and execution is not None and self._next_message(execution) is not None
 
     @property
+    def creates(self) -> bool:
+        """Whether the turn creates executions."""
+        return bool(self._creates)
+
+    @property
     def posted(self) -> bool:
         """Whether the turn posts messages to other executions."""
         return bool(self._posts)
@@ -522,7 +529,7 @@ class Run:
         for outcome in self._offered:
             if self._timers or self.inbox:
                 self._take_early(execution, now, outcome.at)
-            if self.closed is not None or outcome.seq not in execution.pending:
+            if self.closed is not None or not execution.is_pending(outcome.seq):
                 self.dropped += 1
                 continue
             late = outcome.at < execution.now  # times never decrease (I2)
@@ -574,13 +581,14 @@ class Run:
                 if isinstance(decision, Closed):
                     self._note_unobserved(execution)
                 self._apply(execution, decision)
-            self._check_size()
-            if not decisions:
-                if not self._captures:
-                    return
-                seq = self._captures.pop(0)
-                if seq in execution.pending:  # its branch may have been cancelled in this very turn
-                    self._apply(execution, Resolved(seq, self._captured(execution, seq), now))
+            if decisions:
+                self._check_size()
+                continue
+            if not self._captures:
+                return
+            seq = self._captures.pop(0)
+            if execution.is_pending(seq):  # its branch may have been cancelled in this very turn
+                self._apply(execution, Resolved(seq, self._captured(execution, seq), now))
 
     def _captured(self, execution: Execution, seq: int) -> Outcome:
         command = execution.command(seq)
@@ -636,7 +644,7 @@ class Run:
         if kind != "retry":
             return fired(execution, timer, now)
         if (
-            seq in execution.pending
+            execution.is_pending(seq)
             and execution.progress(seq).retry_at == when
             and seq not in self.running
             and seq not in execution.cancelling
@@ -677,7 +685,7 @@ class Run:
     def _close(self, execution: Execution, closed: Closed) -> None:
         """The run has ended: tell the parent, or open the next run; take its children along."""
         self.closed = closed
-        self._ended.extend(seq for seq in self.running if seq in execution.pending)
+        self._ended.extend(seq for seq in self.running if execution.is_pending(seq))
         if closed.status is Status.CONTINUED:
             newest = self.registry.by_name.get(self.workflow_name, execution.workflow)
             self.opened = next_run(self.codec, execution, closed, newest)
@@ -761,12 +769,13 @@ class Run:
                 if count == slots or only not in (None, seq):
                     break
                 taken += 1
-                if seq in execution.pending and seq not in execution.cancelling and seq not in self.running:
-                    due = execution.progress(seq).retry_at or 0.0  # clocks may go back since (F13)
+                if execution.is_pending(seq) and seq not in execution.cancelling and seq not in self.running:
+                    progress = execution.progress(seq)
+                    due = progress.retry_at or 0.0  # clocks may go back since (F13)
                     at = max(now, due, self._floor, execution.now)
                     if limiter is not None and not self._admits(limiter, execution, seq, at, taken <= before):
                         continue
-                    self._begin(execution, seq, at)
+                    self._begin(execution, seq, progress, at)
                     count += 1
             del self.ready[:taken]
             if overflow and self.ready and market is not None and only is None:
@@ -781,7 +790,7 @@ class Run:
         """Put each step that names a queue where it may run."""
         bound, self._bound = self._bound, []
         for seq in bound:
-            if seq not in execution.pending or seq in execution.cancelling:
+            if not execution.is_pending(seq) or seq in execution.cancelling:
                 continue
             if market is None or market.here(execution.command(seq).function):
                 self.ready.append(seq)
@@ -834,7 +843,7 @@ class Run:
         self.ready[:] = left
 
     def _may_overflow(self, execution: Execution, market: Market, seq: int) -> bool:
-        if seq not in execution.pending or seq in execution.cancelling or seq in self._takeovers:
+        if not execution.is_pending(seq) or seq in execution.cancelling or seq in self._takeovers:
             return False
         progress = execution.progress(seq)
         new = not progress.began and progress.retry_at is None and seq not in self._returning
@@ -852,14 +861,14 @@ class Run:
     def _new_offer(self, execution: Execution, seq: int) -> stored.New:
         return offers.offer(self.codec, execution, execution.pending[seq], execution.command(seq).function)
 
-    def _begin(self, execution: Execution, seq: int, now: float) -> None:
+    def _begin(self, execution: Execution, seq: int, progress: Progress, now: float) -> None:
         """Begin one attempt: the first is always on record, one after a takeover too, a retry where R10 asks for it."""
-        progress, policy = execution.progress(seq), policy_of(execution, seq)
+        call = step_call(execution, seq, now)
+        policy = call.function.policy
         takeover = self._takeovers.get(seq, progress.crashes or None)
         first = not progress.began and progress.retry_at is None
-        call = step_call(execution, seq, now)
         if first or takeover is not None or policy.at_most_once or progress.began or seq in self._returning:
-            deadline = progress.deadline if not first else global_deadline(execution, seq, now)
+            deadline = progress.deadline if not first else global_deadline(execution, policy, now)
             execution.apply(began := Began(seq, progress.attempt, now, takeover, deadline))
             self.events.append(began)
             if seq in self._watched:
@@ -944,7 +953,7 @@ class Run:
 
     def _earn(self, outcome: Resolved | Retried) -> None:
         self.running.pop(outcome.seq, None)
-        self._keep(outcome)
+        self.outcomes = added(self.outcomes, outcome)
 
     def _keep(self, outcome: Resolved | Retried) -> None:
         self.outcomes = added(self.outcomes, outcome)
@@ -1075,7 +1084,7 @@ class Run:
                 self._watched.pop(call.seq, None)
                 self._returning.pop(call.seq, None)
         for seq, new in self._creates.items():
-            if self.execution is not None and seq in self.execution.pending:
+            if self.execution is not None and self.execution.is_pending(seq):
                 self.created(seq, new.id not in conflicts, now)
         effects = Effects(
             self._calls,

@@ -107,7 +107,7 @@ class Writer:
 
         What the store refuses at its edge is found by writing each caller's part by itself: it hinders no other (I8).
         """
-        batch = [write for writes, _ in group for write in writes]
+        batch = group[0][0] if len(group) == 1 else [write for writes, _ in group for write in writes]
         began = time.perf_counter()
         try:
             return self.log.append(batch)
