@@ -404,8 +404,11 @@ class AsyncEngine:
         """As `start`, also with a timeout of the run instead of the workflow's own."""
         self.check_here()
         new = self.new(workflow, input, id=id, at=at, timeout=timeout)
-        created = await asyncio.shield(self.spawn(self.requests.create(new)))
-        return AsyncHandle(self, new.id, workflow, created)
+        return AsyncHandle(self, new.id, workflow, await self.create(new))
+
+    async def create(self, new: stored.New) -> bool:
+        """Create an execution; False when it was there before. Who is cancelled meanwhile leaves it to be created."""
+        return await asyncio.shield(self.spawn(self.requests.create(new)))
 
     def new(
         self,
@@ -447,8 +450,14 @@ class AsyncEngine:
         timeout: Duration | None = None,
     ) -> R:
         """Start or attach, wait, and give the result. See `Engine.run`."""
-        handle = await self.start_with(workflow, input, id=id, timeout=timeout)
-        result: R = await handle.result()
+        self.check_here()
+        new = self.new(workflow, input, id=id, timeout=timeout)
+        ending = self.results.expect(new.id)
+        try:
+            handle = AsyncHandle(self, new.id, workflow, await self.create(new))
+            result: R = await handle.value_of(await self.results.closed(new.id, ending))
+        finally:
+            self.results.unwait(new.id, ending)
         return result
 
     async def get(self, id: str) -> AsyncHandle[Any]:

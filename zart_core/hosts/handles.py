@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from zart_core.events import Event, Status
+from zart_core.events import Closed, Event, Status
 from zart_core.hosts.inline import result_of
 from zart_core.policies import Duration, seconds
 from zart_core.workflows import Workflow
@@ -43,6 +43,10 @@ class AsyncHandle(Generic[T_co]):
             closed = None
         if closed is None:
             raise TimeoutError(f"execution '{self.id}' has not ended within {timeout}; it goes on")
+        return await self.value_of(closed)
+
+    async def value_of(self, closed: Closed) -> T_co:
+        """The result that an end stands for; raises what it failed with."""
         workflow = await self.engine.workflow_of(self.id, self.workflow)
         value: T_co = result_of(self.engine.codec, workflow, self.id, closed)
         return value

@@ -44,23 +44,30 @@ class Results:
                     future.set_exception(error)
         self.waiters.clear()
 
-    async def closed(self, id: str) -> Closed:
+    def expect(self, id: str) -> asyncio.Future[Closed]:
+        """Begin to wait for an execution; `unwait` has to follow. Before it is created, so that its end is not missed."""
+        future: asyncio.Future[Closed] = self.engine.loop.create_future()
+        self.waiters.setdefault(id, []).append(future)
+        return future
+
+    async def closed(self, id: str, expected: asyncio.Future[Closed] | None = None) -> Closed:
         """How the execution ended, once it has. Raises the defect when it is parked."""
         failed = 0
         while True:
-            self.engine.check_here()
             live = self.engine.live.get(id)
-            if live is not None and live.run.defect is not None and id in self.engine.tried:
-                raise self.engine.tried[id].with_traceback(None)
-            future: asyncio.Future[Closed] = self.engine.loop.create_future()
-            self.waiters.setdefault(id, []).append(future)
+            if expected is None or not expected.done():  # else it is known, whatever has become of the engine
+                self.engine.check_here()
+                if live is not None and live.run.defect is not None and id in self.engine.tried:
+                    raise self.engine.tried[id].with_traceback(None)
+            future, expected = expected or self.expect(id), None
             try:
-                if live is None:
+                if live is None and not future.done():
                     closed = await self.look(id)
                     if closed is not None:
                         return closed
                     failed = 0
-                return await asyncio.wait_for(asyncio.shield(future), 30.0 if live is not None else 0.25)
+                async with asyncio.timeout(30.0 if live is not None else 0.25):
+                    return await future
             except TimeoutError:
                 continue
             except StoreUnavailable:

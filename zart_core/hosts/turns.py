@@ -1030,15 +1030,18 @@ class Run:
 
     def compose_new(self, new: stored.New, owner: str) -> stored.New:
         """The creation of an execution together with the first turn, held by `owner` from the start."""
-        records = list(self.codec.encode_events(self.events, self.id, self.run, self.position))
-        return attrs.evolve(
-            new,
-            records=[*new.records, *records],
-            status=self.status if self.defect is None else Status.SCHEDULED,
-            wake=self.wake,
-            owner=owner,
-            creates=tuple(self._creates.values()),
-            posts=tuple(self._posts),
+        records = self.codec.encode_events(self.events, self.id, self.run, self.position)
+        return stored.New(
+            new.id,
+            new.workflow,
+            new.digest,
+            [*new.records, *records],
+            new.at,
+            self.status if self.defect is None else Status.SCHEDULED,
+            self.wake,
+            owner,
+            tuple(self._creates.values()),
+            tuple(self._posts),
         )
 
     def summary_of_next(self, position: int) -> stored.Summary:
