@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import threading
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from engines import PATIENCE_S, STORES, Ledger, kinds, until, url_of
 
 import zart_core as zart
 from zart_core.hosts.ports import open_log
-from zart_core.log import ID_CHARS_MAX, PAYLOAD_BYTES_MAX
+from zart_core.log import ID_CHARS_MAX, PAYLOAD_BYTES_MAX, EventLog
 from zart_core.testing.clock import VirtualClock
+from zart_core.testing.relay import Relay
 
 
 @pytest.fixture(params=STORES)
@@ -840,3 +842,46 @@ def test_a_result_that_is_there_needs_no_time(url: str) -> None:
         handle.send("number", 1)
         assert handle.result(PATIENCE_S) == [1]
         assert handle.result(0) == [1]
+
+
+class Asked(Relay):
+    """Counts what is asked of another log, by method."""
+
+    def __init__(self, log: EventLog) -> None:
+        super().__init__(log)
+        self.calls: Counter[str] = Counter()
+
+    def reach(self, method: str) -> None:
+        """See Relay."""
+        self.calls[method] += 1
+
+
+def test_who_runs_a_short_workflow_reads_nothing_back(url: str) -> None:
+    """It ends before its result could be asked for; who waits for it waits from before it is created."""
+
+    @zart.step()
+    async def at_once(n: int) -> int:
+        return n
+
+    @zart.workflow("short")
+    def short(n: int) -> zart.Flow[int]:
+        return (yield from at_once(n))
+
+    log = Asked(open_log(url))
+    with zart.open(log, [short]) as engine:
+        engine.run(short, 1)
+        before = log.calls.copy()
+        assert [engine.run(short, n) for n in range(20)] == list(range(20))
+        assert log.calls["records"] == before["records"]
+        assert log.calls["summary"] == before["summary"]
+    log.close()
+
+
+def test_who_attaches_to_an_execution_that_has_ended_is_told_how(url: str) -> None:
+    """Then the log is asked; nobody tells who comes too late."""
+    with zart.open(url, [sums]) as engine:
+        assert engine.run(sums, 2, id="a") == 10
+        assert engine.run(sums, 2, id="a") == 10
+        with pytest.raises(zart.ExecutionConflict):
+            engine.run(sums, 3, id="a")
+        assert not engine.engine.results.waiters
