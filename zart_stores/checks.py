@@ -125,13 +125,13 @@ def check_times(id: str, at: float, wake: float | None) -> None:
 
 def check_records(id: str, records: Sequence[Record]) -> None:
     """Raise InvalidUse for a record whose kind or time cannot be stored."""
+    isfinite = math.isfinite
     for record in records:
-        if not math.isfinite(record.at):
+        if not isfinite(record.at):
             raise InvalidUse(f"execution {id!r}: a record's time is a finite number, not {record.at!r}")
-        if not record.kind.isprintable() or not 0 < len(record.kind) <= NAME_CHARS_MAX:
-            raise InvalidUse(
-                f"execution {id!r}: a record's kind is a printable word, not {record.kind!a:.300}"
-            )
+        kind = record.kind
+        if not kind.isprintable() or not 0 < len(kind) <= NAME_CHARS_MAX:
+            raise InvalidUse(f"execution {id!r}: a record's kind is a printable word, not {kind!a:.300}")
 
 
 def plain(text: str) -> str:
@@ -155,7 +155,9 @@ def too_large(write: Write) -> str | None:
         for record in write.opens:
             if len(record.data) > RECORD_BYTES_MAX:
                 return _excess(write.id, f"a {record.kind} record", len(record.data), RECORD_BYTES_MAX)
-    inner: Sequence[Write] = (*write.creates, *write.posts) if write.creates or write.posts else ()
+    if not write.creates and not write.posts:
+        return None
+    inner: Sequence[Write] = (*write.creates, *write.posts)
     return next((reason for each in inner if (reason := too_large(each))), None)
 
 

@@ -124,7 +124,8 @@ class Shelf:
     """What a memory log holds, and the `Tables` that `rows.write` works on. Used under its lock only."""
 
     def __init__(self, runs: Runs | None = None) -> None:
-        self.lock = threading.Condition(threading.Lock())
+        self.lock = threading.Lock()
+        self.stirred = threading.Condition(self.lock)
         self.changes = 0
         self.rows: list[Row] = []
         self.by_id: dict[str, Row] = {}
@@ -327,7 +328,7 @@ class MemoryLog:
                     self._lease(worker, LEASE_S)
                 shelf.unleased.discard(worker)
             if shelf.changes != before:
-                shelf.lock.notify_all()
+                shelf.stirred.notify_all()
         return outcomes
 
     def summary(self, id: str) -> Summary | None:
@@ -373,7 +374,7 @@ class MemoryLog:
                 shelf.changed(row)
             shelf.image = None
             if shelf.changes != before:
-                shelf.lock.notify_all()
+                shelf.stirred.notify_all()
             self._heard = shelf.changes
             return [summary(row) for row in rows]
 
@@ -432,7 +433,9 @@ class MemoryLog:
         shelf = self._shelf
         with shelf.lock:
             since = self._heard
-            woken = shelf.lock.wait_for(lambda: self._closed or shelf.changes != since, max(timeout_s, 0.0))
+            woken = shelf.stirred.wait_for(
+                lambda: self._closed or shelf.changes != since, max(timeout_s, 0.0)
+            )
             self._refuse_if_closed()
             self._heard = shelf.changes
             return woken
@@ -506,7 +509,7 @@ class MemoryLog:
                     self._shelf.leases.pop(worker, None)
                     self._shelf.robbed.discard(worker)
                 self._closed = True
-                self._shelf.lock.notify_all()
+                self._shelf.stirred.notify_all()
 
     def _lease(self, worker: str, lease_s: float) -> None:
         self._shelf.leases[worker] = self._clock() + lease_s
@@ -525,7 +528,7 @@ class MemoryLog:
                 shelf.changed(row)
         shelf.image = None
         if shelf.changes != before:
-            shelf.lock.notify_all()
+            shelf.stirred.notify_all()
 
     def _refuse_if_closed(self) -> None:
         if self._closed:

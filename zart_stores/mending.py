@@ -13,9 +13,9 @@ from operator import attrgetter
 from typing import Any, Protocol
 
 import attrs
+import msgspec
 
 from zart_core.log import Message, New, Turn, Write
-from zart_core.records import record
 from zart_stores.rows import Row
 
 FIELDS = tuple(field.name for field in attrs.fields(Row))
@@ -23,8 +23,7 @@ VALUES = attrgetter(*FIELDS)
 NO_MESSAGES: Mapping[int, Message] = {}
 
 
-@record
-class RowImage:
+class RowImage(msgspec.Struct, frozen=True):
     """A row as it was, and the messages that the change may take away."""
 
     row: Row
@@ -32,8 +31,7 @@ class RowImage:
     messages: Mapping[int, Message]
 
 
-@record
-class Image:
+class Image(msgspec.Struct, frozen=True):
     """What a change may touch, as it was before."""
 
     rows: int

@@ -131,8 +131,9 @@ def write(tables: Tables, item: Write) -> Appended:
     """Carry out one write of a batch, or refuse it. The parent decides here; the rest computes."""
     if large := too_large(item):
         return Rejected(large)
-    answer = judge(tables, tables.find(item.id), item)
-    return carry_out(tables, item) if answer is None else answer
+    row = tables.find(item.id)
+    answer = judge(tables, row, item)
+    return carry_out(tables, row, item) if answer is None else answer
 
 
 def judge(tables: Tables, row: Row | None, item: Write) -> Appended | None:
@@ -180,11 +181,10 @@ def _judge_new(row: Row | None, new: New) -> Appended | None:
     )
 
 
-def carry_out(tables: Tables, item: Write) -> Ok[Receipt]:
+def carry_out(tables: Tables, row: Row | None, item: Write) -> Ok[Receipt]:
     """Do what `too_large` and `judge` have nothing against."""
     if type(item) is New:
         return _do_new(tables, item)
-    row = tables.find(item.id)
     assert row is not None
     if type(item) is Turn:
         return _do_turn(tables, row, item)
@@ -208,7 +208,8 @@ def _do_turn(tables: Tables, row: Row, turn: Turn) -> Ok[Receipt]:
         row.position = 0
         tables.add_records(row, turn.opens)
         row.position = len(turn.opens)
-    _answer(row, _status_after(turn), turn.wake, turn.seen, turn.releases)
+    status = turn.status if turn.opens is None else _status_after(turn)
+    _answer(row, status, turn.wake, turn.seen, turn.releases)
     row.updated_at = turn.at + 0.0
     tables.changed(row)
     if not turn.creates and not turn.posts:
@@ -218,10 +219,8 @@ def _do_turn(tables: Tables, row: Row, turn: Turn) -> Ok[Receipt]:
 
 
 def _status_after(turn: Turn) -> Status:
-    """Tell run and execution apart: a closed status beside `opens` is the old run's alone."""
-    if turn.opens is not None and turn.status in CLOSED:
-        return Status.SCHEDULED
-    return turn.status
+    """Tell run and execution apart where a turn opens one: a closed status is the old run's alone."""
+    return Status.SCHEDULED if turn.status in CLOSED else turn.status
 
 
 def _answer(row: Row, status: Status, wake: float | None, seen: int, releases: bool) -> None:
@@ -229,7 +228,7 @@ def _answer(row: Row, status: Status, wake: float | None, seen: int, releases: b
     if status is not row.status:
         row.status = status
         row.reason = row.build = ""
-    row.seen = min(max(seen, 0), row.posted)
+    row.seen = min(max(seen, 0), row.posted) if seen else 0
     row.given = False
     row.wake = None if wake is None else wake + 0.0
     if status in CLOSED:
@@ -274,8 +273,9 @@ def _follow(tables: Tables, creates: Sequence[New], posts: Sequence[Post]) -> tu
         else:
             conflicts.append(new.id)
     for post in posts:
-        if judge(tables, tables.find(post.id), post) is None:
-            carry_out(tables, post)
+        row = tables.find(post.id)
+        if judge(tables, row, post) is None:
+            carry_out(tables, row, post)
     return tuple(conflicts)
 
 

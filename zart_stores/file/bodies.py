@@ -191,8 +191,8 @@ def _body(write: Write) -> Body:
             write.seen,
             list(write.consumes),
             None if write.opens is None else _to_lines(write.opens),
-            [_birth(new) for new in write.creates],
-            [_mail(post) for post in write.posts],
+            [_birth(new) for new in write.creates] if write.creates else [],
+            [_mail(post) for post in write.posts] if write.posts else [],
             write.releases,
         )
     if type(write) is New:

@@ -392,8 +392,9 @@ class Journal:
             sequence += 1
         for number, body in enumerate(bodies, sequence):
             lines.append(segment.sealer.line(body, offset, number, self._synced))
-            places.append(Place(segment.number, offset, len(lines[-1])))
-            offset += len(lines[-1])
+            length = len(lines[-1])
+            places.append(Place(segment.number, offset, length))
+            offset += length
         return lines, places
 
     def _roll(self, segment: Segment) -> Segment:

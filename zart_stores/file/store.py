@@ -11,7 +11,6 @@ Rule 3: what cannot be known to be on disk is never acknowledged and never shown
 from __future__ import annotations
 
 import builtins
-import itertools
 import logging
 import os
 import threading
@@ -46,7 +45,7 @@ from zart_stores.file.journal import REOPEN, SEGMENT_BYTES, Full, Journal, Place
 from zart_stores.file.replaying import replayer
 from zart_stores.file.salvage import salvage as salvage  # offered beside `open`
 from zart_stores.memory import MemoryLog, Shelf
-from zart_stores.rows import carry_out, judge, void
+from zart_stores.rows import Tables, carry_out, judge, void
 
 logger = logging.getLogger("zart.store")
 
@@ -162,11 +161,16 @@ class FileLog:
                 bodies.append(body)
                 items.append(item)
             answers.append(answer)
+        done: builtins.list[Appended] = []
         try:
-            done = iter(self._carry_out(items, self._journal.write(bodies)) if items else ())
+            if items:
+                done = self._carry_out(items, self._journal.write(bodies))
         except Full as full:
-            done = itertools.repeat(Rejected(f"full: {full}"))
-        return [next(done) if answer is None else answer for answer in answers]
+            done = [Rejected(f"full: {full}")] * len(items)
+        if len(done) == len(answers):
+            return done
+        each = iter(done)
+        return [next(each) if answer is None else answer for answer in answers]
 
     def _judge(self, item: Write) -> Appended | None:
         if large := too_large(item):
@@ -175,15 +179,16 @@ class FileLog:
 
     def _carry_out(self, items: Sequence[Write], places: Sequence[Place]) -> builtins.list[Appended]:
         """Do in memory what is written now."""
+        where = iter(places)
 
-        def placed() -> Iterator[Write]:
-            for item, place in zip(items, places, strict=True):
-                self._index.place = place
-                yield item
-                if isinstance(item, (Turn, Mark)) and item.fence is not None:
-                    self._fences[item.id] = item.fence
+        def do(shelf: Tables, item: Write) -> Appended:
+            self._index.place = next(where)
+            done = carry_out(shelf, shelf.find(item.id), item)
+            if (type(item) is Turn or type(item) is Mark) and item.fence is not None:
+                self._fences[item.id] = item.fence
+            return done
 
-        return self._memory.each(placed(), carry_out)
+        return self._memory.each(items, do)
 
     # ------------------------------------------------ reading
 
@@ -355,7 +360,7 @@ def apart(batch: Sequence[Write]) -> Iterator[Sequence[Write]]:
     part: builtins.list[Write] = []
     touched: set[str] = set()
     for item in batch:
-        ids = set(_ids(item))
+        ids = _ids(item)
         if not touched.isdisjoint(ids):
             yield part
             part, touched = [], set()
@@ -364,10 +369,10 @@ def apart(batch: Sequence[Write]) -> Iterator[Sequence[Write]]:
     yield part
 
 
-def _ids(item: Write) -> Iterator[str]:
+def _ids(item: Write) -> set[str]:
     """Give the executions that a write changes or depends on."""
-    yield item.id
-    if isinstance(item, (New, Turn)):
+    ids = {item.id}
+    if (type(item) is Turn or type(item) is New) and (item.creates or item.posts):
         inners: tuple[Write, ...] = (*item.creates, *item.posts)
-        for inner in inners:
-            yield from _ids(inner)
+        ids.update(*map(_ids, inners))
+    return ids
