@@ -9,11 +9,12 @@ Rule 3: rows that an earlier batch has left may stand for what is read, while no
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
+from zlib import crc32
 
-import attrs
+import msgspec
 
 from zart_core.errors import LogCorrupt
 from zart_core.events import Status
@@ -53,8 +54,7 @@ class Source(Protocol):
         ...
 
 
-@attrs.define
-class Changes:
+class Changes(msgspec.Struct):
     """Rows of each table to be written, in the order of their columns."""
 
     inserts: list[tuple[Any, ...]]
@@ -76,12 +76,6 @@ class Changes:
     """The payloads of records and messages together."""
 
     @property
-    def rows(self) -> int:
-        """How many rows are written or go."""
-        changed = (self.inserts, self.updates, self.records, self.ended_runs, self.consumed, self.messages)
-        return sum(map(len, changed)) + len(self.moves) + len(self.message_keys) + self.stirred
-
-    @property
     def empty(self) -> bool:
         """True when nothing is to be written."""
         return not self.inserts and not self.updates
@@ -91,10 +85,16 @@ class Batch:
     """The `Tables` of rows.write over a database."""
 
     def __init__(
-        self, source: Source, where: str, known: Mapping[str, tuple[Row, Place]] = NOTHING_KNOWN
+        self,
+        source: Source,
+        where: str,
+        known: Mapping[str, tuple[Row, Place]] = NOTHING_KNOWN,
+        blob: Callable[[bytes], Any] = bytes,
     ) -> None:
         self._source = source
         self._where = where
+        self._blob = blob
+        """Makes of a record's data what the database's driver takes best."""
         self._known = known
         """What need not be read (Rule 3)."""
         self._rows: dict[str, Row | None] = {}
@@ -126,7 +126,7 @@ class Batch:
     def write(self, item: Write) -> Appended:
         """Carry out or refuse one write. A damaged row refuses it; who reads the row will see the damage."""
         try:
-            if type(item) is New or type(item) is Turn:
+            if (type(item) is New or type(item) is Turn) and (item.creates or item.posts):
                 self._find_all(item.creates, item.posts)
             return write(self, item)
         except LogCorrupt as error:
@@ -173,14 +173,16 @@ class Batch:
 
     def add_records(self, row: Row, records: Sequence[Record]) -> None:
         """See Tables."""
-        start = checksums.of_id(row.id)
-        key, run, position = row.key, row.run, row.position
+        start, head = checksums.of_id(row.id), checksums.RECORD_HEAD.pack
+        values, blob = self._records, self._blob
+        key, run, position, size = row.key, row.run, row.position, 0
         for record in records:
-            at = record.at + 0.0
-            crc = checksums.of_record(start, run, position, record.kind, at, record.data)
-            self._records.append((key, run, position, record.kind, at, record.data, crc))
-            self._payload_bytes += len(record.data)
+            kind, at, data = record.kind, record.at + 0.0, record.data
+            crc = crc32(data, crc32(head(run, position, at) + kind.encode() + b"\0", start))
+            values.append((key, run, position, kind, at, blob(data), crc))
+            size += len(data)
             position += 1
+        self._payload_bytes += size
 
     def end_run(self, row: Row) -> None:
         """See Tables."""
@@ -244,11 +246,12 @@ class Batch:
                 inserts.append(_all_values(row, place[2]))
             else:
                 updates.append((*_state(row), checksums.of_row(row), row.key))
-                if place != before:
+            if place != before:
+                if before is not None:
                     moves.append((row.status.value, row.owner, place[2], row.key))
-            self._places[row.key] = place
-            stirred = stirred or (place[2] is not None and place != before)
-        keys = [(execution, key, number) for (execution, key), number in self._keys.items()]
+                self._places[row.key] = place
+                stirred = stirred or place[2] is not None
+        keys = [(key, text, number) for (key, text), number in self._keys.items()] if self._keys else []
         return Changes(
             inserts,
             updates,
@@ -256,7 +259,7 @@ class Batch:
             self._records,
             self._ended,
             list(self._consumed),
-            self._message_values(),
+            self._message_values() if self._messages else [],
             keys,
             stirred,
             self._payload_bytes,
@@ -311,7 +314,7 @@ def ids_of(batch: Iterable[Write]) -> set[str]:
     ids: set[str] = set()
     for item in batch:
         ids.add(item.id)
-        if type(item) is New or type(item) is Turn:
+        if (type(item) is New or type(item) is Turn) and (item.creates or item.posts):
             ids |= ids_of(item.creates)
             ids.update(post.id for post in item.posts)
     return ids
@@ -321,10 +324,8 @@ def owners_of(batch: Iterable[Write]) -> set[str]:
     """Name the workers that the batch's new executions belong to."""
     owners: set[str] = set()
     for item in batch:
-        if type(item) is New:
-            if item.owner is not None:
-                owners.add(item.owner)
-            owners |= owners_of(item.creates)
-        elif type(item) is Turn and item.creates:
+        if type(item) is New and item.owner is not None:
+            owners.add(item.owner)
+        if (type(item) is New or type(item) is Turn) and item.creates:
             owners |= owners_of(item.creates)
     return owners

@@ -14,7 +14,10 @@ from zart_core.log import Message
 from zart_stores.rows import Row
 
 RECORD_HEAD = struct.Struct("<qqd")
-"""What a record's sum begins with: run, position and time."""
+"""Run, position and time: a record's sum goes on from `of_id` with these, its kind, a zero byte, then its data.
+
+It is computed in line where records are written and read, which takes two thirds of the time.
+"""
 _ROW = struct.Struct("<qdddqqqqqqq??")
 UNFIT = (struct.error, TypeError, AttributeError, UnicodeError)
 """What a sum raises for values of another type than was written: damage too."""
@@ -23,11 +26,6 @@ UNFIT = (struct.error, TypeError, AttributeError, UnicodeError)
 def of_id(id: str) -> int:
     """Start the checksums of an execution's records and messages."""
     return zlib.crc32(id.encode())
-
-
-def of_record(start: int, run: int, position: int, kind: str, at: float, data: bytes) -> int:
-    """Sum up one record; `start` is `of_id`."""
-    return zlib.crc32(data, zlib.crc32(RECORD_HEAD.pack(run, position, at) + kind.encode() + b"\0", start))
 
 
 class KindBytes(dict[str, tuple[str, bytes]]):
@@ -63,5 +61,5 @@ def of_row(row: Row) -> int:
         row.given,
         wake is None,
     )
-    words = (row.id, row.workflow, row.digest, row.status.value, row.owner or "", row.reason, row.build)
+    words = (row.id, row.workflow, row.digest, row.status, row.owner or "", row.reason, row.build)
     return zlib.crc32("\0".join(words).encode(), zlib.crc32(numbers))

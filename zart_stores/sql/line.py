@@ -20,13 +20,14 @@ class Line:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: deque[threading.Event] = deque()
-        self._taken = False
+        self.taken = False
+        """Whether somebody has entered and not left."""
 
     def enter(self, timeout_s: float, hopeless: Callable[[], bool] = lambda: False) -> bool:
         """Wait for one's turn, and keep it until `leave`; False when it did not come in time, or cannot come."""
         with self._lock:
-            if not self._taken:
-                self._taken = True
+            if not self.taken:
+                self.taken = True
                 return True
             turn = threading.Event()
             self._waiting.append(turn)
@@ -43,7 +44,7 @@ class Line:
 
     def let_pass(self, timeout_s: float, hopeless: Callable[[], bool]) -> None:
         """Wait until those who came before have had their turn, or that is of no use; whoever comes later waits."""
-        if self._taken and self.enter(timeout_s, hopeless):
+        if self.taken and self.enter(timeout_s, hopeless):
             self.leave()
 
     def leave(self) -> None:
@@ -52,7 +53,7 @@ class Line:
             if self._waiting:
                 self._waiting.popleft().set()
             else:
-                self._taken = False
+                self.taken = False
 
     def _give_up(self, turn: threading.Event) -> bool:
         """Leave the line without a turn; True when it has come at this very moment."""

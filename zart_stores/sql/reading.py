@@ -70,10 +70,7 @@ def is_text(value: Any) -> TypeGuard[str]:
 def records_of(
     found: Sequence[Sequence[Any]], id: str, run: int, start: int, end: int, path: str
 ) -> list[Record]:
-    """Make records of RECORD_COLUMNS, which are those from position `start` to `end` of a run.
-
-    Sums up as `checksums.of_record` does, but here, which takes two thirds of the time.
-    """
+    """Make records of RECORD_COLUMNS, which are those from position `start` to `end` of a run."""
     records: list[Record] = []
     crc_start, head, kinds = checksums.of_id(id), checksums.RECORD_HEAD.pack, checksums.KindBytes()
     expected, there = start, None

@@ -44,7 +44,7 @@ from zart_stores.sql.batch import Batch, ids_of, owners_of
 from zart_stores.sql.line import Line
 from zart_stores.sql.queries import Select, find_row, read_inbox, read_page, read_records, read_stats
 from zart_stores.sql.reading import COLUMNS, damage
-from zart_stores.sql.sqlite_batch import SqliteSource, write_changes
+from zart_stores.sql.sqlite_batch import BLOB, SqliteSource, write_changes
 from zart_stores.sql.sqlite_due import changes_count, due_keys, next_wake, was_robbed, workers
 from zart_stores.sql.sqlite_file import FULL, NORMAL, open_connection, prepare, settings_of
 from zart_stores.sql.sqlite_joining import create_within
@@ -147,11 +147,12 @@ class SqliteLog:
         if not batch:
             return []
         self._refuse_in_child()
-        with self._writing, self._undisturbed():
-            self._refuse_if_unusable()
+        with self._writing, Undisturbed(self._disconnect):
+            self._refuse_if_closed()
             try:
-                for worker in owners_of(batch) - self._locks.keys():
-                    self.renew(worker, lease_s=LEASE_S)
+                for worker in owners_of(batch):
+                    if worker not in self._locks:
+                        self.renew(worker, lease_s=LEASE_S)
                 db = self._connection("writer")
                 self._begin(db)
             except StoreLocked:
@@ -161,7 +162,8 @@ class SqliteLog:
             except Weather as error:
                 return [Rejected(f"unavailable: {error}")] * len(batch)
             outcomes, stirred = self._append(db, batch)
-            self._checkpoint_if_due("writer")
+            if self._pace.due:
+                self._checkpoint("writer")
         if stirred:
             self._stir()
         return outcomes
@@ -171,7 +173,7 @@ class SqliteLog:
         outcomes: list[Appended] = []
         committing = False
         try:
-            unit = Batch(SqliteSource(db, self._path), self._path, self._memo.take(db))
+            unit = Batch(SqliteSource(db, self._path), self._path, self._memo.take(db), BLOB)
             if len(batch) >= TOGETHER_MIN:
                 unit.prepare(ids_of(batch))
             for item in batch:
@@ -180,11 +182,12 @@ class SqliteLog:
             if changes.empty:
                 db.execute("ROLLBACK")
                 return outcomes, False
+            before = db.total_changes
             write_changes(db, changes)
             committing = True
             db.execute("COMMIT")
             self._memo.keep(unit.left())
-            self._pace.changes += changes.rows + changes.payload_bytes // sqlite_wal.PAGE_BYTES
+            self._pace.changes += db.total_changes - before + changes.payload_bytes // sqlite_wal.PAGE_BYTES
             return outcomes, changes.stirred
         except TROUBLE as error:
             failed = self._give_up(error, committing)
@@ -525,7 +528,7 @@ class SqliteLog:
         """See Examinable. Read back from the connection that appends, and from the file."""
         self._refuse_in_child()
         with self._writing:
-            self._refuse_if_unusable()
+            self._refuse_if_closed()
             return settings_of(self._connection("writer"))
 
     # ------------------------------------------------ connections
@@ -539,10 +542,10 @@ class SqliteLog:
             )
         return self._connections[name]
 
-    def _checkpoint_if_due(self, name: str) -> None:
-        """Make a checkpoint when enough was committed, on the connection that did. One that fails loses nothing."""
+    def _checkpoint(self, name: str) -> None:
+        """Make the checkpoint that is due, on the connection that has committed. One that fails loses nothing."""
         db = self._connections.get(name)
-        if db is None or not self._pace.due:
+        if db is None:
             return
         try:
             self._pace.learn(sqlite_wal.checkpoint(db))
@@ -552,27 +555,17 @@ class SqliteLog:
             self._disconnect(error)
 
     def _begin(self, db: sqlite3.Connection) -> None:
-        self._line.let_pass(self._busy_s, self._is_waited_for)
-        if self._is_waited_for():
-            raise StoreUnavailable(
-                f"{self._path!r}: a step's transaction holds the lock, and waits for its turn"
-            )
+        if self._line.taken:
+            self._line.let_pass(self._busy_s, self._is_waited_for)
+            if self._is_waited_for():
+                raise StoreUnavailable(
+                    f"{self._path!r}: a step's transaction holds the lock, and waits for its turn"
+                )
         try:
-            patiently(lambda: db.execute("BEGIN IMMEDIATE"), self._busy_s, self._path)
+            patiently(partial(db.execute, "BEGIN IMMEDIATE"), self._busy_s, self._path)
         except TROUBLE as error:
             self._disconnect(error)
             raise weather(error, self._path) from error
-
-    @contextlib.contextmanager
-    def _undisturbed(self) -> Generator[None]:
-        """Leave no transaction behind when the process is interrupted, wherever that strikes (F27)."""
-        try:
-            yield
-        except Exception:
-            raise
-        except BaseException:
-            self._disconnect()
-            raise
 
     @contextlib.contextmanager
     def _new_locks(self) -> Generator[None]:
@@ -588,8 +581,8 @@ class SqliteLog:
     def _in_lease_transaction(self, action: Callable[[sqlite3.Connection], T]) -> T:
         """Do something with claims and leases in one transaction (Rule 2)."""
         self._refuse_in_child()
-        with self._writing, self._undisturbed(), self._new_locks():
-            self._refuse_if_unusable()
+        with self._writing, Undisturbed(self._disconnect), self._new_locks():
+            self._refuse_if_closed()
             db = self._connection("leases")
             self._begin(db)
             before = db.total_changes
@@ -606,7 +599,8 @@ class SqliteLog:
             except BaseException:
                 self._disconnect()
                 raise
-            self._checkpoint_if_due("leases")
+            if self._pace.due:
+                self._checkpoint("leases")
         self._stir()
         return result
 
@@ -623,7 +617,7 @@ class SqliteLog:
 
         self._refuse_in_child()
         with self._reading:
-            self._refuse_if_unusable()
+            self._refuse_if_closed()
             db = self._connection("reader")
             try:
                 return patiently(snapshot, self._busy_s, self._path)
@@ -678,6 +672,9 @@ class SqliteLog:
 
     def _refuse_if_unusable(self) -> None:
         self._refuse_in_child()
+        self._refuse_if_closed()
+
+    def _refuse_if_closed(self) -> None:
         if self._closed:
             raise StoreFailed(f"the log {self._path!r} is closed; open it again")
 
@@ -688,6 +685,20 @@ class SqliteLog:
                 f"the log {self._path!r} was opened in process {self._pid} and is used in {os.getpid()}: "
                 "open a log of its own in each process"
             )
+
+
+class Undisturbed:
+    """Leaves no transaction behind when the process is interrupted, wherever that strikes (F27)."""
+
+    def __init__(self, disconnect: Callable[[], None]) -> None:
+        self._disconnect = disconnect
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            self._disconnect()
 
 
 def _select(db: sqlite3.Connection) -> Select:

@@ -15,6 +15,9 @@ from zart_stores.sql.reading import COLUMNS, whole_number
 AT_ONCE = 64
 """How many rows one statement reads."""
 
+BLOB = bytearray
+"""A record's data on its way to sqlite3: for bytes it looks for an adapter each time, 0.6 us; for these it does not."""
+
 _FIND = f"SELECT {COLUMNS} FROM executions WHERE id = ?"  # noqa: S608  # no data in it
 _FIND_MANY = f"SELECT {COLUMNS} FROM executions WHERE id IN ({', '.join('?' * AT_ONCE)})"  # noqa: S608
 _INSERT = f"INSERT INTO executions ({COLUMNS}) VALUES ({', '.join('?' * 21)})"  # noqa: S608
