@@ -744,6 +744,34 @@ def test_an_engine_that_is_awaited_on_another_loop():
     assert all("this engine runs on another event loop: await it on the loop where it" in one for one in said)
 
 
+def test_an_engine_that_nobody_opened():
+    """`zart.serve` without `async with` says how it is written, whatever is tried with it."""
+
+    async def used(call):
+        with pytest.raises(zart.InvalidUse, match=r"write `async with zart.serve\(...\) as engine:`"):
+            await call(zart.serve("memory:", [orders]))
+
+    async def opened_wrongly(engine):
+        with engine:
+            raise AssertionError("nothing was opened")
+
+    async def awaited(engine):
+        await engine
+
+    async def tried():
+        for name in vars(zart.AsyncEngine):
+            if not name.startswith("_"):
+                await used(lambda engine, name=name: getattr(engine, name)())
+        await used(opened_wrongly)
+        await used(awaited)
+        with pytest.raises(AttributeError, match="no attribute 'begun'"):
+            _ = zart.serve("memory:", [orders]).begun
+        async with zart.serve("memory:", [orders]) as engine:
+            assert await engine.run(orders, Order("a", 1)) == "a"
+
+    asyncio.run(tried())
+
+
 def test_a_log_of_an_unregistered_workflow(tmp_path):
     """R20: its executions are parked with the reason, the others go on, and they go on by themselves later."""
 

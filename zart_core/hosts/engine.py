@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypeAlias, TypeVar, overload
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 
 from zart_core import log as stored
 from zart_core.codec import Codec
@@ -73,6 +75,7 @@ from zart_core.steps import DEFAULT_QUEUE
 from zart_core.workflows import Registry, Workflow, WorkflowSource, is_workflow, titled
 
 I = TypeVar("I")  # noqa: E741  # the input
+P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -588,7 +591,48 @@ def opened(url: str | stored.EventLog, durability: str) -> stored.EventLog:
     return url
 
 
-@contextlib.asynccontextmanager
+class Opening(contextlib.AbstractAsyncContextManager[AsyncEngine]):
+    """An engine that `async with` opens and closes; whatever else is tried with it says so."""
+
+    def __init__(self, opening: contextlib.AbstractAsyncContextManager[AsyncEngine]) -> None:
+        self.opening = opening
+
+    async def __aenter__(self) -> AsyncEngine:
+        return await self.opening.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        return await self.opening.__aexit__(kind, error, traceback)
+
+    if not TYPE_CHECKING:  # there these are mistakes already
+
+        def __getattr__(self, name: str) -> Any:
+            if hasattr(AsyncEngine, name):
+                self.refuse()
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+        def refuse(self, *_: object) -> Any:
+            """Raise InvalidUse, which says how it is written."""
+            raise InvalidUse(
+                "the engine is not open yet: write `async with zart.serve(...) as engine:`, and use it in there"
+            )
+
+        __await__ = __enter__ = __exit__ = refuse
+
+
+def opened_by_with(engine: Callable[P, AsyncGenerator[AsyncEngine]]) -> Callable[P, Opening]:
+    """As `contextlib.asynccontextmanager`; what it gives says how it is used."""
+    opening = contextlib.asynccontextmanager(engine)
+
+    @functools.wraps(engine)
+    def of(*args: P.args, **kwargs: P.kwargs) -> Opening:
+        return Opening(opening(*args, **kwargs))
+
+    return of
+
+
+@opened_by_with
 async def serve(
     url: str | stored.EventLog,
     workflows: WorkflowSource | Iterable[WorkflowSource],
