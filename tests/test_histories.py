@@ -29,7 +29,7 @@ from zart_core.deploys.scrubbing import scrubbed
 from zart_core.deploys.transfers import RECORDS_PER_TURN, export_history, import_history
 from zart_core.hosts.ports import open_log
 from zart_core.log import Message
-from zart_core.testing import check_deploy
+from zart_core.testing import VirtualClock, check_deploy
 
 pytest_plugins = ["pytester"]
 
@@ -269,6 +269,33 @@ def test_a_copy_that_goes_on(log):
             if isinstance(event, zart.Delivered)
         ]
         assert taken == ["first", "second"]
+
+
+@pytest.mark.parametrize("parked", [False, True])
+def test_a_start_that_was_put_off_stays_so(log, parked):
+    """It begins at its time in the other store too, and not for what is sent; what it is shown as is the same."""
+    clock, source = VirtualClock(), open_log("memory:")
+    at = datetime.fromtimestamp(clock.now() + 60, UTC)
+    with zart.open(source, [laps], clock=clock) as engine:
+        engine.start(laps, 0, id="a", at=at)
+        engine.send("a", "go", 0)
+    if parked:
+        zart.open(source, [order], clock=clock).close()
+    history = history_of(text_of(export_history(source, "a")))
+    assert history.status is (zart.Status.PARKED if parked else zart.Status.SCHEDULED)
+
+    assert import_history(log, history, go_on=True) is zart.Status.SCHEDULED
+
+    summary = log.summary("a")
+    assert summary is not None and (summary.status, summary.wake) == (zart.Status.SCHEDULED, at.timestamp())
+    with zart.open(log, [laps], clock=clock) as engine:
+        clock.advance(59)
+        engine.send("a", "go", 1)
+        until(lambda: log.next_wake() == at.timestamp())  # it was looked at
+        assert engine.get("a").status() is zart.Status.SCHEDULED
+        clock.advance(1)
+        assert engine.get("a").result(10) == 0
+        assert engine.get("a").history()[1].at == at.timestamp()
 
 
 def test_an_id_that_is_there_is_refused(log):

@@ -7,6 +7,7 @@ Rule 2: what comes in is paused until all of it is there, and stays so unless it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import attrs
@@ -52,8 +53,8 @@ def import_history(
     Args:
         log: where to.
         history: what to put there.
-        go_on: let an unfinished one go on here: its steps without an outcome run in this store too. Otherwise it
-            stays paused.
+        go_on: let an unfinished one go on here: its steps without an outcome run in this store too, and one whose
+            start was put off begins at its time. Otherwise it stays paused.
         codec: in place of a plain one.
 
     Raises ExecutionConflict when the id is taken, InvalidUse for a scrubbed one that is to go on, StoreUnavailable.
@@ -69,13 +70,17 @@ def import_history(
     for posts, turn in turns_of(history, own):
         numbers = [written(log, post) for post in posts]
         written(log, attrs.evolve(turn, consumes=numbers, seen=max(numbers, default=0)))
-    last = history.runs[-1][-1]
+    first, last = history.runs[0][0], history.runs[-1][-1]
     if isinstance(last, Closed):
         return last.status
     for message in history.inbox:
         written(log, Post(history.id, message.kind, message.name, message.payload, message.at, message.key))
-    status = Status.WAITING if go_on else Status.PAUSED
-    reason, wake = ("", 0.0) if go_on else (IMPORTED, None)
+    if not go_on:
+        status, reason, wake = Status.PAUSED, IMPORTED, None
+    elif last is first:
+        status, reason, wake = Status.SCHEDULED, "", first.at
+    else:
+        status, reason, wake = Status.WAITING, "", 0.0
     written(log, Mark(history.id, status, reason, wake=wake, fence=1, releases=True))
     return status
 
@@ -104,7 +109,7 @@ def creation_of(history: History, codec: Codec) -> New:
         history.workflow,
         digest_of(codec, first),
         codec.encode_events([first], history.id),
-        first.at,
+        math.nextafter(first.at, -math.inf),  # asked for before its start: what was put off stays so
         Status.PAUSED,
         wake=None,
         owner=WORKER,
