@@ -803,6 +803,15 @@ def test_what_is_no_workflow(given):
         zart.open("memory:", given if isinstance(given, str) else [given])
 
 
+def test_a_module_without_workflows(tmp_path):
+    """Nothing would ever run, and nothing would say so; nothing is opened."""
+    with pytest.raises(
+        zart.InvalidUse, match="module 'attrs' has no workflow; give modules that define or import"
+    ):
+        zart.open(f"sqlite:{tmp_path}/log.db", [attrs])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unknown_scheme():
     """The schemes that there are, and how one is added."""
     with pytest.raises(zart.UnknownStore) as caught:

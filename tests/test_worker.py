@@ -143,6 +143,30 @@ def test_a_lease_that_no_worker_can_keep_is_refused(tmp_path):
     assert "lease is '20ms'; it must be 1 s or longer" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("others", "line"),
+    [
+        (["flows", "none"], "module 'none' has no workflow; give modules that define or import functions"),
+        (
+            ["steps"],
+            "steps: no workflow there; give the modules that define or import some. Steps are found by the",
+        ),
+    ],
+)
+def test_a_worker_that_would_serve_nothing_says_so(tmp_path, others, line):
+    """A module was named by mistake, or is of steps alone: code 2, and nothing is opened."""
+    (tmp_path / "flows.py").write_text(FLOWS)
+    (tmp_path / "none.py").write_text("x = 1\n")
+    (tmp_path / "steps.py").write_text("from flows import draw\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "zart_core.cli", "worker", *others, "--store", "sqlite:log.db"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert line in done.stderr
+    assert not (tmp_path / "log.db").exists()
+
+
 def test_a_worker_of_a_queue_takes_its_steps_and_nothing_else(place):
     """The worker that holds the execution does not run them, in whichever order they come."""
     directory, url = place

@@ -162,6 +162,18 @@ def test_an_unknown_workflow_is_a_defect_with_the_nearest_name():
     assert "did you mean 'order-fulfilment'?" in str(caught.value)
 
 
+def test_a_module_without_workflows_is_named():
+    """It was given by mistake, such as a package whose workflows stand in its submodules; one of steps alone may be."""
+    module = types.ModuleType("flows")
+    module.reserve = order_fulfilment.fn
+    with pytest.raises(
+        zart.InvalidUse, match="module 'flows' has no workflow; give modules that define or import"
+    ):
+        zart.Registry([order_fulfilment, module])
+    module.do = do
+    assert list(zart.Registry([order_fulfilment, module])) == [order_fulfilment]
+
+
 @pytest.mark.parametrize("wrong", [5, "order", order_fulfilment.fn, do, None])
 def test_what_is_no_workflow_cannot_be_registered(wrong):
     """InvalidUse."""

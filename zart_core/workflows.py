@@ -29,7 +29,7 @@ from zart_core.commands import Command, ContinueAsNew, Flow, checked_name
 from zart_core.errors import InvalidUse, UnknownWorkflow
 from zart_core.events import Started
 from zart_core.policies import Duration, ErrorTypes, error_types, seconds
-from zart_core.steps import annotations_of
+from zart_core.steps import StepFunction, annotations_of
 
 I = TypeVar("I")  # noqa: E741  # the input
 R = TypeVar("R")
@@ -200,6 +200,11 @@ def is_workflow(value: object) -> TypeIs[Workflow[Any, Any]]:
     return isinstance(value, Workflow)
 
 
+def workflows_in(module: ModuleType) -> list[Workflow[Any, Any]]:
+    """The workflows that a module defines or imports; not those of its submodules."""
+    return [value for value in vars(module).values() if is_workflow(value)]
+
+
 def is_several(source: object) -> TypeGuard[Iterable[WorkflowSource]]:
     """Whether it can be gone through, and is no text."""
     return isinstance(source, Iterable) and not isinstance(source, str | bytes)
@@ -227,7 +232,8 @@ class Registry:
     def add(self, source: WorkflowSource | Iterable[WorkflowSource]) -> None:
         """Register a workflow, all workflows of a module, another registry, or several of these.
 
-        Raises InvalidUse when two workflows have one name and version, or for anything else.
+        Raises InvalidUse when two workflows have one name and version, for a module that has neither workflows nor
+        steps, or for anything else.
         """
         match source:
             case Workflow():
@@ -235,7 +241,13 @@ class Registry:
             case Registry():
                 self.add(source.everything())
             case ModuleType():
-                self.add([value for value in vars(source).values() if is_workflow(value)])
+                found = workflows_in(source)
+                if not found and not any(isinstance(value, StepFunction) for value in vars(source).values()):
+                    raise InvalidUse(
+                        f"module '{source.__name__}' has no workflow; give modules that define or import functions "
+                        "decorated with @zart.workflow"
+                    )
+                self.add(found)
             case _ if is_several(source):
                 for item in source:
                     self.add(item)

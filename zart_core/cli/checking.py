@@ -21,7 +21,7 @@ from zart_core.cli.texts import as_json, jsonable, plain, say
 from zart_core.deploys.checking import DeployReport, Verdict, lines_of, verdicts_on, words_of
 from zart_core.deploys.private import private
 from zart_core.errors import InvalidUse
-from zart_core.workflows import Registry
+from zart_core.workflows import Registry, workflows_in
 
 
 def check(modules: Sequence[str], url: str, *, relaxed: bool, junit: str, json: bool) -> int:
@@ -47,8 +47,8 @@ def registry_of(modules: Sequence[str]) -> Registry:
     """The workflows of several modules. Raises InvalidUse, also for a module that has none."""
     registry = Registry()
     for place in modules:
-        found = Registry(load(place))
-        if not len(found):
+        found = workflows_in(load(place))
+        if not found:
             raise InvalidUse(f"{place} has no workflow; give the modules that define or import them")
         registry.add(found)
     return registry

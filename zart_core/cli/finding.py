@@ -13,14 +13,14 @@ from types import ModuleType
 from typing import Any
 
 from zart_core.errors import InvalidUse, ZartError
-from zart_core.workflows import Registry, Workflow, is_workflow
+from zart_core.workflows import Registry, Workflow, is_workflow, workflows_in
 
 
 def find(target: str) -> tuple[Workflow[Any, Any], Registry]:
     """Give the workflow, and all those of its module, so that children go on too. Raises InvalidUse."""
     place, colon, name = target.rpartition(":") if ":" in target else (target, "", "")
     module = load(place)
-    registry = Registry(module)
+    registry = Registry(workflows_in(module))
     return chosen(registry, module, place, name if colon else ""), registry
 
 

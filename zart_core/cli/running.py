@@ -63,7 +63,8 @@ def work(modules: Sequence[str], url: str, concurrency: int, lease: str, queues:
     registry = Registry(*(load(module) for module in modules))
     if not list(registry):
         raise InvalidUse(
-            f"{', '.join(modules)}: no workflow there; decorate a generator with @zart.workflow()"
+            f"{', '.join(modules)}: no workflow there; give the modules that define or import some. "
+            "Steps are found by the workflows that name them"
         )
     with (
         opened(url, new=True) as log,

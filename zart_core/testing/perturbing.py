@@ -31,7 +31,7 @@ from zart_core.events import Closed, Event, Issued, Started
 from zart_core.interpreter import Execution
 from zart_core.log import Record
 from zart_core.testing.replaying import compare_decisions
-from zart_core.workflows import Registry, is_workflow
+from zart_core.workflows import Registry, is_workflow, workflows_in
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 STEP = timedelta(days=397, hours=7, minutes=13, seconds=11, milliseconds=370)
@@ -156,7 +156,7 @@ def registry_of(places: Sequence[Mapping[str, str]]) -> Registry:
             found = reduce(getattr, place["qualname"].split("."), module)
             if is_workflow(found):
                 registry.learn(found)
-        for workflow in Registry(module).everything():
+        for workflow in Registry(workflows_in(module)).everything():
             registry.learn(workflow)
     return registry
 
