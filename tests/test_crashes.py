@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime
 import enum
@@ -319,8 +320,6 @@ def test_time_goes_on():
 
     @zart.step("slow", timeout="5s")
     async def slow() -> int:
-        import asyncio
-
         await asyncio.sleep(3)
         return 1
 
@@ -335,6 +334,106 @@ def test_time_goes_on():
     assert report.notes == (
         "2 runs ended otherwise than without a crash: a step that was repeated took its time again",
     )
+
+
+@zart.step("deal")
+async def deal() -> int:
+    await asyncio.sleep(3)
+    return next(zart.resource("deck"))
+
+
+@zart.step("stamp")
+async def stamp() -> float:
+    began = zart.context().now
+    await asyncio.sleep(3)
+    return began
+
+
+@zart.workflow("drawn")
+def drawn() -> zart.Flow[int]:
+    """What it gives has nothing to do with how long it took."""
+    card = yield from deal()
+    yield from zart.sleep("look", "1h")
+    won, _ = yield from zart.race(zart.wait_for_event("fold"), zart.sleep("think", "1m"))
+    return card + won
+
+
+@zart.workflow("drawn-in-time", timeout="2h")
+def drawn_in_time() -> zart.Flow[int]:
+    """So has this, whatever limits it keeps within."""
+    try:
+        return (yield from zart.gather(deal(), stamp()))[0]
+    finally:
+        yield from stamp().named("last")
+
+
+@zart.workflow("stamped")
+def stamped() -> zart.Flow[float]:
+    return (yield from stamp())
+
+
+@zart.workflow("noticed")
+def noticed() -> zart.Flow[str]:
+    yield from stamp()
+    return str((yield from zart.now("noticed")))
+
+
+@zart.workflow("overtaken")
+def overtaken() -> zart.Flow[str]:
+    tasks = [stamp(), zart.sleep("nap", "4s"), zart.wait_for_event("go")]
+    first, _ = yield from zart.wait_any(tasks)
+    return ("stamped", "slept", "went")[first]
+
+
+@zart.workflow("heard")
+def heard() -> zart.Flow[str]:
+    order: list[str] = []
+
+    def listening() -> zart.Flow[None]:
+        yield from zart.wait_for_event("go")
+        order.append("went")
+
+    def stamping() -> zart.Flow[None]:
+        yield from stamp()
+        order.append("stamped")
+
+    yield from zart.gather(stamping(), listening())
+    return ", ".join(order)
+
+
+@pytest.mark.parametrize("workflow", [drawn, drawn_in_time], ids=["drawn", "in-time"])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_time_excuses_nothing_that_does_not_hang_on_it(workflow, depth):
+    """A step that gives something else when it is repeated is reported, though it takes its time again (I10)."""
+    report = explore_crashes(workflow, resources=lambda: {"deck": itertools.count()}, depth=depth)
+
+    assert "completed: 0" in report.runs[0].outcome or "completed: 1" in report.runs[0].outcome
+    assert {violation.rule for violation in report.violations} == {"I10"}
+    assert (
+        len(report.violations) == sum(played.outcome != report.runs[0].outcome for played in report.runs) > 0
+    )
+    assert report.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("workflow", "events"),
+    [
+        (stamped, ()),
+        (noticed, ()),
+        (overtaken, ()),
+        (overtaken, [("3.5s", "go", None)]),
+        (heard, [(2, "go", None)]),
+    ],
+    ids=["stamped", "noticed", "slept", "went", "heard"],
+)
+def test_what_hangs_on_time_is_excused_by_it(workflow, events):
+    """It ends otherwise without a crash, too, when the step takes so much longer; or somebody spoke meanwhile."""
+    report = explore_crashes(workflow, events=events, depth=2)
+
+    report.check()
+    assert len(report.outcomes) > 1
+    (note,) = report.notes
+    assert note.endswith("ended otherwise than without a crash: a step that was repeated took its time again")
 
 
 def test_an_event_is_sent_again_with_its_key():

@@ -26,10 +26,12 @@ from zart_core.testing.repeating import text_of_test
 from zart_core.testing.report import CrashReport, Violation
 from zart_core.testing.runner import Loops, Steps
 from zart_core.testing.witness import (
+    Attempt,
     CrashingLog,
     CrashingRunner,
     CrashingSender,
     Fate,
+    LateRunner,
     Moment,
     Played,
     Point,
@@ -55,6 +57,7 @@ I = TypeVar("I")  # noqa: E741  # the input
 
 ALL_POINTS: frozenset[Moment] = frozenset({"before", "torn", "after", "effect", "unsent", "sent"})
 """Every kind of point. `torn` is passed only where the store's place can tear an append."""
+NEVER_LATE: Mapping[Attempt, float] = {}
 
 
 @overload
@@ -167,7 +170,13 @@ class Player:
         if baseline.error is not None and not baseline.status.closed:
             raise baseline.error
         comparable = self.play(()).outcome == baseline.outcome
-        judge = Judge(baseline, self.registry, self.codec, comparable=comparable)
+        judge = Judge(
+            baseline,
+            self.registry,
+            self.codec,
+            comparable=comparable,
+            slower=lambda late_s: self.play((), late_s).outcome,
+        )
         again = self.crash(baseline, moments, depth) if moments else map(self.play, schedules)
         runs = [baseline, *again]
         violations = [
@@ -202,8 +211,8 @@ class Player:
                     yield again
                     yield from self.crash(again, moments, depth - 1)
 
-    def play(self, schedule: Schedule) -> Played:
-        """Play it with these crashes."""
+    def play(self, schedule: Schedule, late_s: Mapping[Attempt, float] = NEVER_LATE) -> Played:
+        """Play it with these crashes, and with attempts that take so many seconds longer."""
         fate, witness, place = Fate(schedule), Witness(), place_of(self.store)
         tearing, clock = place if isinstance(place, TearingPlace) else None, VirtualClock(self.scenario.start)
         world = World(
@@ -217,14 +226,17 @@ class Player:
             keyed=True,
             wrap_log=lambda log: CrashingLog(log, tearing, clock, fate, witness),
             wrap_sender=lambda log: CrashingSender(log, fate),
-            wrap_runner=lambda runner: CrashingRunner(runner, lambda: world.log, clock, fate, witness),
+            wrap_runner=lambda runner: CrashingRunner(
+                LateRunner(runner, clock, late_s), lambda: world.log, clock, fate, witness
+            ),
         )
         try:
-            return played_in(world, self.live(world, fate, witness), fate, witness, schedule)
+            ending = self.live(world, fate, witness, may_break=bool(late_s))
+            return played_in(world, ending, fate, witness, schedule)
         finally:
             world.close()
 
-    def live(self, world: World, fate: Fate, witness: Witness) -> Ending:
+    def live(self, world: World, fate: Fate, witness: Witness, *, may_break: bool) -> Ending:
         """Let one host after the other work until the execution has ended, or nothing goes on."""
         while True:
             try:
@@ -234,7 +246,7 @@ class Player:
                 witness.note_death(fate, world.log, world.executions())
                 fate.reborn()
             except Exception as error:
-                if not witness.deaths:
+                if not witness.deaths and not may_break:
                     raise
                 return Ending(Status.RUNNING, None, error, None)
 

@@ -31,7 +31,7 @@ from zart_core.events import (
 from zart_core.hosts.offers import with_offers
 from zart_core.interpreter import OFFERED
 from zart_core.testing.replaying import replay_strictly
-from zart_core.testing.witness import Call, Key, Played
+from zart_core.testing.witness import Attempt, Call, Key, Played
 from zart_core.testing.world import started_workflow
 from zart_core.workflows import Registry
 
@@ -283,21 +283,31 @@ CHECKS: Mapping[str, Check] = {
 
 
 class Judge:
-    """Judges playings of one scenario against its crash-free one. No history is replayed twice.
+    """Judges playings of one scenario against its crash-free one. Nothing is replayed or played twice.
 
     `comparable` is False when it ends differently each time without any crash: no outcomes are compared then.
+    `slower` tells how it ends without a crash when attempts take so many seconds longer: what does not hang on time
+    is not excused by it. Without it all that repeated such an attempt is.
     """
 
     def __init__(
-        self, baseline: Played, registry: Registry, codec: Codec, *, comparable: bool = True
+        self,
+        baseline: Played,
+        registry: Registry,
+        codec: Codec,
+        *,
+        comparable: bool = True,
+        slower: Callable[[Mapping[Attempt, float]], str] | None = None,
     ) -> None:
         self.baseline = baseline
         self.registry = with_offers(registry, codec)
         self.codec = codec
         self.comparable = comparable
+        self.slower = slower
         self.excused: Counter[str] = Counter()
         """How many outcomes differ, and why they may."""
         self._replayed: dict[tuple[object, ...], str] = {}
+        self._slower: dict[frozenset[tuple[Attempt, float]], str] = {}
 
     def violations(self, played: Played) -> Iterator[tuple[str, str]]:
         """Yield the number of a broken rule and what is wrong, for each."""
@@ -322,10 +332,26 @@ class Judge:
             yield f"it does not end: {played.outcome}"
         elif any(is_lost(event) for history in played.histories.values() for event in history):
             self.excused["a step was lost with its worker (R5, R10)"] += 1
-        elif took_again(played):
+        elif self.hangs_on_time(played):
             self.excused["a step that was repeated took its time again"] += 1
         else:
             yield f"the outcome is {played.outcome!r}, and without a crash {self.baseline.outcome!r}"
+
+    def hangs_on_time(self, played: Played) -> bool:
+        """Whether it ends otherwise without any crash, too, when what was repeated takes that much longer.
+
+        What is sent meanwhile a host may hear only after a crash; then nobody can say.
+        """
+        again = took_again(played)
+        if not again or self.slower is None or any(is_sent_during(call, played) for call in again):
+            return bool(again)
+        took_s: dict[Attempt, float] = defaultdict(float)
+        for call in again:
+            took_s[call.id, call.run, call.seq, call.attempt] += call.took_s
+        key = frozenset(took_s.items())
+        if key not in self._slower:
+            self._slower[key] = self.slower(took_s)
+        return self._slower[key] != self.baseline.outcome
 
     def replay(self, history: Sequence[Event]) -> str:
         """I16, P1: a history replays strictly; why not, otherwise."""
@@ -393,15 +419,21 @@ def is_timer(event: Resolved, issued: Issued) -> bool:
             return False
 
 
-def took_again(played: Played) -> bool:
-    """Whether an attempt that was repeated had taken time before."""
-    done: set[tuple[str, int, int, int]] = set()
+def took_again(played: Played) -> list[Call]:
+    """The calls that had taken time, and whose attempts were repeated."""
+    again: list[Call] = []
+    done: set[Attempt] = set()
     for call in reversed(played.calls):
         attempt = (call.id, call.run, call.seq, call.attempt)
         if attempt in done and call.took_s > 0:
-            return True
+            again.append(call)
         done.add(attempt)
-    return False
+    return again
+
+
+def is_sent_during(call: Call, played: Played) -> bool:
+    """Whether anything was sent from outside while it ran."""
+    return any(call.at <= post.at <= call.at + call.took_s for post in played.offered)
 
 
 def is_lost(event: Event) -> bool:

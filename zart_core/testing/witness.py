@@ -9,17 +9,22 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+import attrs
+
 from zart_core.context import Context, Scene
 from zart_core.events import Event, Ok, Status
 from zart_core.hosts.ports import Clock, StepCall, StepRunner
 from zart_core.log import Appended, EventLog, Mark, New, Post, Record, Summary, Turn, Write
 from zart_core.records import record
+from zart_core.testing.clock import VirtualClock
 from zart_core.testing.relay import Relay
 from zart_core.testing.world import SimulatedCrash, TearingPlace
 
 Moment: TypeAlias = Literal["before", "torn", "after", "effect", "unsent", "sent"]
 Key: TypeAlias = tuple[str, int]
 """An execution's id, and a run of it."""
+Attempt: TypeAlias = tuple[str, int, int, int]
+"""An execution's id, a run of it, the number of a step's command, and which attempt of it."""
 
 
 @record
@@ -293,6 +298,28 @@ class CrashingRunner:
             at_most_once=function.policy.at_most_once,
             took_s=self.clock.now() - began,
         )
+
+
+class LateRunner:
+    """Begins some attempts late, by so many virtual seconds, as if they took that much longer."""
+
+    def __init__(self, runner: StepRunner, clock: VirtualClock, late_s: Mapping[Attempt, float]) -> None:
+        self.runner = runner
+        self.clock = clock
+        self.late_s = late_s
+
+    def run(self, call: StepCall, scene: Scene) -> Any:
+        """See StepRunner."""
+        context = call.context
+        late_s = self.late_s.get((context.execution_id, context.run, call.seq, context.attempt))
+        if late_s is not None:
+            begins = self.clock.now() + late_s
+            while not self.clock.pass_until(begins):
+                pass
+            context = attrs.evolve(context, now=begins)
+            call = attrs.evolve(call, context=context)
+            scene = attrs.evolve(scene, context=lambda: context)
+        return self.runner.run(call, scene)
 
 
 def described(batch: Sequence[Write]) -> str:
