@@ -40,7 +40,7 @@ SAYS = {
     "parallel_checks": ["auth-api", "high latency detected", "payments restarted, 8 requests moved"],
     "race": ["somebody says because", "nobody knows", "the machine says 4"],
     "retry_simulation": ["went well with Seen(attempt=1", "the next one 1.0 s later"],
-    "saga": ["['flight-ada', 'hotel-ada', 'car-ada']", "['hotel-bob cancelled', 'flight-bob cancelled']"],
+    "saga": ["['flight-ada', 'hotel-ada', 'car-ada']", "['no car-bob', 'no hotel-bob', 'no flight-bob']"],
     "transactions": ["order-1 paid, 30 left", "order-2 refused: 40 cents", "('order-2', 'refused')"],
     "hosts/list_host": ["the gist is"],
     "hosts/queue_host": ["paid", "refunded"],
