@@ -14,9 +14,8 @@ from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("ZART_RUN", f"run-{os.getpid()}-{time.time_ns()}")  # workers inherit it
 
-gc.set_threshold(
-    20_000, 20, 50
-)  # of what these tests make little is garbage with cycles: saves 5 to 8 % of their time
+# Of what these tests make little is garbage with cycles: saves 5 to 8 % of their time.
+gc.set_threshold(20_000, 20, 50)
 
 SILENT = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 

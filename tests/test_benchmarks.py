@@ -34,9 +34,8 @@ def test_a_row_is_measured(row, stage):
 
     assert len(result.values) == 1
     assert all(map(math.isfinite, result.values))
-    assert result.values[0] > 0 or isinstance(
-        row, Figure
-    )  # a small run need not take more memory than a smaller one
+    # A small run need not take more memory than a smaller one.
+    assert result.values[0] > 0 or isinstance(row, Figure)
     assert report.line(result).count("|") == report.HEAD.splitlines()[0].count("|")
 
 

@@ -607,9 +607,8 @@ def test_any_other_error():
 def test_answer_with_fields_that_are_too_large():
     """Every record of an error fits into a log: what takes more room than there is comes as StepFailed (F19)."""
     control = "\x01" * TEXT_CHARS_MAX
-    room = (
-        FIELDS_BYTES_MAX // 4 - 100
-    )  # a quote takes four bytes: one escape in its JSON, one more in the record
+    # A quote takes four bytes: one escape in its JSON, one more in the record.
+    room = FIELDS_BYTES_MAX // 4 - 100
 
     class Refused(Exception):
         body = ""

@@ -132,10 +132,8 @@ def test_a_line_of_a_workflow_says_what_was_so_when_it_was_written(play):
     assert lines[0].args == ("wrong",)
     assert "in w" in lines[3].stack_info and lines[3].exc_info is None
     assert [line.getMessage() for line in lines[3:6]] == ["here", "items [1]", "[1]"]
-    assert (lines[6].msg, lines[6].args) == (
-        "%d items",
-        ([1, 2],),
-    )  # logging says that this cannot be formatted
+    # Logging says that this cannot be formatted.
+    assert (lines[6].msg, lines[6].args) == ("%d items", ([1, 2],))
     assert [line.funcName for line in lines] == ["w"] * 8
 
 

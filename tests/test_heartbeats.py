@@ -571,9 +571,8 @@ def test_a_turn_that_overtakes_words_is_not_undone(
 
     @zart.step("pay")
     def pay() -> None:
-        zart.transaction(limit="10s").execute(
-            "CREATE TABLE t (n)"
-        )  # it holds the write lock that the words need
+        # It holds the write lock that the words need.
+        zart.transaction(limit="10s").execute("CREATE TABLE t (n)")
         zart.heartbeat("paying")
         until(lambda: engine.engine.heartbeats.marking)
 

@@ -79,9 +79,8 @@ def raised(request):
         return type(error).__name__, str(error) if failed is None else failed.message
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", RuntimeWarning
-        )  # what was never yielded is told in the history, or here
+        # What was never yielded is told in the history, or here.
+        warnings.simplefilter("ignore", RuntimeWarning)
         yield run
         gc.collect()
 

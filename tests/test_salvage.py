@@ -95,9 +95,8 @@ def test_a_byte_anywhere(path):
             assert f"{path}@" in told.damage
             assert told.lost_bytes == behind(path, int(re.search(r"@(\d+):", told.damage)[1]))
             whole = told.writes + sum(told.lost_writes.values())
-            head = (
-                f"{path}@0:" in told.damage
-            )  # without its salt nothing of the segment can be told from rubbish
+            # Without its salt nothing of the segment can be told from rubbish.
+            head = f"{path}@0:" in told.damage
             assert head or whole >= len(PICTURES) - 2, "at most one write is unreadable"
             assert head or told.writes >= end, "damage that lies later leaves no less"
             end = 0 if head else told.writes

@@ -199,9 +199,8 @@ class Upgrade:
         assert isinstance(first, Started)
         codec = self.setting.codec
         log = place_of(None).open()
-        renumbered = attrs.evolve(
-            first, version=self.new.version
-        )  # a host takes the version that is on record
+        # A host takes the version that is on record.
+        renumbered = attrs.evolve(first, version=self.new.version)
         records = codec.encode_events([renumbered, *prefix[1:]], first.id)
         digest = codec.digest(first.workflow, first.payload)
         log.append([New(first.id, first.workflow, digest, records, first.at, Status.WAITING)])

@@ -34,9 +34,8 @@ class Suspects:
         trial before; while such a one runs, nothing else begins, so that its guilt shows the next time. A retry that
         was due may have been running too: then a single one is as one of several.
         """
-        here = [
-            live for live in taken if live.run.execution is not None
-        ]  # others are read back, and come again
+        # Others are read back, and come again.
+        here = [live for live in taken if live.run.execution is not None]
         suspects = [(live, seq) for live in here for seq in live.run.suspects]
         suspects = [item for item in suspects if item not in self.quarantine]
         now = self.engine.clock.now()

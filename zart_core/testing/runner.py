@@ -226,9 +226,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.clock = clock
         self.busy = 0
         """How many functions run in threads for it."""
-        self._clock_resolution = 2 * math.ulp(
-            clock.now()
-        )  # a timer must count as reached when time stands on it
+        # A timer must count as reached when time stands on it.
+        self._clock_resolution = 2 * math.ulp(clock.now())
 
     def time(self) -> float:
         """Virtual seconds."""

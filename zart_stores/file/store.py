@@ -314,9 +314,8 @@ class FileLog:
                 raised = {row.id: row.fence for row in rows if row.fence != self._fences.get(row.id, 0)}
                 self._journal.close(encode_closed(raised), news=bool(raised))
             finally:
-                self._journal.abandon(
-                    unlock=True
-                )  # also when it is interrupted: nobody closes it again (F27)
+                # Also when it is interrupted: nobody closes it again (F27).
+                self._journal.abandon(unlock=True)
 
 
 class Gate:

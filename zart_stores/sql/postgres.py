@@ -600,9 +600,8 @@ class PostgresLog:
             "ON CONFLICT (worker) DO UPDATE SET lease = excluded.lease WHERE old.token = excluded.token "
             "RETURNING robbed"
         )
-        forgotten = (
-            worker in self._known
-        )  # if it is new to the log: so long after its lease that it held nothing more
+        # If it is new to the log: so long after its lease that it held nothing more.
+        forgotten = worker in self._known
         values = (worker, self._token, self._now(), lease_s, forgotten)
         found = self._select(db, query, values)
         if not found:

@@ -157,9 +157,8 @@ def open_connection(path: str, synchronous: int, busy_s: float, *, reads: bool =
         if reads:
             db.execute("PRAGMA query_only=ON")
         else:
-            db.text_factory = (
-                leniently  # else one row that is damaged hinders the others that are read with it (I8)
-            )
+            # Else one row that is damaged hinders the others that are read with it (I8).
+            db.text_factory = leniently
         found = (_one(db, "PRAGMA journal_mode"), _one(db, "PRAGMA synchronous"))
         if found != ("wal", synchronous):
             raise StoreUnavailable(

@@ -87,9 +87,8 @@ def _begins(plain: Plain) -> bool:
     """Tell whether there is a transaction to begin."""
     if plain.db.in_transaction:
         return False
-    autocommit = (
-        getattr(plain.db, "autocommit", False) is True
-    )  # since Python 3.12: its commit() does nothing
+    # Since Python 3.12; commit() does nothing then.
+    autocommit = getattr(plain.db, "autocommit", False) is True
     if autocommit or plain.db.isolation_level is None:
         raise InvalidUse(
             "connection= has no open transaction, and begins none by itself "

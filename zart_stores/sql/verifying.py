@@ -81,10 +81,8 @@ def _check_inbox(select: Select, row: Row, path: str) -> int:
         raise damage(f"{where}: it ends elsewhere", where, f"message {row.top}", f"message {top}")
     query = "SELECT key, number FROM {t}message_keys WHERE execution = ?"
     keys: dict[str, int] = dict(select(query, (row.key,)))
-    for (
-        key,
-        number,
-    ) in keys.items():  # those of consumed messages too: they refuse the same message again (R14)
+    # Those of consumed messages too: they refuse the same message again (R14).
+    for key, number in keys.items():
         if not 0 < whole_number(number, f"{where}, key {key!a}") <= row.posted:
             raise damage(f"{where}: key {key!a}", where, f"a message up to {row.posted}", f"{number}")
     for message in messages:
