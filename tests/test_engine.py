@@ -529,13 +529,13 @@ def test_a_spawned_execution_goes_its_own_way(url: str) -> None:
         assert engine.get("free").result(5) == [3]
 
 
+@zart.workflow("waits-for-child")
+def waits_for_child(_: None) -> zart.Flow[list[int]]:
+    return (yield from zart.child(listens, 1, id="c"))
+
+
 def test_cancelling_a_parent_cancels_its_children(url: str) -> None:
     """The child unwinds first, and then its parent (R18)."""
-
-    @zart.workflow("waits-for-child")
-    def waits_for_child(_: None) -> zart.Flow[list[int]]:
-        return (yield from zart.child(listens, 1, id="c"))
-
     with zart.open(url, [waits_for_child, listens]) as engine:
         handle = engine.start(waits_for_child, None, id="p")
         until(lambda: engine.list(id_prefix="c").items)
@@ -548,11 +548,6 @@ def test_cancelling_a_parent_cancels_its_children(url: str) -> None:
 
 def test_a_child_goes_on_after_a_restart_though_only_its_parent_is_registered(url: str) -> None:
     """It is known by the parent's code, not only once the parent has asked for it."""
-
-    @zart.workflow("waits-for-child")
-    def waits_for_child(_: None) -> zart.Flow[list[int]]:
-        return (yield from zart.child(listens, 1, id="c"))
-
     log = open_log(url)
     with zart.open(log, [waits_for_child]) as engine:
         engine.start(waits_for_child, None, id="p")
@@ -566,11 +561,6 @@ def test_a_child_goes_on_after_a_restart_though_only_its_parent_is_registered(ur
 
 def test_terminating_a_parent_ends_its_children(url: str) -> None:
     """What a terminated run waited for is terminated along."""
-
-    @zart.workflow("waits-for-child")
-    def waits_for_child(_: None) -> zart.Flow[list[int]]:
-        return (yield from zart.child(listens, 1, id="c"))
-
     with zart.open(url, [waits_for_child, listens]) as engine:
         handle = engine.start(waits_for_child, None, id="p")
         until(lambda: engine.list(id_prefix="c").items)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import sys
 import threading
 import traceback
@@ -463,19 +465,27 @@ def test_code_that_is_registered_while_the_mark_is_being_written_counts() -> Non
     log.close()
 
 
-def test_a_damaged_record_parks_one_execution_alone(tmp_path: Path) -> None:
-    """Damage is reported as LogCorrupt for the one it concerns; the others go on (F21, I8, L12)."""
-    import sqlite3
-
-    flow = changing("a")
+def two_that_wait(flow: Any, tmp_path: Path) -> str:
+    """The URL of an SQLite log, the file log.db, in which executions p and q wait for an event."""
     url = url_of("sqlite", tmp_path)
     with zart.open(url, [flow]) as engine:
         for id in ("p", "q"):
             engine.start(flow, None, id=id)
             until(lambda id=id: "event" in str(engine.get(id).history()))
-    with sqlite3.connect(tmp_path / "log.db") as db:
-        db.execute("UPDATE records SET data = X'7B7D' WHERE execution = 1 AND position = 1")
-    db.close()
+    return url
+
+
+def behind_its_back(tmp_path: Path, statement: str) -> None:
+    """Damage what stands in it."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "log.db")) as db, db:
+        db.execute(statement)
+
+
+def test_a_damaged_record_parks_one_execution_alone(tmp_path: Path) -> None:
+    """Damage is reported as LogCorrupt for the one it concerns; the others go on (F21, I8, L12)."""
+    flow = changing("a")
+    url = two_that_wait(flow, tmp_path)
+    behind_its_back(tmp_path, "UPDATE records SET data = X'7B7D' WHERE execution = 1 AND position = 1")
     with zart.open(url, [flow]) as engine:
         broken, whole = ("p", "q") if damaged(engine, "p") else ("q", "p")
         engine.send(broken, "number", 1)
@@ -489,20 +499,12 @@ def test_a_damaged_record_parks_one_execution_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("status", ["waiting", "parked"])
 def test_a_damaged_execution_hinders_no_other(tmp_path: Path, status: str) -> None:
     """An engine opens over a log with one execution whose row is damaged, and takes up the others (I8, L12)."""
-    import sqlite3
-
     flow = changing("a")
-    url = url_of("sqlite", tmp_path)
-    with zart.open(url, [flow]) as engine:
-        for id in ("p", "q"):
-            engine.start(flow, None, id=id)
-            until(lambda id=id: "event" in str(engine.get(id).history()))
+    url = two_that_wait(flow, tmp_path)
     log = open_log(url)
     log.append([stored.Mark(id, zart.Status(status)) for id in ("p", "q")])
     log.close()
-    with sqlite3.connect(tmp_path / "log.db") as db:
-        db.execute("UPDATE executions SET digest = 'another' WHERE id = 'p'")
-    db.close()
+    behind_its_back(tmp_path, "UPDATE executions SET digest = 'another' WHERE id = 'p'")
     with zart.open(url, [flow]) as engine:
         until(lambda: engine.get("q").status() is zart.Status.WAITING)
         engine.send("q", "number", 1)

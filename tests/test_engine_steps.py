@@ -253,6 +253,24 @@ def test_an_async_step_that_takes_too_long_is_cancelled(scope: zart.TimeoutScope
         until(lambda: ledger.entries == ["cancelled"])
 
 
+@zart.step()
+def quick() -> str:
+    return "quick"
+
+
+def rather_than(slow: Any) -> zart.Workflow[None, str]:
+    """A workflow that goes on with `quick` once `slow` has timed out."""
+
+    @zart.workflow("waits")
+    def waits() -> zart.Flow[str]:
+        try:
+            return (yield from slow())
+        except zart.StepTimedOut:
+            return (yield from quick())
+
+    return waits
+
+
 @pytest.mark.parametrize("scope", list(zart.TimeoutScope))
 def test_a_sync_step_that_takes_too_long_is_abandoned(scope: zart.TimeoutScope) -> None:
     """Its thread goes on, its result is dropped, and its slot is free at once (R11)."""
@@ -264,19 +282,9 @@ def test_a_sync_step_that_takes_too_long_is_abandoned(scope: zart.TimeoutScope) 
         ledger("through")
         return "late"
 
-    @zart.step()
-    def quick() -> str:
-        return "quick"
-
-    @zart.workflow("waits")
-    def waits(_: None) -> zart.Flow[str]:
-        try:
-            return (yield from slow())
-        except zart.StepTimedOut:
-            return (yield from quick())
-
+    waits = rather_than(slow)
     with zart.open("memory:", [waits], max_concurrent_steps=1) as engine:
-        assert engine.run(waits, None, id="a") == "quick"
+        assert engine.run(waits, id="a") == "quick"
         release.set()
         until(lambda: ledger.entries == ["through"])
         assert engine.get("a").result(1) == "quick"
@@ -297,17 +305,7 @@ def test_an_async_step_that_will_not_end_is_abandoned(scope: zart.TimeoutScope) 
         ledger("through")
         return "late"
 
-    @zart.step()
-    def quick() -> str:
-        return "quick"
-
-    @zart.workflow("waits")
-    def waits(_: None) -> zart.Flow[str]:
-        try:
-            return (yield from slow())
-        except zart.StepTimedOut:
-            return (yield from quick())
-
+    waits = rather_than(slow)
     with zart.open("memory:", [waits], max_concurrent_steps=1) as engine:
         handle = engine.start(waits, id="a")
         assert handle.result(PATIENCE_S) == "quick"

@@ -318,14 +318,19 @@ async def test_no_more_begin_in_a_time_than_the_rate_whoever_runs_them(url: str)
     assert min(last - first for first, last in zip(begun, begun[3:], strict=False)) >= 0.3 - 1e-6
 
 
+@asynccontextmanager
+async def alone(queue: Queue) -> AsyncIterator[tuple[zart.AsyncEngine, Crowd, VirtualClock]]:
+    """One engine with this queue in virtual time, whose steps end at once."""
+    crowd, clock = Crowd(), VirtualClock()
+    crowd.gate.set()
+    async with engines("memory:", ("default", queue), crowd=crowd, clock=clock) as (one,):
+        yield one, crowd, clock
+
+
 @on_a_loop
 async def test_a_rate_goes_by_the_clock() -> None:
     """In virtual time: one an hour, and the second begins when an hour has passed."""
-    crowd, clock = Crowd(), VirtualClock()
-    crowd.gate.set()
-    async with engines("memory:", ("default", Queue("gpu", rate=1, per="1h")), crowd=crowd, clock=clock) as (
-        one,
-    ):
+    async with alone(Queue("gpu", rate=1, per="1h")) as (one, crowd, clock):
         handle = await one.start(drawn, 2, id="a")
         await until(lambda: crowd.most == 1 and bool(one.limits.lines["gpu"].waiting) and not crowd.inside)
         while "the next at" not in (explained := await one.explain("a")):
@@ -341,10 +346,7 @@ async def test_a_rate_goes_by_the_clock() -> None:
 @on_a_loop
 async def test_a_rate_goes_on_when_the_clock_is_put_back() -> None:
     """What rests does so for the time of the rate, not until the clock is where it was (F13)."""
-    crowd, clock = Crowd(), VirtualClock()
-    crowd.gate.set()
-    gpu = Queue("gpu", rate=1, per="50ms")
-    async with engines("memory:", ("default", gpu), crowd=crowd, clock=clock) as (one,):
+    async with alone(Queue("gpu", rate=1, per="50ms")) as (one, _, clock):
         assert await (await one.start(drawn, 1, id="a")).result() == 0
         clock.jump(hours=-1)
         handle = await one.start(drawn, 1, id="b")
@@ -354,10 +356,7 @@ async def test_a_rate_goes_on_when_the_clock_is_put_back() -> None:
 @on_a_loop
 async def test_an_execution_from_the_future_does_not_hold_up_a_rate() -> None:
     """A token rests from when it is used, though the log of who used it says a later time (F13)."""
-    crowd, clock = Crowd(), VirtualClock()
-    crowd.gate.set()
-    gpu = Queue("gpu", rate=1, per="10m")
-    async with engines("memory:", ("default", gpu), crowd=crowd, clock=clock) as (one,):
+    async with alone(Queue("gpu", rate=1, per="10m")) as (one, _, clock):
         clock.jump(hours=1)
         future = await one.start(patient, id="a")
         clock.jump(hours=-1)

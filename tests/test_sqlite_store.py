@@ -431,19 +431,27 @@ def test_a_damaged_row_hinders_no_other(path, log, caplog, change, many):
             ask()
 
 
+@contextlib.contextmanager
+def unindexed(path, *indexes):
+    """What is changed meanwhile does not reach these indexes."""
+    named = f"name IN ({', '.join(map(repr, indexes))})"
+    saved = sql(path, f"SELECT type, name, tbl_name, rootpage, sql FROM sqlite_master WHERE {named}")
+    assert len(saved) == len(indexes)
+    sql(path, "PRAGMA writable_schema = ON", f"DELETE FROM sqlite_master WHERE {named}")
+    yield
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.executemany("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", saved)
+        db.commit()
+
+
 def test_a_damaged_row_that_its_indexes_do_not_fit(path):
     """I8: it cannot be taken out of them; it is passed by each time."""
     log = sqlite.open(f"sqlite:{path}")
     write(log, new(), new("b"), new("c"))
     log.close()
-    named = "name IN ('executions_due', 'executions_by_workflow')"
-    saved = sql(path, f"SELECT type, name, tbl_name, rootpage, sql FROM sqlite_master WHERE {named}")
-    sql(path, "PRAGMA writable_schema = ON", f"DELETE FROM sqlite_master WHERE {named}")
-    sql(path, "UPDATE executions SET workflow = 'x' WHERE id = 'b'")
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA writable_schema = ON")
-        db.executemany("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", saved)
-        db.commit()
+    with unindexed(path, "executions_due", "executions_by_workflow"):
+        sql(path, "UPDATE executions SET workflow = 'x' WHERE id = 'b'")
     log = sqlite.open(f"sqlite:{path}")
     with contextlib.closing(log):
         expect(claimed(log, "w1"), ["a", "c"])
@@ -495,14 +503,8 @@ def test_an_index_that_names_what_is_not_there(path):
     log = sqlite.open(f"sqlite:{path}")
     write(log, new("a", wake=0.0))
     log.close()
-    named = "name = 'executions_due'"
-    (saved,) = sql(path, f"SELECT type, name, tbl_name, rootpage, sql FROM sqlite_master WHERE {named}")
-    sql(path, "PRAGMA writable_schema = ON", f"DELETE FROM sqlite_master WHERE {named}")
-    sql(path, "DELETE FROM executions")
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA writable_schema = ON")
-        db.execute("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", saved)
-        db.commit()
+    with unindexed(path, "executions_due"):
+        sql(path, "DELETE FROM executions")
     log = sqlite.open(f"sqlite:{path}")
     with contextlib.closing(log), pytest.raises(LogCorrupt, match="it names one that is not there"):
         claimed(log)
