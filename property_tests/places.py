@@ -17,8 +17,9 @@ from types import MappingProxyType
 from typing import Any
 
 from zart_core.errors import ZartError
-from zart_core.log import EventLog, Post, Rejected, Write
-from zart_core.testing import SimulatedCrash, SimulatedFileSystem
+from zart_core.events import Ok
+from zart_core.log import Appended, EventLog, Post, Receipt, Rejected, Turn, Write
+from zart_core.testing import Relay, SimulatedCrash, SimulatedFileSystem
 from zart_core.testing.world import Kept
 from zart_stores import memory
 from zart_stores.file.store import open as open_file_log
@@ -191,3 +192,26 @@ def empty_database() -> Mapping[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         sqlite.open(f"sqlite:{folder}/log.db").close()
         return MappingProxyType({"log.db": Path(f"{folder}/log.db").read_bytes()})
+
+
+# ---------------------------------------------------------------- known-bad
+
+
+class Early(Relay):
+    """Acknowledges a turn before it is written, and writes it with the next call."""
+
+    def __init__(self, log: EventLog) -> None:
+        super().__init__(log)
+        self.held: Sequence[Write] = ()
+
+    def reach(self, method: str) -> None:
+        held, self.held = self.held, ()
+        if held:
+            self.log.append(held)
+
+    def append(self, batch: Sequence[Write]) -> list[Appended]:
+        self.reach("append")
+        if not all(isinstance(write, Turn) for write in batch):
+            return self.log.append(batch)
+        self.held = batch
+        return [Ok(Receipt()) for _ in batch]

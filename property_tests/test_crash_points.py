@@ -6,21 +6,20 @@ import logging
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from property_tests.places import FileLosingPower, InMemory, SqliteAbandoned, empty_database
+from property_tests.places import Early, FileLosingPower, InMemory, SqliteAbandoned, empty_database
 from property_tests.shapes import BY_NAME, SHAPES, Shape
 from property_tests.tally import tally
-from zart_core.events import Ok
 from zart_core.hosts.inline import Inline
 from zart_core.hosts.turns import Run
 from zart_core.interpreter import Execution
-from zart_core.log import Appended, EventLog, Receipt, Turn, Write
-from zart_core.testing import ALL_POINTS, CrashReport, Relay, explore_crashes
+from zart_core.log import EventLog
+from zart_core.testing import ALL_POINTS, CrashReport, explore_crashes
 from zart_core.testing.witness import Moment
 
 DEEP = bool(os.environ.get("ZART_DEEP"))
@@ -112,26 +111,6 @@ def test_no_crash_shows(
 
 
 # ---------------------------------------------------------------- known-bad, each run
-
-
-class Early(Relay):
-    """Acknowledges a turn before it is written, and writes it with the next call."""
-
-    def __init__(self, log: EventLog) -> None:
-        super().__init__(log)
-        self.held: Sequence[Write] = ()
-
-    def reach(self, method: str) -> None:
-        held, self.held = self.held, ()
-        if held:
-            self.log.append(held)
-
-    def append(self, batch: Sequence[Write]) -> list[Appended]:
-        self.reach("append")
-        if not all(isinstance(write, Turn) for write in batch):
-            return self.log.append(batch)
-        self.held = batch
-        return [Ok(Receipt()) for _ in batch]
 
 
 def ahead(log: EventLog, registry: Any, **outside: Any) -> Inline:

@@ -13,13 +13,11 @@ from types import CodeType
 import pytest
 
 from property_tests.lines import CORE, STORES, Line, MortalPlace, Tracer, played
-from property_tests.places import FileLosingPower, InMemory, SqliteInterrupted
+from property_tests.places import Early, FileLosingPower, InMemory, SqliteInterrupted
 from property_tests.shapes import BY_NAME, Shape
 from property_tests.tally import tally
-from zart_core.events import Ok
 from zart_core.interpreter import CODEC
-from zart_core.log import Appended, EventLog, Receipt, Turn, Write
-from zart_core.testing import Relay
+from zart_core.log import EventLog
 from zart_core.testing.invariants import Judge
 from zart_core.testing.runner import Loops
 from zart_core.testing.witness import Played
@@ -168,26 +166,6 @@ def test_no_line_is_deadly(store: str, lines_min: int, home: Path, caplog: pytes
 
 
 # ---------------------------------------------------------------- known-bad
-
-
-class Early(Relay):
-    """Acknowledges a turn before it is written, and writes it with the next call."""
-
-    def __init__(self, log: EventLog) -> None:
-        super().__init__(log)
-        self.held: Sequence[Write] = ()
-
-    def reach(self, method: str) -> None:
-        held, self.held = self.held, ()
-        if held:
-            self.log.append(held)
-
-    def append(self, batch: Sequence[Write]) -> list[Appended]:
-        self.reach("append")
-        if not all(isinstance(write, Turn) for write in batch):
-            return self.log.append(batch)
-        self.held = batch
-        return [Ok(Receipt()) for _ in batch]
 
 
 class Hasty:

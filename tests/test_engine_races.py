@@ -334,22 +334,29 @@ def test_a_creation_during_which_the_lease_ran_out_starts_nothing() -> None:
     log.close()
 
 
-@pytest.mark.parametrize("taken", [False, True])
-def test_what_was_idle_when_the_lease_ran_out_starts_nothing_before_it_is_ours_again(taken: bool) -> None:
-    """F24: the log has made it nobody's, and takes its next turn all the same: then anybody may take it."""
+def noting_owners(log: Callable[[], Held]) -> tuple[list[str | None], zart.Workflow[None, int]]:
+    """Who had execution "a" by the log each time when its step began, and a workflow that waits before it."""
     owners: list[str | None] = []
 
     @zart.step("work")
     def work() -> int:
-        summary = log.log.summary("a")
+        summary = log().log.summary("a")
         assert summary is not None
         owners.append(summary.owner)
         return 1
 
     @zart.workflow("w")
-    def flow(_: None) -> zart.Flow[int]:
+    def flow() -> zart.Flow[int]:
         yield from zart.wait_for_event("go")
         return (yield from work())
+
+    return owners, flow
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_what_was_idle_when_the_lease_ran_out_starts_nothing_before_it_is_ours_again(taken: bool) -> None:
+    """F24: the log has made it nobody's, and takes its next turn all the same: then anybody may take it."""
+    owners, flow = noting_owners(lambda: log)
 
     class Robbed(Held):
         lost = False
@@ -381,20 +388,8 @@ def test_what_was_idle_when_the_lease_ran_out_starts_nothing_before_it_is_ours_a
 
 def test_what_is_given_again_before_its_release_is_written_starts_nothing_before_it_is_ours() -> None:
     """F24: the release makes it nobody's after it was taken up again, and takes its next turn all the same."""
-    owners: list[str | None] = []
+    owners, flow = noting_owners(lambda: log)
     engines: list[AsyncEngine] = []
-
-    @zart.step("work")
-    def work() -> int:
-        summary = log.log.summary("a")
-        assert summary is not None
-        owners.append(summary.owner)
-        return 1
-
-    @zart.workflow("w")
-    def flow(_: None) -> zart.Flow[int]:
-        yield from zart.wait_for_event("go")
-        return (yield from work())
 
     class Slow(Held):
         """Its first release is written when what it releases has become due, and was given again, once."""
