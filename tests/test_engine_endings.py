@@ -7,6 +7,7 @@ import contextlib
 import threading
 from datetime import UTC
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engines import PATIENCE_S, STORES, Ledger, kinds, until, url_of
@@ -46,6 +47,23 @@ def test_cancel_throws_where_it_waits_and_compensation_is_durable(url: str) -> N
     assert ledger.entries == [3, 2, 1]
 
 
+def undone(work: Any, ledger: Ledger) -> zart.Workflow[None, None]:
+    """A workflow that undoes a step, however that ends."""
+
+    @zart.step()
+    def undo() -> None:
+        ledger("undo")
+
+    @zart.workflow("saga")
+    def saga() -> zart.Flow[None]:
+        try:
+            yield from work()
+        finally:
+            yield from undo()
+
+    return saga
+
+
 def test_a_running_async_step_is_told_to_end_and_compensation_waits_for_it() -> None:
     """Compensation must not overtake what it undoes (R18)."""
     ledger = Ledger()
@@ -60,17 +78,7 @@ def test_a_running_async_step_is_told_to_end_and_compensation_waits_for_it() -> 
             await asyncio.sleep(0.05)
             ledger("work has ended")
 
-    @zart.step()
-    def undo() -> None:
-        ledger("undo")
-
-    @zart.workflow("saga")
-    def saga(_: None) -> zart.Flow[None]:
-        try:
-            yield from work()
-        finally:
-            yield from undo()
-
+    saga = undone(work, ledger)
     with zart.open("memory:", [saga]) as engine:
         handle = engine.start(saga, None)
         began.wait(5)
@@ -91,17 +99,7 @@ def test_a_sync_step_gets_its_grace_and_no_more() -> None:
         began.set()
         release.wait(20)
 
-    @zart.step()
-    def undo() -> None:
-        ledger("undo")
-
-    @zart.workflow("saga")
-    def saga(_: None) -> zart.Flow[None]:
-        try:
-            yield from work()
-        finally:
-            yield from undo()
-
+    saga = undone(work, ledger)
     with zart.open("memory:", [saga], clock=clock) as engine:
         handle = engine.start(saga, None)
         began.wait(5)
@@ -263,17 +261,7 @@ def test_terminate_ends_at_once_without_code(url: str) -> None:
         began.set()
         await asyncio.sleep(60)
 
-    @zart.step()
-    def undo() -> None:
-        ledger("undo")
-
-    @zart.workflow("saga")
-    def saga(_: None) -> zart.Flow[None]:
-        try:
-            yield from work()
-        finally:
-            yield from undo()
-
+    saga = undone(work, ledger)
     with zart.open(url, [saga]) as engine:
         handle = engine.start(saga, None)
         began.wait(5)
