@@ -45,7 +45,7 @@ class Results:
         self.waiters.clear()
 
     def expect(self, id: str) -> asyncio.Future[Closed]:
-        """Begin to wait for an execution; `unwait` has to follow. Before it is created, so that its end is not missed."""
+        """Begin to wait for an execution: before it is created, no end of it is missed. `unwait` has to follow."""
         future: asyncio.Future[Closed] = self.engine.loop.create_future()
         self.waiters.setdefault(id, []).append(future)
         return future

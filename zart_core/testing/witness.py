@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import attrs
+from msgspec import structs
 
 from zart_core.context import Context, Scene
 from zart_core.events import Event, Ok, Status
@@ -318,7 +319,7 @@ class LateRunner:
                 pass
             context = attrs.evolve(context, now=begins)
             call = attrs.evolve(call, context=context)
-            scene = attrs.evolve(scene, context=lambda: context)
+            scene = structs.replace(scene, context=lambda: context)
         return self.runner.run(call, scene)
 
 
