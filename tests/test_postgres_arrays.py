@@ -25,10 +25,10 @@ def db():
 @pytest.mark.parametrize("kind", VALUES)
 @pytest.mark.parametrize("null", [True, False])
 def test_a_column_comes_back(db, kind, null):
-    """Every type, with and without NULL, none and many: as it was given, and of that very type."""
+    """Every type, with and without NULL, none and many, alike or not: as it was given, and of that very type."""
     values = [value for value in VALUES[kind] if null or value is not None]
     query = f"SELECT value, pg_typeof(%s)::text FROM unnest(%s::{kind}[]) AS given (value)"
-    for some in (values, values[:1], []):
+    for some in (values, values[:1], [], values[1:2] * 3, values[-1:] * 3, values[-1:]):
         sent = column(kind, some)
         found = db.execute(query, (sent, sent)).fetchall()
         assert found == [
