@@ -27,6 +27,8 @@ Place: TypeAlias = tuple[Status, str | None, float | None]
 """Status, owner and due of an execution: what the indexes find it by."""
 Rows: TypeAlias = dict[str, tuple[Row, Place]]
 """Executions as they stand in the database, by id."""
+ROWS_MAX = 4096
+"""How many of them a log remembers at the most, about 2 MB."""
 NOTHING_KNOWN: Mapping[str, tuple[Row, Place]] = MappingProxyType({})
 
 
@@ -60,9 +62,9 @@ class Changes(msgspec.Struct):
     inserts: list[tuple[Any, ...]]
     """New executions, COLUMNS."""
     updates: list[tuple[Any, ...]]
-    """STATE of executions, then their key."""
+    """STATE of executions that stay in their place, checksum and key."""
     moves: list[tuple[Any, ...]]
-    """PLACE of executions, then their key: apart, because it touches indexes, and most turns move nothing."""
+    """PLACE of the others, then the same: apart, because it touches indexes, and most turns move nothing."""
     records: list[tuple[Any, ...]]
     ended_runs: list[tuple[Any, ...]]
     consumed: list[tuple[int, int]]
@@ -78,7 +80,12 @@ class Changes(msgspec.Struct):
     @property
     def empty(self) -> bool:
         """True when nothing is to be written."""
-        return not self.inserts and not self.updates
+        return not self.inserts and not self.updates and not self.moves
+
+    @property
+    def sums(self) -> dict[int, int]:
+        """The checksums of executions that were there before, by key."""
+        return {values[-1]: values[-2] for values in (*self.updates, *self.moves)}
 
 
 class Batch:
@@ -244,11 +251,12 @@ class Batch:
             before = self._places.get(row.key)
             if before is None:
                 inserts.append(_all_values(row, place[2]))
-            else:
+            elif place == before:
                 updates.append((*_state(row), checksums.of_row(row), row.key))
+            else:
+                where = (row.status.value, row.owner, place[2])
+                moves.append((*where, *_state(row), checksums.of_row(row), row.key))
             if place != before:
-                if before is not None:
-                    moves.append((row.status.value, row.owner, place[2], row.key))
                 self._places[row.key] = place
                 stirred = stirred or place[2] is not None
         keys = [(key, text, number) for (key, text), number in self._keys.items()] if self._keys else []

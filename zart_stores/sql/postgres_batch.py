@@ -118,7 +118,7 @@ PARTS = {
     "guard": _guard("key", "fence", "position", "posted", "crc"),
     "inserts": _insert("executions", *COLUMNS.split(", ")),
     "updates": _update(*_STATE),
-    "moves": _update(*_STATE, "status", "owner", "due"),
+    "moves": _update("status", "owner", "due", *_STATE),
     "records": _insert("records", "execution", "run", "position", "kind", "at", "data", "crc", data="bytea"),
     "ended_runs": _insert("ended_runs", "execution", "run", "records"),
     "consumed": _delete_messages(),
@@ -233,12 +233,11 @@ def write_changes(
 
     With `versions`, by key, of the rows that are updated, all of it fails when one has another (Rule 4).
     """
-    places = {key: place for *place, key in changes.moves}
     rows: dict[str, Sequence[Sequence[Any]]] = {
         "guard": [(key, *version) for key, version in (versions or {}).items()],
         "inserts": changes.inserts,
-        "updates": [row for row in changes.updates if row[-1] not in places],
-        "moves": [(*row[:-1], *places[row[-1]], row[-1]) for row in changes.updates if row[-1] in places],
+        "updates": changes.updates,
+        "moves": changes.moves,
         "records": changes.records,
         "ended_runs": changes.ended_runs,
         "consumed": changes.consumed,

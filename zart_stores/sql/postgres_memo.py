@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import attrs
@@ -18,11 +19,9 @@ from zart_core.events import CLOSED, Ok
 from zart_core.log import Appended, Write
 from zart_stores.rows import Row, due
 from zart_stores.sql import checksums
-from zart_stores.sql.batch import Batch, Changes, Rows, ids_of
+from zart_stores.sql.batch import ROWS_MAX, Batch, Changes, Rows, ids_of
 
-ROWS_MAX = 4096
-"""How many rows are remembered at the most, about 2 MB; the one that was not used for the longest time goes first."""
-
+NO_SUMS: Mapping[int, int] = MappingProxyType({})
 Version: TypeAlias = tuple[int, int, int, int]
 """Fence, position, the greatest message number, and the checksum over all: no change of a row leaves them the same."""
 
@@ -46,19 +45,20 @@ class Unremembered(Exception):
 
 
 class Memo:
-    """Rows as they were last seen, by id."""
+    """Rows as they were last seen, by id; the one that was not used for the longest time is forgotten first."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._rows: dict[str, Row] = {}
+        self._rows: dict[str, tuple[Row, int | None]] = {}
+        """With their checksums, where these were given."""
 
-    def keep(self, rows: Iterable[Row]) -> None:
+    def keep(self, rows: Iterable[Row], sums: Mapping[int, int] = NO_SUMS) -> None:
         """Remember rows as a committed transaction left them; from now on they are changed here only."""
         with self._lock:
             for row in rows:
                 self._rows.pop(row.id, None)
                 if row.status not in CLOSED:
-                    self._rows[row.id] = row
+                    self._rows[row.id] = row, sums.get(row.key)
             while len(self._rows) > ROWS_MAX:
                 del self._rows[next(iter(self._rows))]
 
@@ -67,8 +67,8 @@ class Memo:
         rows = self._take(ids_of(batch))
         if rows is None:
             return None
-        versions = {row.key: version_of(row) for row in rows.values()}
-        known = {id: (row, (row.status, row.owner, due(row))) for id, row in rows.items()}
+        versions = {row.key: version_of(row, crc) for row, crc in rows.values()}
+        known = {id: (row, (row.status, row.owner, due(row))) for id, (row, _) in rows.items()}
         unit = Batch(_Remembered(), where, known)
         try:
             outcomes = [unit.write(item) for item in batch]
@@ -78,16 +78,16 @@ class Memo:
             return None
         changes, left = unit.changes(), unit.left()
         assert left is not None  # nothing was read that might be damaged
-        updated = {update[-1] for update in changes.updates}
+        updated = changes.sums
         return Guess(
             outcomes,
             changes,
             {key: version for key, version in versions.items() if key in updated},
-            [row.id for row in rows.values() if row.key in updated],
+            [row.id for row, _ in rows.values() if row.key in updated],
             left,
         )
 
-    def _take(self, ids: Set[str]) -> dict[str, Row] | None:
+    def _take(self, ids: Set[str]) -> dict[str, tuple[Row, int | None]] | None:
         """The rows of a batch, which are remembered no more; None when one is not known."""
         with self._lock:
             if not self._rows.keys() >= ids:
@@ -125,6 +125,6 @@ def is_as_guessed(guess: Guess, unit: Batch) -> bool:
     return all(row is not None and guess.versions.get(row.key) == version_of(row) for row in rows)
 
 
-def version_of(row: Row) -> Version:
+def version_of(row: Row, crc: int | None = None) -> Version:
     """What tells a row from itself after any change."""
-    return row.fence, row.position, row.posted, checksums.of_row(row)
+    return row.fence, row.position, row.posted, checksums.of_row(row) if crc is None else crc

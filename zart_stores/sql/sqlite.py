@@ -187,7 +187,8 @@ class SqliteLog:
             committing = True
             db.execute("COMMIT")
             self._memo.keep(unit.left())
-            self._pace.changes += db.total_changes - before + changes.payload_bytes // sqlite_wal.PAGE_BYTES
+            pages = len(changes.moves) + changes.payload_bytes // sqlite_wal.PAGE_BYTES
+            self._pace.changes += db.total_changes - before + pages
             return outcomes, changes.stirred
         except TROUBLE as error:
             failed = self._give_up(error, committing)

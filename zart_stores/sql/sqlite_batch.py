@@ -21,11 +21,12 @@ BLOB = bytearray
 _FIND = f"SELECT {COLUMNS} FROM executions WHERE id = ?"  # noqa: S608  # no data in it
 _FIND_MANY = f"SELECT {COLUMNS} FROM executions WHERE id IN ({', '.join('?' * AT_ONCE)})"  # noqa: S608
 _INSERT = f"INSERT INTO executions ({COLUMNS}) VALUES ({', '.join('?' * 21)})"  # noqa: S608
-_UPDATE = """
-    UPDATE executions SET wake = ?, run = ?, position = ?, fence = ?, updated_at = ?, given = ?, seen = ?,
+_STATE = """
+    wake = ?, run = ?, position = ?, fence = ?, updated_at = ?, given = ?, seen = ?,
     posted = ?, top = ?, unread = ?, reason = ?, build = ?, crc = ? WHERE key = ?
 """
-_MOVE = "UPDATE executions SET status = ?, owner = ?, due = ? WHERE key = ?"
+_UPDATE = f"UPDATE executions SET {_STATE}"  # noqa: S608
+_MOVE = f"UPDATE executions SET status = ?, owner = ?, due = ?, {_STATE}"  # noqa: S608
 
 
 class Database(Protocol):

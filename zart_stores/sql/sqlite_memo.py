@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from zart_stores.sql.batch import Rows
-
-ROWS_MAX = 4096
-"""How many rows are remembered at the most, about 2 MB."""
+from zart_stores.sql.batch import ROWS_MAX, Rows
 
 
 class Memo:
