@@ -462,6 +462,42 @@ def test_what_a_lost_claim_gave_is_given_again(server, emptied, proxy, fate):
     store.close()
 
 
+@pytest.mark.parametrize("fate", ["drop", "swallow"])
+def test_a_lost_renewal_does_not_hide_that_it_was_robbed(server, emptied, proxy, fate):
+    """The worker is told when it asks again, whether or not the first answer is in the log (L8)."""
+    emptied()
+    now = [1000.0]
+    late = postgres.open(through(server, proxy), clock=lambda: now[0])
+    other = postgres.open(server.url("again"), clock=lambda: now[0])
+    write(late, new("a"))
+    assert claimed(late, "late") == ["a"]
+    now[0] += LEASE_S + 1
+    assert claimed(other, "other") == ["a"]
+    proxy.plan[proxy.commits] = fate
+    with pytest.raises(StoreUnavailable):
+        late.renew("late", lease_s=LEASE_S)
+    assert [late.renew("late", lease_s=LEASE_S) for _ in range(2)] == [False, True]
+    late.close()
+    other.close()
+
+
+def test_a_lost_claim_leaves_no_worker_without_a_lease(server, emptied, proxy):
+    """What it creates for itself afterwards is free when it has died: its lease is in the log, or made (L8)."""
+    emptied()
+    now = [1000.0]
+    store = postgres.open(through(server, proxy), clock=lambda: now[0])
+    other = postgres.open(server.url("again"), clock=lambda: now[0])
+    proxy.plan[proxy.commits] = "drop"
+    with pytest.raises(StoreUnavailable):
+        store.claim("w", now=5.0, lease_s=LEASE_S, limit=9)
+    write(store, new("a", owner="w"))
+    assert claimed(other, "other") == []
+    now[0] += postgres.LEASE_S + 1
+    assert claimed(other, "other") == ["a"]
+    store.close()
+    other.close()
+
+
 def test_a_server_that_crashes_keeps_what_it_acknowledged():
     """Shut down at once and started again under a writer: what was acknowledged is there, in order (F2, F16)."""
     with running() as own:
@@ -834,6 +870,24 @@ def test_older_tables_wait_for_their_migration(server, schema, monkeypatch):
         postgres.open(url)
     with pytest.raises(StoreUnavailable):
         postgres.migrations(url.replace(str(server.root), "/nowhere"), dry=True)
+
+
+def test_who_closes_a_log_that_is_about_to_listen_leaves_no_connection(server, emptied, monkeypatch):
+    """A connection that is made while the log is closed is closed, too."""
+    log = postgres.open(server.url("again"))
+    log._deafen()
+    connect, made = postgres._connect, []
+
+    def late(address):
+        made.append(connect(address))
+        log.close()
+        return made[-1]
+
+    monkeypatch.setattr(postgres, "_connect", late)
+    log.wait(0.0)
+    assert [db.closed for db in made] == [True]
+    with pytest.raises(StoreFailed):
+        log.wait(0.0)
 
 
 def test_a_log_that_cannot_listen_is_not_opened(server, emptied, monkeypatch):

@@ -187,6 +187,8 @@ class PostgresLog:
         """Those whose leases this object holds."""
         self._known: set[str] = set()
         """Those of them whose lease was surely in the log once."""
+        self._robbed: set[str] = set()
+        """Those of them that were robbed, and have not been told."""
         self._token = secrets.token_hex(8)
         self._doubtful: set[str] = set()
         """Workers whose last claim may have given them something that nobody was told of."""
@@ -233,7 +235,7 @@ class PostgresLog:
         self._refuse_if_unusable()
         outcomes: list[Appended] = []
         try:
-            for worker in owners_of(batch) - self._workers:
+            for worker in owners_of(batch) - self._known:
                 self.renew(worker, lease_s=LEASE_S)
             if not self._write_at_once(batch, outcomes):
                 self._ask_and_write(batch, outcomes)
@@ -512,14 +514,15 @@ class PostgresLog:
         check_name("worker", worker)
 
         def extend(db: Connection) -> bool:
-            robbed = self._lease(db, worker, lease_s)
-            if robbed:
+            if self._lease(db, worker, lease_s):
+                self._robbed.add(worker)  # and it is told next time when the answer to this commit is lost
                 query = "UPDATE {t}workers SET robbed = false WHERE worker = ?"
                 db.execute(self._address.sql(query), (worker,))
-            return not robbed
+            return worker not in self._robbed
 
         in_time = self._lease_transaction(extend)
         self._known.add(worker)
+        self._robbed.discard(worker)
         return in_time
 
     def release(self, worker: str, ids: Collection[str] | None = None) -> None:
@@ -641,10 +644,11 @@ class PostgresLog:
         self._refuse_if_unusable()
         with self._listening:
             try:
-                if self._listener is None:
+                listener = self._listener
+                if listener is None:
                     self._listen()
                     return True
-                heard = list(self._listener.notifies(timeout=timeout_s, stop_after=1))
+                heard = list(listener.notifies(timeout=timeout_s, stop_after=1))
             except psycopg.Error:
                 self._deafen()
                 time.sleep(min(timeout_s, 0.1 * random.uniform(0.5, 1.5)))  # noqa: S311  # no secret
@@ -653,13 +657,16 @@ class PostgresLog:
 
     def _listen(self) -> None:
         """Open a connection that hears notifications."""
-        self._listener = _connect(self._address)
-        self._listener.execute(f'LISTEN "{self._address.channel}"'.encode())
+        self._listener = listener = _connect(self._address)
+        if self._closed:  # meanwhile
+            self._deafen()
+        else:
+            listener.execute(f'LISTEN "{self._address.channel}"'.encode())
 
     def _deafen(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
 
     # ------------------------------------------------ the whole
 
