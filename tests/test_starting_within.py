@@ -14,9 +14,9 @@ from psycopg.rows import dict_row
 import zart_core as zart
 from tests.engines import until
 from tests.postgres import running
-from zart_core.log import Receipt
-from zart_core.testing.contract import new, post, write
-from zart_stores.sql import postgres
+from zart_core.log import Receipt, Rejected
+from zart_core.testing.contract import new, post, turn, write
+from zart_stores.sql import postgres, postgres_joining
 
 NUMBERS = itertools.count()
 
@@ -529,6 +529,83 @@ def test_postgres_attaching_holds_nobody_up(server, monkeypatch):
         write(store, post("a"), post("b"))
     store.close()
     assert found == zart.Ok(Receipt(created=False))
+
+
+@pytest.mark.parametrize("ends", ["commit", "rollback"])
+def test_postgres_what_is_being_created_holds_nobody_else_up(server, ends):
+    """Who creates the same is told to try again until the user's transaction has ended; all others are written."""
+    place = Postgres(server)
+    with contextlib.closing(postgres.open(place.url)) as store:
+        write(store, new("a"), new("b"))
+        batch = [
+            turn("a", 1, "X"),
+            new("c"),
+            turn("b", 1, "X", creates=[new("x")]),
+            new("x"),
+            turn("a", 2, "Y", creates=[new("d")]),
+            post("a"),
+        ]
+        with contextlib.closing(place.connect()) as db:
+            store.create_within(db, new("x"))
+            outcomes = store.append(batch)
+            assert [type(each) for each in outcomes] == [
+                zart.Ok,
+                zart.Ok,
+                Rejected,
+                Rejected,
+                zart.Ok,
+                zart.Ok,
+            ]
+            assert {each.reason.partition(":")[0] for each in outcomes[2:4]} == {"unavailable"}
+            assert [len(store.records(id)) for id in ("a", "b", "d")] == [3, 1, 1]
+            getattr(db, ends)()
+        assert write(store, new("x")).created == (ends == "rollback")
+        write(store, batch[2])
+
+
+def test_postgres_what_a_worker_is_creating_is_waited_for(server, monkeypatch):
+    """A commit that takes long is no user's transaction: who creates the same hears what came of it."""
+    place = Postgres(server)
+    with contextlib.closing(postgres.open(place.url)) as store:
+        asked = threading.Event()
+        real = postgres.is_somebody_creating
+        monkeypatch.setattr(postgres, "is_somebody_creating", lambda *args: asked.set() or real(*args))
+        monkeypatch.setattr(postgres, "CREATION_MS", 10)
+        monkeypatch.setattr(postgres_joining, "CREATES", "SELECT ?::int")
+        outcomes = []
+        with contextlib.closing(place.connect()) as db:
+            store.create_within(db, new("x"))
+            waiting = threading.Thread(target=lambda: outcomes.extend(store.append([new("x"), new("y")])))
+            waiting.start()
+            assert asked.wait(60)
+            db.commit()
+            waiting.join()
+        assert [each.value.created for each in outcomes] == [False, True]
+
+
+@pytest.mark.parametrize("ends", ["commit", "rollback"])
+def test_postgres_others_go_on_beside_what_is_being_created(server, ends):
+    """A worker that starts what a user's open transaction starts, too, runs everything else meanwhile."""
+    place = Postgres(server)
+    answers = []
+
+    def again():
+        while not answers:
+            with contextlib.suppress(zart.StoreUnavailable):
+                answers.append(engine.start(greeting, "ann", id="x").created)
+
+    with zart.open(place.url, [greeting]) as engine:
+        with contextlib.closing(place.connect()) as db:
+            assert engine.start(greeting, "ann", id="x", connection=db).created
+            starting = threading.Thread(target=again)
+            starting.start()
+            others = [engine.start(greeting, name, id=name) for name in ("bob", "eve")]
+            assert [other.result("60s") for other in others] == ["hello bob", "hello eve"]
+            assert not answers
+            getattr(db, ends)()
+        starting.join()
+        assert answers == [ends == "rollback"]
+        assert engine.get("x").result("60s") == "hello ann"
 
 
 def test_postgres_waits_for_the_disk(postgres_place):

@@ -10,6 +10,8 @@ Rule 4: leases end by the clock of the database (F13). Claims are committed like
 Rule 5: a batch over executions that this object wrote last is sent as one message, which fails as a whole unless their
         rows are as it left them; then it is written by Rule 1.
 Rule 6: notifications say that something may be due; who misses one finds it when he looks again (L10).
+Rule 7: what a user's open transaction is about to create is not waited for, because all of a batch would wait: its
+        halves are written each by itself, and who creates the same is refused for the time being.
 """
 
 from __future__ import annotations
@@ -46,10 +48,10 @@ from zart_core.log import (
 )
 from zart_stores.checks import check, check_name, is_id
 from zart_stores.rows import Row, free, give, summary, take, void
-from zart_stores.sql.batch import Batch, Rows, ids_of, owners_of
+from zart_stores.sql.batch import Batch, Changes, Rows, ids_of, owners_of
 from zart_stores.sql.postgres_arrays import register
 from zart_stores.sql.postgres_batch import PostgresSource, write_changes
-from zart_stores.sql.postgres_joining import Plain, checked, create_within, identity
+from zart_stores.sql.postgres_joining import Plain, checked, create_within, identity, is_somebody_creating
 from zart_stores.sql.postgres_memo import Guess, Memo, is_as_guessed
 from zart_stores.sql.postgres_server import (
     AGAIN,
@@ -89,6 +91,9 @@ STEP_CONNECTIONS_MAX = 16
 """How many steps may have a transaction open at a time."""
 LOCK_MS = 5000
 """How long a transaction waits for the rows of another before it is tried again, in milliseconds."""
+CREATION_MS, CREATION_AGAIN_MS = 250, 50
+"""How long an append waits for an id that another transaction is about to take, before it asks whether that is a
+user's; and a part of one that was found to be held up by a user, in milliseconds."""
 STANDSTILL_MS = 5000
 """How long a transaction of a process that stands still may hold its rows: then the server ends it, in milliseconds."""
 PATIENCE: dict[str, str | int] = {
@@ -165,6 +170,10 @@ def _connect(address: Address) -> Connection:
     return psycopg.connect(address.conninfo, **_options(address))
 
 
+class _HeldUp(Exception):
+    """Something that is to be created is being created by a user's open transaction."""
+
+
 class _Doubtful(Exception):
     """The connection was lost in COMMIT."""
 
@@ -233,17 +242,27 @@ class PostgresLog:
         if not batch:
             return []
         self._refuse_if_unusable()
+        return self._append(batch, CREATION_MS)
+
+    def _append(self, batch: Sequence[Write], creation_ms: int) -> list[Appended]:
         outcomes: list[Appended] = []
         try:
             for worker in owners_of(batch) - self._known:
                 self.renew(worker, lease_s=LEASE_S)
             if not self._write_at_once(batch, outcomes):
-                self._ask_and_write(batch, outcomes)
+                self._ask_and_write(batch, outcomes, creation_ms=creation_ms)
         except StoreLocked:
             raise
+        except _HeldUp:
+            if middle := len(batch) // 2:
+                parts = batch[:middle], batch[middle:]
+                return [outcome for part in parts for outcome in self._append(part, CREATION_AGAIN_MS)]
+            failed: Appended = Rejected(
+                "unavailable: a user's transaction that is open creates the same execution"
+            )
         except _Doubtful as doubt:
             self._outlast(batch)
-            failed: Appended = Unknown(f"the connection was lost in the commit: {doubt}")
+            failed = Unknown(f"the connection was lost in the commit: {doubt}")
         except _Full as full:
             failed = Rejected(f"full: {full}")
         except LogCorrupt as error:
@@ -261,9 +280,13 @@ class PostgresLog:
         return [failed if isinstance(each, Ok) else each for each in outcomes]
 
     def _ask_and_write(
-        self, batch: Sequence[Write], outcomes: list[Appended], guess: Guess | None = None
+        self,
+        batch: Sequence[Write],
+        outcomes: list[Appended],
+        guess: Guess | None = None,
+        creation_ms: int = CREATION_MS,
     ) -> None:
-        """Write a batch in a transaction that reads its rows (Rule 1). Raises as `_transaction`.
+        """Write a batch in a transaction that reads its rows (Rule 1). Raises _HeldUp, and as `_transaction`.
 
         With a `guess`, _Doubtful when its rows are not as it took them for: it may have been written.
         """
@@ -272,17 +295,27 @@ class PostgresLog:
         def write(db: Connection) -> Callable[[], None] | None:
             nonlocal left
             outcomes.clear()
-            unit = self._batch(db, batch)
+            unit = self._batch(db, batch, creation_ms)
             unit.prepare(ids_of(batch))
             if guess is not None and not is_as_guessed(guess, unit):
                 raise _Doubtful("what was to be changed has changed")
             outcomes.extend(unit.write(item) for item in batch)
             changes, left = unit.changes(), unit.left()
-            return None if changes.empty else lambda: write_changes(db, self._address, changes)
+            return None if changes.empty else lambda: self._write(db, changes)
 
         self._transaction(write)
         if left is not None:
             self._memo.keep(row for row, _ in left.values())
+
+    def _write(self, db: Connection, changes: Changes) -> None:
+        """Write what was read and changed. Raises _HeldUp."""
+        try:
+            write_changes(db, self._address, changes)
+        except psycopg.errors.LockNotAvailable:
+            db.execute(b"ROLLBACK")
+            if changes.inserts and is_somebody_creating(db, self._address):
+                raise _HeldUp from None
+            raise
 
     def _write_at_once(self, batch: Sequence[Write], outcomes: list[Appended]) -> bool:
         """Write a batch in one round trip (Rule 5); False when nothing was written, and it has to be asked.
@@ -394,8 +427,8 @@ class PostgresLog:
             self._identity = self._read(lambda db: identity(Plain(db), self._address))
         return found == self._identity
 
-    def _batch(self, db: Connection, batch: Sequence[Write] = ()) -> Batch:
-        return Batch(PostgresSource(db, self._address, batch), self._address.where)
+    def _batch(self, db: Connection, batch: Sequence[Write] = (), creation_ms: int | None = None) -> Batch:
+        return Batch(PostgresSource(db, self._address, batch, creation_ms=creation_ms), self._address.where)
 
     # ------------------------------------------------ reading
 

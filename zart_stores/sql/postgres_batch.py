@@ -144,13 +144,21 @@ class PostgresSource:
     """The `Source` of a batch over a connection; knows the batch beforehand, and asks once for all of it."""
 
     def __init__(
-        self, db: Database, address: Address, batch: Sequence[Write] = (), *, locks: bool = True
+        self,
+        db: Database,
+        address: Address,
+        batch: Sequence[Write] = (),
+        *,
+        locks: bool = True,
+        creation_ms: int | None = None,
     ) -> None:
         self._db = db
         self._address = address
         self._locks = locks
         """Whether what is read may be changed: else it is not kept from those who do."""
         self._batch = batch
+        self._creation_ms = creation_ms
+        """How long this transaction waits for locks from where something is to be created, unless as long as before."""
         self._keys: list[int] = []
         self._keys_n = creations_of(batch) or 1
         self._kept: dict[tuple[int, int], bool] | None = None
@@ -165,8 +173,8 @@ class PostgresSource:
     def next_key(self) -> int:
         """See Source. Gaps mean nothing."""
         if not self._keys:
-            query = "SELECT nextval('{t}execution_keys') FROM generate_series(1, ?)"
-            self._keys = [number for (number,) in reversed(self._select(query, self._keys_n))]
+            creation_ms = None if self._creation_ms is None else str(self._creation_ms)
+            self._keys = [number for number, _ in reversed(self._select(_KEYS, creation_ms, self._keys_n))]
         return self._keys.pop()
 
     def number_of(self, key: int, message_key: str) -> int | None:
@@ -258,6 +266,11 @@ def write_changes(
     db.execute(address.sql(statement(names, guarded=guarded, stirred=changes.stirred)), values)
 
 
+_KEYS = (
+    "SELECT nextval('{t}execution_keys'), "
+    "(SELECT set_config('lock_timeout', coalesce(?::text, current_setting('lock_timeout')), true)) "
+    "FROM generate_series(1, ?)"
+)
 GUARDED = ("guard", "consumed")
 """What has to be there, all of it, when rows were not read."""
 

@@ -2,11 +2,14 @@
 
 Rule 1: rows come as the log wrote them, whatever the connection makes of rows for its user.
 Rule 2: what is refused leaves their transaction as it was.
+Rule 3: while a transaction lasts that creates something, a lock that hinders nobody shows it: how long it lasts is up
+        to the user, and what waits for it is told so by then.
 """
 
 from __future__ import annotations
 
 import contextlib
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +21,7 @@ from zart_core.errors import InvalidUse, LogCorrupt
 from zart_core.log import Appended, New, Rejected
 from zart_stores.sql.batch import Batch
 from zart_stores.sql.postgres_arrays import register
-from zart_stores.sql.postgres_batch import PostgresSource, write_changes
+from zart_stores.sql.postgres_batch import Database, PostgresSource, write_changes
 from zart_stores.sql.postgres_server import FULL, Address, is_lost, weather
 
 TRIES_MAX = 3
@@ -36,6 +39,23 @@ WAITS = (
     "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
 )
 """Have this transaction's commit wait for the disk (L4)."""
+
+CREATES = "SELECT pg_advisory_xact_lock_shared(?, 0)"
+"""Show, as long as this transaction lasts, that it creates something in this log; hinders nobody."""
+SOMEBODY_CREATES = (
+    "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = ?::oid AND objid = 0 "
+    "AND objsubid = 2 AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+)
+
+
+def is_somebody_creating(db: Database, address: Address) -> bool:
+    """Whether any user's open transaction creates something in this log."""
+    ((found,),) = db.execute(address.sql(SOMEBODY_CREATES), (_sign_of(address),)).fetchall()
+    return bool(found)
+
+
+def _sign_of(address: Address) -> int:
+    return zlib.crc32(address.channel.encode()) >> 1
 
 
 class Plain:
@@ -129,6 +149,7 @@ def _create(plain: Plain, address: Address, new: New) -> Appended:
         changes = unit.changes()
         try:
             if not changes.empty:
+                plain.execute(address.sql(CREATES), (_sign_of(address),))
                 write_changes(plain, address, changes)
         except psycopg.Error as error:
             if error.sqlstate != UNIQUE or not left:
