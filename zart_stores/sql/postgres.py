@@ -341,7 +341,7 @@ class PostgresLog:
             with contextlib.suppress(_Doubtful):
                 self._make_sure(guess, batch, outcomes)
             raise
-        self._memo.keep((row for row, _ in guess.left.values()), guess.changes.sums)
+        self._memo.keep((row for row, _ in guess.left.values()), guess.sums)
         outcomes.extend(guess.outcomes)
         return True
 

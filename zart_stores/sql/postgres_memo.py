@@ -34,8 +34,8 @@ class Guess:
     changes: Changes
     versions: Mapping[int, Version]
     """By key, what the rows that were there are taken for."""
-    ids: Sequence[str]
-    """Theirs."""
+    sums: Mapping[int, int]
+    """By key, their checksums afterwards."""
     left: Rows
     """The rows afterwards."""
 
@@ -78,12 +78,12 @@ class Memo:
             return None
         changes, left = unit.changes(), unit.left()
         assert left is not None  # nothing was read that might be damaged
-        updated = changes.sums
+        sums = changes.sums
         return Guess(
             outcomes,
             changes,
-            {key: version for key, version in versions.items() if key in updated},
-            [row.id for row, _ in rows.values() if row.key in updated],
+            {key: version for key, version in versions.items() if key in sums},
+            sums,
             left,
         )
 
@@ -121,7 +121,7 @@ class _Remembered:
 
 def is_as_guessed(guess: Guess, unit: Batch) -> bool:
     """Whether the rows of a guess, which the batch has read and locked, are still what they were taken for."""
-    rows = [unit.find(id) for id in guess.ids]
+    rows = [unit.find(row.id) for row, _ in guess.left.values() if row.key in guess.versions]
     return all(row is not None and guess.versions.get(row.key) == version_of(row) for row in rows)
 
 
