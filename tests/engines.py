@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -108,3 +109,21 @@ def zart_rejected(reason: str) -> Appended:
 def sky(store: str, path: Path) -> Sky:
     """A store under a sky."""
     return Sky(open_log(url_of(store, path)))
+
+
+class Keyless:
+    """A seal that has lost its key for what is told of a place or a kind of events, so many times."""
+
+    def __init__(self, without: bytes = b"nothing", times: float = math.inf) -> None:
+        self.without, self.times = without, times
+
+    def seal(self, data: bytes, associated: bytes) -> bytes:
+        """See Seal."""
+        if self.without in associated and self.times > 0:
+            self.times -= 1
+            raise ConnectionError("the key cannot be had")
+        return data
+
+    def open(self, data: bytes, associated: bytes) -> bytes:
+        """See Seal."""
+        return data

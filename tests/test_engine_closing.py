@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import PATIENCE_S, Ledger, kinds, until, url_of
+from engines import PATIENCE_S, Keyless, Ledger, kinds, until, url_of
 
 import zart_core as zart
 from zart_core.codec import Codec
@@ -78,26 +78,9 @@ def test_who_asks_again_waits_for_the_same_end(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-class Locked:
-    """A seal whose key is out of reach for one execution."""
-
-    def __init__(self) -> None:
-        self.without: bytes | None = None
-
-    def seal(self, data: bytes, associated: bytes) -> bytes:
-        """See Seal."""
-        if self.without is not None and self.without in associated:
-            raise ConnectionError("the key cannot be had")
-        return data
-
-    def open(self, data: bytes, associated: bytes) -> bytes:
-        """See Seal."""
-        return data
-
-
 def test_what_cannot_be_written_at_the_end_hinders_no_other(tmp_path: Path) -> None:
     """I8: one execution cannot be sealed; the other is handed over, and the log can be opened again."""
-    seal, url = Locked(), url_of("file", tmp_path)
+    seal, url = Keyless(), url_of("file", tmp_path)
     with zart.open(url, [stays], codec=Codec(seal=seal)) as engine:
         for id in ("poor", "rich"):
             engine.start(stays, id=id)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import PATIENCE_S, Ledger, Sky, kinds, until, url_of
+from engines import PATIENCE_S, Keyless, Ledger, Sky, kinds, until, url_of
 
 import zart_core as zart
 from zart_core.codec import Codec
@@ -746,23 +746,6 @@ def test_what_an_executor_cancels_that_may_run_once_only_fails() -> None:
             "held",
             "StepFailed: its executor cancelled it before it had begun",
         ]
-
-
-class Keyless:
-    """A seal that has lost its key for some kinds of events."""
-
-    def __init__(self) -> None:
-        self.without = b"nothing"
-
-    def seal(self, data: bytes, associated: bytes) -> bytes:
-        """See Seal."""
-        if self.without in associated:
-            raise ConnectionError("the key cannot be had")
-        return data
-
-    def open(self, data: bytes, associated: bytes) -> bytes:
-        """See Seal."""
-        return data
 
 
 def test_a_start_that_cannot_be_written_down_gives_its_slots_back() -> None:

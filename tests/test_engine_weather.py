@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engines import PATIENCE_S, STORES, Ledger, Sky, sky, until
+from engines import PATIENCE_S, STORES, Keyless, Ledger, Sky, sky, until
 
 import zart_core as zart
 from zart_core.hosts import recovery
@@ -761,4 +761,60 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_care_for_the_lease() -> N
     log.times = 1
     with zart.open(log, [listens], lease=1):
         until(lambda: log.calls >= 3)
+    log.close()
+
+
+def paid(ledger: Ledger) -> Any:
+    """A step, a timer and an event: three kinds of facts that a turn begins with."""
+
+    @zart.step("pay")
+    def pay() -> int:
+        return ledger("pay")
+
+    @zart.workflow("pays")
+    def pays(_: None) -> zart.Flow[int]:
+        times = yield from pay()
+        yield from zart.sleep("settle", 0.001)
+        return times + (yield from zart.wait_for_event("number", int))
+
+    return pays
+
+
+def parked_marks(log: Sky) -> list[str]:
+    """Why executions were shown as parked."""
+    return [w.reason for b in log.batches for w in b if isinstance(w, Mark) and w.status == "parked"]
+
+
+@pytest.mark.parametrize("kind", [b":3:Resolved", b":5:Resolved", b":7:Delivered", b":Closed"])
+def test_a_turn_that_cannot_be_sealed_for_a_while_is_built_again(
+    kind: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What passes parks nothing, and is not tried all the time; what steps came to is kept (R1, R20)."""
+    ledger, seal, log = Ledger(), Keyless(kind, times=3), Sky(open_log("memory:"))
+    pays = paid(ledger)
+    with zart.open(log, [pays], codec=zart.Codec(seal=seal)) as engine:
+        handle = engine.start(pays, id="a")
+        handle.send("number", 10)
+        assert handle.result(PATIENCE_S) == 11
+    told = [record.args[:2] for record in caplog.records if "is read back" in record.msg]
+    assert told == [("a", 1), ("a", 2), ("a", 3)]
+    assert (seal.times, ledger.entries, parked_marks(log)) == (0, ["pay"], [])
+    log.close()
+
+
+def test_a_turn_that_cannot_be_sealed_for_long_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is listed as parked, with the reason (R20), and goes on by itself all the same."""
+    monkeypatch.setattr(recovery, "RETRY_MAX_S", 0.001)
+    ledger, seal, log = Ledger(), Keyless(b":Resolved:"), Sky(open_log("memory:"))
+    pays = paid(ledger)
+    with zart.open(log, [pays], codec=zart.Codec(seal=seal)) as engine:
+        handle = engine.start(pays, id="a")
+        until(lambda: handle.status() is zart.Status.PARKED)
+        assert "ConnectionError: the key cannot be had" in handle.explain()
+        seal.times = 20
+        until(lambda: handle.status() is zart.Status.WAITING)
+        handle.send("number", 10)
+        assert handle.result(PATIENCE_S) == 11
+    assert parked_marks(log) == ["Defect: its turn cannot be built: ConnectionError: the key cannot be had"]
+    assert ledger.entries == ["pay"]
     log.close()

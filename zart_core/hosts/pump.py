@@ -24,6 +24,8 @@ from zart_core.hosts.turns import Run
 if TYPE_CHECKING:
     from zart_core.hosts.engine import AsyncEngine
 
+TRIES_UNSEEN = 8
+"""How often a turn that cannot be built is tried again, after longer and longer pauses, before lists show it."""
 LOGGER = logging.getLogger("zart.engine")
 
 
@@ -95,11 +97,8 @@ class Pump:
             writes = self.build_turn(live)
         except Exception as error:
             LOGGER.exception("execution '%s' cannot go on", live.run.id)
-            self.engine.attempts.give_slots(live.run.begun)
-            live.run.park(Defect(f"its turn cannot be built: {type(error).__name__}: {text_of(error)}"))
-            self.engine.limits.settle(live)
-            live.released = not live.calls
-            writes = [live.run.mark(self.engine.build, releases=live.released)]
+            self.put_off(live, f"its turn cannot be built: {type(error).__name__}: {text_of(error)}")
+            return
         transactions = self.engine.transactions
         for seq in live.run.ends:  # a transaction may hold the lock that the turn needs
             if seq in live.calls:
@@ -111,6 +110,20 @@ class Pump:
             self.engine.writer.put(writes, partial(self.written, live))  # `run` hurries it
         else:
             self.carry_out(live)
+
+    def put_off(self, live: Live, why: str) -> None:
+        """Its turn cannot be built, which may pass: a key is out of reach, say. It is read back and tried again.
+
+        What the attempts came to is kept meanwhile. Lists show it as parked once that has lasted for some ten seconds.
+        """
+        run, lasts = live.run, live.tries == TRIES_UNSEEN
+        self.engine.attempts.give_slots(run.begun)
+        run.park(Defect(why))
+        self.engine.limits.settle(live)
+        self.engine.transactions.give_up(run.id)  # it may hold a lock that others need
+        if lasts:
+            self.engine.writer.submit([run.mark(self.engine.build)], lambda _: None)
+        self.engine.recovery.start(live, why)
 
     def build_turn(self, live: Live) -> list[stored.Write]:
         """The writes of its next turn; empty when there is nothing to write."""
