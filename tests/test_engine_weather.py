@@ -13,6 +13,7 @@ import pytest
 from engines import PATIENCE_S, STORES, Keyless, Ledger, Sky, sky, until
 
 import zart_core as zart
+from zart_core.events import Done
 from zart_core.hosts import recovery
 from zart_core.hosts.ports import open_log
 from zart_core.hosts.relatives import new_execution
@@ -818,3 +819,59 @@ def test_a_turn_that_cannot_be_sealed_for_long_is_shown(monkeypatch: pytest.Monk
     assert parked_marks(log) == ["Defect: its turn cannot be built: ConnectionError: the key cannot be had"]
     assert ledger.entries == ["pay"]
     log.close()
+
+
+class Wordy(Keyless):
+    """A seal whose records take twice the room."""
+
+    def seal(self, data: bytes, associated: bytes) -> bytes:
+        """See Seal."""
+        return data.hex().encode()
+
+    def open(self, data: bytes, associated: bytes) -> bytes:
+        """See Seal."""
+        return bytes.fromhex(data.decode())
+
+
+def test_a_result_that_the_log_refuses_as_too_large_fails_its_step(tmp_path: Path) -> None:
+    """F19: sealed it is larger than a record may be. It was read back and refused for ever."""
+    ledger = Ledger()
+
+    @zart.step("fetch-{size}")
+    def fetch(size: int) -> str:
+        ledger(size)
+        return "x" * size
+
+    @zart.workflow("fetches")
+    def fetches(_: None) -> zart.Flow[list[str]]:
+        told = yield from zart.settle([fetch(1_000), fetch(700_000)])
+        return [str(each.error) if isinstance(each, zart.Err) else f"{len(each.value)}" for each in told]
+
+    with zart.open(f"sqlite:{tmp_path}/log.db", [fetches], codec=zart.Codec(seal=Wordy())) as engine:
+        small, large = engine.start(fetches).result(PATIENCE_S)
+    assert small == "1000"
+    assert "the result of step 'fetch-700000' cannot be written down: too-large: a Resolved record" in large
+    assert "has 1,400," in large
+    assert "1,114,112 are kept; return a reference to it" in large
+    assert sorted(ledger.entries) == [1_000, 700_000]
+
+
+def test_what_else_the_log_refuses_as_too_large_parks(tmp_path: Path) -> None:
+    """F19: the step before it is not to blame, and keeps its result; the reason names the size."""
+    ledger = Ledger()
+
+    @zart.step("count")
+    def count() -> int:
+        return ledger("count")
+
+    @zart.workflow("gives")
+    def gives(size: int) -> zart.Flow[str]:
+        return "x" * size * (yield from count())
+
+    url = f"sqlite:{tmp_path}/log.db"
+    with zart.open(url, [gives], codec=zart.Codec(seal=Wordy())) as engine:
+        handle = engine.start(gives, 700_000)
+        with pytest.raises(zart.Defect, match=r"too-large: a Closed record of .* has 1,400,\d+ bytes"):
+            handle.result(PATIENCE_S)
+        assert handle.status() is zart.Status.PARKED
+        assert [each.outcome for each in handle.history() if isinstance(each, zart.Resolved)] == [Done(b"1")]

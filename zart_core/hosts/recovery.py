@@ -133,7 +133,11 @@ class Recovery:
             for seq in list(live.calls):
                 self.engine.attempts.abandon(live, seq)
             live.run = Run(summary, self.engine.codec)
+        facts_alone = run.defect is not None
         await self.load(live)
-        if isinstance(why, stored.Rejected) and why.reason.startswith(("invalid", "too-large", "damaged")):
-            live.run.park(Defect(f"its turn was refused: {why.reason}"))
+        refused = why.reason if isinstance(why, stored.Rejected) else ""
+        if refused.startswith("too-large") and facts_alone and live.run.replace_largest(refused):
+            return True
+        if refused.startswith(("invalid", "too-large", "damaged")):
+            live.run.park(Defect(f"its turn was refused: {refused}"))
         return True

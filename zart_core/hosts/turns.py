@@ -944,6 +944,23 @@ class Run:
         """What an attempt came to is not kept, as what it wrote in its transaction is not: it runs again."""
         self.outcomes = [outcome for outcome in self.outcomes if outcome.seq != seq]
 
+    def replace_largest(self, why: str) -> bool:
+        """Make a failure of the largest result that waits to be written, as it cannot be (F19); False without any."""
+        sizes = {
+            index: len(each.outcome.payload)
+            for index, each in enumerate(self.outcomes)
+            if isinstance(each, Resolved) and isinstance(each.outcome, Done)
+        }
+        if not sizes:
+            return False
+        index = max(sizes, key=sizes.__getitem__)
+        seq, at = self.outcomes[index].seq, self.outcomes[index].at
+        issued = None if self.execution is None else self.execution.pending.get(seq)
+        step = "" if issued is None else issued.name
+        message = f"the result of step '{step}' cannot be written down: {why}; return a reference to it"
+        self.outcomes[index] = Resolved(seq, Failed(Failure("unencodable", step, message)), at)
+        return True
+
     def _has_ended(self, seq: int) -> bool:
         """Whether what an attempt came to is known, and not on record yet."""
         return any(outcome.seq == seq for outcome in (*self._offered, *self.outcomes))
