@@ -65,19 +65,34 @@ def test_one_fact_wakes_waiters_in_the_order_in_which_they_began_to_wait(play):
     assert run.history[-2:] == ["step do-early", "step do-late"]
 
 
-def test_two_hundred_branches_deep_are_fine(play):
-    """Nested scopes cancel from the inside out, however deep people nest in earnest."""
+@pytest.mark.parametrize("depth", [200, 2_000])
+@pytest.mark.parametrize("over", ["scope", "task", "shield"])
+def test_thousands_of_branches_deep_are_fine(play, depth, over):
+    """R18: they cancel from the inside out, however deep: Python's limit of recursion is none of flows."""
+    ended = []
 
     def nested(depth):
-        if depth:
-            yield from zart.scope("s", nested(depth - 1))
-        else:
-            yield from do("x")
+        try:
+            if depth == 0:
+                yield from do("x")
+            elif over == "task":
+                task = yield from zart.schedule(nested(depth - 1))
+                yield from zart.wait([task])
+            elif over == "shield" and depth == 100:
+                yield from zart.shield(nested(depth - 1))
+            else:
+                yield from zart.scope("s", nested(depth - 1))
+        finally:
+            ended.append(depth)
 
     def w():
-        yield from nested(200)
+        yield from nested(depth)
 
     run = play(plain(w)).start().cancel()
+    if over == "shield":
+        assert ended == []
+        run.done("s/" * (depth - 1) + "do-x")
+    assert ended == list(range(depth + 1))
     assert run.history[-1] == "cancelled: Cancelled: stop"
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import dis
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import CodeType, GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
@@ -152,6 +152,8 @@ class Closing:
         self.settled = False
 
 
+Unwinding: TypeAlias = "Iterator[Unwinding]"
+"""A way through branches that unwinds them; it gives what is to be done before it goes on."""
 Want: TypeAlias = "Node | Withdrawal | Taking | Closing"
 """What the interpreter finds in `wanted`: a command to issue, or a decision to write down."""
 
@@ -585,11 +587,20 @@ class Branches:
         strike: Cancelled = LEFT_BEHIND,
     ) -> None:
         """End these nodes by `strike`, and do `then` when all of them have."""
+        walk(self.unwinding(branch, nodes, then, strike))
+
+    def unwinding(
+        self,
+        branch: Branch,
+        nodes: Iterable[Node],
+        then: Ending | tuple[Any, BaseException | None],
+        strike: Cancelled,
+    ) -> Unwinding:
+        """As `unwind`."""
         going = list(dict.fromkeys(nodes))
         branch.wait = branch.resume = None
         branch.then = then
-        for node in going:
-            self.drop(node, strike)
+        yield from self.dropping(going, strike)
         if branch.then is not then:  # the end of one of them has let somebody strike the branch itself
             return
         left = [node for node in going if not node.settled]
@@ -605,17 +616,18 @@ class Branches:
         self.open_branches.pop(branch.gen, None)
         self.settle(branch.node, ending.value, ending.error)
 
-    def drop(self, node: Node, strike: Cancelled) -> None:
-        """Tell a node to end: a flow unwinds, a command is withdrawn, one that was not issued is forgotten (R24)."""
-        if node.settled or node.dropping or node.shielded:
-            return
-        node.dropping = True
-        if node.branch is not None:
-            self.interrupt(node.branch, type(strike)(strike.reason))
-        elif node.seq < 0:
-            self.settle(node, None, Cancelled("it was never issued"))
-        else:
-            self.issuer.release(node)
+    def dropping(self, nodes: Iterable[Node], strike: Cancelled) -> Unwinding:
+        """Tell nodes to end: a flow unwinds, a command is withdrawn, one that was not issued is forgotten (R24)."""
+        for node in nodes:
+            if node.settled or node.dropping or node.shielded:
+                continue
+            node.dropping = True
+            if node.branch is not None:
+                yield self.interrupting(node.branch, type(strike)(strike.reason))
+            elif node.seq < 0:
+                self.settle(node, None, Cancelled("it was never issued"))
+            else:
+                self.issuer.release(node)
 
     def withdraw(self, node: Node) -> None:
         """Want a command's cancellation on record."""
@@ -623,6 +635,10 @@ class Branches:
 
     def interrupt(self, branch: Branch, strike: Cancelled) -> None:
         """Throw into a branch where it waits, once, after all of its own has unwound (R18)."""
+        walk(self.interrupting(branch, strike))
+
+    def interrupting(self, branch: Branch, strike: Cancelled) -> Unwinding:
+        """As `interrupt`."""
         if branch.struck or isinstance(branch.then, Ending):
             return
         branch.struck = True
@@ -631,11 +647,10 @@ class Branches:
         if isinstance(awaited, Node) and awaited.owner is branch and awaited not in branch.live:
             if awaited.shielded:
                 branch.strike = strike
-                for node in own:
-                    self.drop(node, strike)
+                yield from self.dropping(own, strike)
                 return
             own.insert(0, awaited)
-        self.unwind(branch, own, (None, strike), strike)
+        yield self.unwinding(branch, own, (None, strike), strike)
 
     def close(self) -> None:
         """Close every generator, innermost first; plain `finally` code runs, commands yielded then are ignored."""
@@ -659,6 +674,17 @@ PERFORMANCES: dict[type[Any], Callable[[Branches, Branch, Any, Where], Any]] = {
     c.CancelTask: Branches.perform_cancel,
     c.ContinueAsNew: Branches.perform_continue,
 }
+
+
+def walk(first: Unwinding) -> None:
+    """Do what a way through branches does, and each way that it leads to before it goes on: flows nest to any depth."""
+    ways = [first]
+    while ways:
+        inner = next(ways[-1], None)
+        if inner is None:
+            ways.pop()
+        else:
+            ways.append(inner)
 
 
 def shut(gen: GeneratorType[Any, Any, Any]) -> None:
