@@ -8,6 +8,7 @@ import functools
 import io
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ from zart_core.hosts.offers import page_of
 from zart_core.hosts.ports import open_log
 from zart_core.queues import Places, Queue, declared, places_of, queues_of
 from zart_core.testing import VirtualClock
+from zart_core.testing.relay import Relay
 from zart_core.workflows import Registry
 
 PATIENCE_S = 90.0
@@ -125,7 +127,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @asynccontextmanager
 async def engines(
-    log: str, *queues: tuple[Any, ...], crowd: Crowd | None = None, **options: Any
+    log: str | Relay, *queues: tuple[Any, ...], crowd: Crowd | None = None, **options: Any
 ) -> AsyncIterator[list[zart.AsyncEngine]]:
     """An engine for each tuple of queues, on one log."""
     async with contextlib.AsyncExitStack() as stack:
@@ -170,6 +172,48 @@ async def test_no_more_run_at_once_than_the_limit_whoever_runs_them(url: str) ->
     assert all(slot.owner is not None and "of execution" in slot.reason for slot in found.values())
     assert shown == ["a", "b"]
     assert (counted[Status.PAUSED], counted[Status.COMPLETED]) == (0, counted[Status.COMPLETED])
+
+
+@pytest.mark.parametrize(("place", "left"), [("0", 1), ("rate/3", 2), ("door", 2)])
+@on_a_loop
+async def test_a_damaged_place_is_done_without(tmp_path: Path, place: str, left: int) -> None:
+    """I8, L12: a worker opens beside it and begins no more than the places that are left allow."""
+    crowd, gpu = Crowd(), Queue("gpu", limit=2, rate=50)
+    url = f"sqlite:{tmp_path}/log.db"
+    async with engines(url, ("default", gpu)):
+        pass
+    with sqlite3.connect(tmp_path / "log.db") as db:
+        db.execute("UPDATE executions SET digest = 'another' WHERE id = ?", (f"!slot/gpu/{place}",))
+    db.close()
+    async with engines(url, ("default", gpu), crowd=crowd) as (one,):
+        handle = await one.start(drawn, 4)
+        await until(lambda: len(crowd.inside) == left)
+        crowd.gate.set()
+        assert await handle.result() == 6
+    assert crowd.most == left
+
+
+class Scratched(Relay):
+    """A log in which one place of a queue is damaged between the list that shows it and whoever asks for it."""
+
+    def acquire(self, worker: str, id: str, *, lease_s: float) -> stored.Summary | None:
+        """See EventLog."""
+        if id == "!slot/gpu/0":
+            raise zart.LogCorrupt("its row is damaged")
+        return super().acquire(worker, id, lease_s=lease_s)
+
+
+@on_a_loop
+async def test_a_place_that_turns_out_to_be_damaged_is_done_without(caplog: Any) -> None:
+    """I8: the queue stood still in every worker that had asked for it; and it is said (L12)."""
+    crowd, log = Crowd(), Scratched(open_log("memory:"))
+    crowd.gate.set()
+    async with engines(log, ("default", Queue("gpu", limit=2)), crowd=crowd) as (one,):
+        assert await (await one.start(drawn, 4)).result() == 6
+        assert not one.claims.in_doubt
+    assert crowd.most == 1
+    assert "queue 'gpu' does without a place: its row is damaged" in caplog.text
+    log.close()
 
 
 @on_a_loop

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from zart_core import log as stored
-from zart_core.errors import StoreFailed, Weather
+from zart_core.errors import LogCorrupt, StoreFailed, Weather
 from zart_core.events import Status
 from zart_core.hosts.live import Live
 from zart_core.hosts.offers import is_offered
@@ -292,11 +292,16 @@ class Claims:
                 await self.take_up(held)
 
     async def acquire(self, id: str) -> stored.Summary | None:
-        """Ask for one execution, due or not; None when somebody else has it. Raises Weather: it may have been given."""
+        """Ask for one execution, due or not; None when somebody else has it.
+
+        Raises LogCorrupt, and Weather: it may have been given.
+        """
         try:
             return await self.leased(
                 partial(self.engine.log.acquire, self.engine.worker, id, lease_s=self.lease_s)
             )
+        except LogCorrupt:
+            raise
         except Exception:
             self.in_doubt = True
             raise

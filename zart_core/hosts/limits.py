@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from zart_core import log as stored
-from zart_core.errors import InvalidUse, StoreFailed, StoreUnavailable, Weather
+from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed, StoreUnavailable, Weather
 from zart_core.events import Ok, Status
 from zart_core.hosts.live import Attempt, Live
 from zart_core.hosts.turns import Run
@@ -284,10 +284,16 @@ class Limits:
     # ------------------------------------------------------------ the task
 
     async def make(self) -> None:
-        """Make sure that the places of each limited queue are in the log. Raises InvalidUse, Weather."""
+        """Make sure that the places of each limited queue are in the log; it does without those that are damaged (I8).
+
+        Raises InvalidUse, Weather.
+        """
         now = self.engine.clock.now()
         for name, line in self.lines.items():
             for outcome in await self.engine.writer.write(places_for(self.engine.codec, line.queue, now)):
+                if isinstance(outcome, stored.Rejected) and outcome.reason.startswith("damaged"):
+                    LOGGER.error("queue '%s' does without a place: %s", name, outcome.reason)
+                    continue
                 if isinstance(outcome, stored.Rejected) and outcome.reason.startswith("conflict"):
                     raise InvalidUse(f"the slots of queue '{name}' cannot be made: {outcome.reason}")
                 if not isinstance(outcome, Ok):
@@ -477,11 +483,15 @@ class Limits:
         return now + since + per_s - time
 
     async def ask(self, line: Line, place: deque[Held], ids: Sequence[str]) -> None:
-        """Take places by their ids, as far as nobody else has them. Raises Weather."""
+        """Take places by their ids, as far as nobody else has them and they are whole (I8). Raises Weather."""
         for id in ids:
             self.doubtful[id] = (line, place)
             leases = self.engine.attempts.leases
-            given = await self.engine.claims.acquire(id)
+            try:
+                given = await self.engine.claims.acquire(id)
+            except LogCorrupt as damage:
+                LOGGER.error("queue '%s' does without a place: %s", line.queue.name, damage)
+                given = None
             del self.doubtful[id]
             if given is None:
                 continue
