@@ -513,9 +513,7 @@ class Run:
 
     def _park_mid_turn(self, defect: Defect) -> None:
         """Keep the outcomes of the turn, and forget all it led to."""
-        pending = () if self.execution is None else self.execution.pending.values()
-        children = {issued.seq: issued.child for issued in pending if issued.kind == "child" and issued.child}
-        there = {**children, **self.offered}
+        there = {} if self.execution is None else self._awaited(self.execution)
         self._orphans = {**self._orphans, **{s: id for s, id in there.items() if s not in self._creates}}
         self.park(defect)
         self._open()
@@ -691,10 +689,14 @@ class Run:
             self.opened = next_run(self.codec, execution, closed, newest)
         elif execution.started is not None and execution.started.parent is not None:
             self._posts.append(self._report(execution.started.parent, closed))
+        self._posts += end_children(self._awaited(execution), self.id, self.run, closed)
+        self._recalled += self.offered.values()
+
+    def _awaited(self, execution: Execution) -> dict[int, str]:
+        """The executions that it waits for, by seq: children, and steps that any worker may take."""
         pending = execution.pending.values()
         children = {issued.seq: issued.child for issued in pending if issued.kind == "child" and issued.child}
-        self._posts += end_children({**children, **self.offered}, self.id, self.run, closed)
-        self._recalled += self.offered.values()
+        return {**children, **self.offered}
 
     def _report(self, parent: Parent, closed: Closed) -> stored.Post:
         """The message that tells a parent how this run ended, or an execution what its offered step came to."""
