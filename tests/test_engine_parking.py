@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
 import sys
 import threading
@@ -15,7 +16,7 @@ from engines import PATIENCE_S, STORES, Ledger, kinds, until, url_of
 
 import zart_core as zart
 from zart_core import log as stored
-from zart_core.hosts import turns
+from zart_core.hosts import claims, turns
 from zart_core.hosts.ports import open_log
 from zart_core.testing.clock import VirtualClock
 
@@ -78,6 +79,36 @@ def test_an_unregistered_workflow_is_parked_and_visible(url: str) -> None:
         assert engine.get("q").result(5) == 6
     log.verify()
     log.close()
+
+
+def test_what_is_parked_for_want_of_code_that_another_worker_has_is_not_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R20, I8: one that opens the log with other code parks what nobody holds; it is taken up when it is due."""
+    monkeypatch.setattr(claims, "PARKED_S", math.inf)  # nobody looks at what is parked, from time to time
+
+    @zart.workflow("naps")
+    def naps(_: None) -> zart.Flow[int]:
+        yield from zart.sleep("nap", "1h")
+        return 1
+
+    @zart.workflow("waits")
+    def waits(_: None) -> zart.Flow[int]:
+        return (yield from zart.wait_for_event("number", int))
+
+    def free(engine: zart.Engine) -> set[str]:
+        return {each.id for each in engine.list().items if each.owner is None}
+
+    url, clock = url_of("sqlite", tmp_path), VirtualClock()
+    with zart.open(url, [naps, waits], clock=clock, max_live=1) as theirs:
+        nap, wait, _ = theirs.start(naps, id="n"), theirs.start(waits, id="w"), theirs.start(waits, id="last")
+        until(lambda: free(theirs) == {"n", "w"})
+        with zart.open(url, [fine]) as ours:
+            assert {each.id for each in ours.list(status="parked").items} == {"n", "w"}
+        wait.send("number", 2)
+        assert wait.result(PATIENCE_S) == 2
+        clock.advance(3600)
+        assert nap.result(PATIENCE_S) == 1
 
 
 # ---------------------------------------------------------------- diverged
