@@ -140,7 +140,9 @@ class Pump:
             self.engine.limits.settle(live)
         live.released = run.defect is not None and not live.calls
         writes = run.compose(now, build=self.engine.build, releases=live.released)
-        return [*writes, *self.engine.limits.writes(live)] if run.begun and self.engine.limits.uses else writes
+        return (
+            [*writes, *self.engine.limits.writes(live)] if run.begun and self.engine.limits.uses else writes
+        )
 
     def written(self, live: Live, outcomes: list[stored.Appended]) -> None:
         """The turn's outcome: carry out what it asks for, or read back and build another."""
