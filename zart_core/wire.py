@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from zart_core.errors import EncodeError, FormatTooNew, LogCorrupt
+from zart_core.errors import EncodeError, FormatTooNew, LogCorrupt, StoreUnavailable
 from zart_core.events import (
     SEMANTICS,
     Began,
@@ -55,7 +55,10 @@ class Seal(Protocol):
         ...
 
     def open(self, data: bytes, associated: bytes) -> bytes:
-        """The inverse. Raises anything when the data or its place is not what was sealed."""
+        """The inverse. Raises anything when the data or its place is not what was sealed.
+
+        An OSError, from here as from `seal`, says no more than that the key cannot be had just now: it is tried again.
+        """
         ...
 
 
@@ -454,10 +457,12 @@ def sealed(record: Record, seal: Seal, id: str, run: int, position: int) -> Reco
 
 
 def opened(record: Record, seal: Seal, id: str, run: int, position: int) -> Record:
-    """The inverse. Raises LogCorrupt when the seal is broken."""
+    """The inverse. Raises LogCorrupt when the seal is broken, StoreUnavailable when its key cannot be had just now."""
     try:
         data = seal.open(record.data, _associated(id, run, position, str(record.kind)))
     except Exception as error:
-        where = place(id, run, position)
-        raise LogCorrupt(f"the seal of {where} is broken: {type(error).__name__}", where=where) from error
+        where, kind = place(id, run, position), type(error).__name__
+        if isinstance(error, OSError):
+            raise StoreUnavailable(f"the seal of {where} cannot be opened: {kind}: {error}") from error
+        raise LogCorrupt(f"the seal of {where} is broken: {kind}", where=where) from error
     return Record(record.kind, record.at, data)

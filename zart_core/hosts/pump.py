@@ -19,7 +19,7 @@ from zart_core.errors import Defect, text_of
 from zart_core.events import Ok, Status
 from zart_core.hosts.inline import conflicts_of, emit
 from zart_core.hosts.live import Live
-from zart_core.hosts.turns import Run
+from zart_core.hosts.turns import Passing, Run
 
 if TYPE_CHECKING:
     from zart_core.hosts.engine import AsyncEngine
@@ -97,7 +97,10 @@ class Pump:
             writes = self.build_turn(live)
         except Exception as error:
             LOGGER.exception("execution '%s' cannot go on", live.run.id)
-            self.put_off(live, f"its turn cannot be built: {type(error).__name__}: {text_of(error)}")
+            why = (
+                text_of(error) if isinstance(error, Passing) else f"{type(error).__name__}: {text_of(error)}"
+            )
+            self.put_off(live, f"its turn cannot be built: {why}")
             return
         transactions = self.engine.transactions
         for seq in live.run.ends:  # a transaction may hold the lock that the turn needs
@@ -116,7 +119,7 @@ class Pump:
 
         What the attempts came to is kept meanwhile. Lists show it as parked once that has lasted for some ten seconds.
         """
-        run, lasts = live.run, live.tries == TRIES_UNSEEN
+        run, lasts = live.run, live.tries >= TRIES_UNSEEN
         self.engine.attempts.give_slots(run.begun)
         run.park(Defect(why))
         self.engine.limits.settle(live)

@@ -9,7 +9,7 @@ from zart_core import log as stored
 from zart_core.errors import Defect, StoreFailed, StoreUnavailable, Weather
 from zart_core.events import Ok
 from zart_core.hosts.live import Live
-from zart_core.hosts.turns import Run
+from zart_core.hosts.turns import Passing, Run
 
 if TYPE_CHECKING:
     from zart_core.hosts.engine import AsyncEngine
@@ -60,6 +60,8 @@ class Recovery:
         run.seen = 0
         run.receive(messages)
         run.revive(records, self.engine.sharing.registry_of(run.workflow_name))
+        if isinstance(run.defect, Passing):
+            raise StoreUnavailable(str(run.defect))
         try:
             children = run.children()
         except Defect as defect:

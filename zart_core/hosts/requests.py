@@ -5,6 +5,7 @@ Rule 1: an outcome that is not known is found out by reading, and nothing is cre
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from zart_core.events import Delivered, Ok, Status
 from zart_core.hosts.inline import conflict
 from zart_core.hosts.live import Live
 from zart_core.hosts.relatives import OWN_KEY
-from zart_core.hosts.turns import Run
+from zart_core.hosts.turns import Passing, Run
 
 if TYPE_CHECKING:
     from zart_core.hosts.engine import AsyncEngine
@@ -131,8 +132,9 @@ class Requests:
         )
         run.revive(new.records, self.engine.registry)
         now = self.engine.clock.now()
-        run.build(now)
-        self.engine.attempts.begin(run, now)
+        with contextlib.suppress(Passing):  # then it is begun once it is there
+            run.build(now)
+            self.engine.attempts.begin(run, now)
         live = Live(run)
         live.code = self.engine.code
         return live

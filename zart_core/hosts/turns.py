@@ -26,7 +26,7 @@ from zart_core.codec import Codec
 from zart_core.context import logger
 from zart_core.divergence import replay_explained
 from zart_core.empties import NO_ENTRIES, NO_ITEMS, added, put
-from zart_core.errors import Defect
+from zart_core.errors import Defect, Weather
 from zart_core.events import (
     Began,
     Closed,
@@ -487,7 +487,10 @@ class Run:
     # ------------------------------------------------------------ building a turn
 
     def build(self, now: float) -> None:
-        """Take in what has happened up to `now`: timers, messages, outcomes. Parks the run on a defect, raises none."""
+        """Take in what has happened up to `now`: timers, messages, outcomes. Parks the run on a defect.
+
+        Raises only what may pass: the run is to be read back then.
+        """
         self._open()
         self.early = self.position == 1 and self._is_early(now)
         if self.early:
@@ -512,10 +515,12 @@ class Run:
         return now < started.at and all(message.kind == "event" for message in self.inbox.values())
 
     def _park_mid_turn(self, defect: Defect) -> None:
-        """Keep the outcomes of the turn, and forget all it led to."""
+        """Keep the outcomes of the turn, and forget all it led to. Raises what may pass."""
         there = {} if self.execution is None else self._awaited(self.execution)
         self._orphans = {**self._orphans, **{s: id for s, id in there.items() if s not in self._creates}}
         self.park(defect)
+        if isinstance(defect, Passing):
+            raise defect
         self._open()
         self._offered, self.outcomes = self.outcomes, NO_ITEMS
 
@@ -1131,8 +1136,14 @@ def warning(id: str, text: str) -> logging.LogRecord:
 
 def misbehaviour(error: BaseException) -> Defect:
     """The defect for code that raised what no workflow may raise, or for what this code did not foresee (I8)."""
+    if isinstance(error, OSError | Weather):  # of a codec that seals: what flows raise is their own outcome
+        return Passing(f"{type(error).__name__}: {message_of(error)}")
     LOGGER.error("an execution is parked", exc_info=error)
     return Defect(f"its code cannot go on: {type(error).__name__}: {message_of(error)}")
+
+
+class Passing(Defect):
+    """What keeps a run from going on may pass: the key of its seal cannot be had. It is to be read back (L3)."""
 
 
 class TooManyEvents(Defect):
