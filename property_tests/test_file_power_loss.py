@@ -315,15 +315,27 @@ class World:
         if chance < 0.4:
             return Mark(id, self.random.choice([Status.PARKED, Status.PAUSED, Status.WAITING]), "because")
         status = self.random.choice([Status.WAITING, Status.RUNNING, Status.WAITING, Status.COMPLETED])
-        turn = Turn(id, len(there.runs) - 1, len(there.runs[-1]), 0, self.records(), 3.0, status)
-        turn.consumes = list(there.inbox)[: self.random.randint(0, 2)]
+        records, consumes = self.records(), list(there.inbox)[: self.random.randint(0, 2)]
+        opens, creates, posts = None, [], []
         if self.random.random() < 0.1:
-            turn.status, turn.opens = Status.CONTINUED, self.records()
+            status, opens = Status.CONTINUED, self.records()
         if self.random.random() < 0.1 and len(model.executions) < 6:
             child = f"e{len(model.executions)}"
-            turn.creates = [New(child, "flow", "digest", self.records(), 3.0)]
-            turn.posts = [Post(child, "event", "go", b"\xff\x00", 3.0, "once")]
-        return turn
+            creates = [New(child, "flow", "digest", self.records(), 3.0)]
+            posts = [Post(child, "event", "go", b"\xff\x00", 3.0, "once")]
+        return Turn(
+            id,
+            len(there.runs) - 1,
+            len(there.runs[-1]),
+            0,
+            records,
+            3.0,
+            status,
+            consumes=consumes,
+            opens=opens,
+            creates=creates,
+            posts=posts,
+        )
 
     def records(self):
         sizes = [self.random.choice([0, 20, 150, 150, 600, 1500]) for _ in range(self.random.randint(1, 3))]

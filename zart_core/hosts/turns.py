@@ -961,11 +961,13 @@ class Run:
         if not sizes:
             return False
         index = max(sizes, key=sizes.__getitem__)
-        seq, at = self.outcomes[index].seq, self.outcomes[index].at
+        outcomes = list(self.outcomes)
+        seq, at = outcomes[index].seq, outcomes[index].at
         issued = None if self.execution is None else self.execution.pending.get(seq)
         step = "" if issued is None else issued.name
         message = f"the result of step '{step}' cannot be written down: {why}; return a reference to it"
-        self.outcomes[index] = Resolved(seq, Failed(Failure("unencodable", step, message)), at)
+        outcomes[index] = Resolved(seq, Failed(Failure("unencodable", step, message)), at)
+        self.outcomes = outcomes
         return True
 
     def _has_ended(self, seq: int) -> bool:
