@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 import zart_core as zart
-from tests.engines import Ledger, until
+from tests.engines import Keyless, Ledger, until
 from tests.one_step import flow_of, run
 from zart_core.hosts import transactions
 from zart_core.hosts.engine import AsyncEngine
@@ -618,6 +618,28 @@ def test_at_most_once(bank, cloudy):
     with zart.open(cloudy, [flow]) as engine:
         assert "may run at most once, and its transaction came to nothing" in engine.run(flow)
     assert bank.balance() == 100
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_a_turn_that_cannot_be_sealed(bank, once, caplog):
+    """It is rolled back while the key is out of reach, and made again; or lost, where it may run once only (R10)."""
+    ledger, seal = Ledger(), Keyless(b":Resolved:", times=2)
+
+    def debiting() -> int:
+        ledger("debit")
+        debit_by(30)
+        return 30
+
+    flow = flow_of(debiting, at_most_once=once)
+    with zart.open(bank.url, [flow], codec=zart.Codec(seal=seal)) as engine:
+        said = engine.start(flow).result(10)
+    assert seal.times == 0
+    assert [record.args[1] for record in caplog.records if "is read back" in record.msg] == [2, 3]
+    if once:
+        assert "came to nothing" in said
+        assert (ledger.entries, bank.balance()) == (["debit"], 100)
+    else:
+        assert (said, ledger.entries, bank.balance()) == ("30", ["debit"] * 3, 70)
 
 
 def test_a_worker_that_lost_its_execution(bank):

@@ -119,12 +119,12 @@ class Pump:
 
         What the attempts came to is kept meanwhile. Lists show it as parked once that has lasted for some ten seconds.
         """
-        run, lasts = live.run, live.tries >= TRIES_UNSEEN
+        run = live.run
         self.engine.attempts.give_slots(run.begun)
         run.park(Defect(why))
         self.engine.limits.settle(live)
-        self.engine.transactions.give_up(run.id)  # it may hold a lock that others need
-        if lasts:
+        self.engine.transactions.take_back(live)  # it may hold a lock that others need
+        if live.tries >= TRIES_UNSEEN:
             self.engine.writer.submit([run.mark(self.engine.build)], lambda _: None)
         self.engine.recovery.start(live, why)
 

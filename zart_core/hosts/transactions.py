@@ -270,6 +270,14 @@ class Transactions:
             self.end(pending.attempt)
             self.next(id)
 
+    def take_back(self, live: Live) -> None:
+        """The turn that was to record the outcome cannot be built: roll back, and make the attempt again (Rule 1)."""
+        pending = self.pending.get(live.run.id)
+        if pending is not None and not pending.committing:
+            live.tries = self.again(live, pending.attempt)  # the turn that begins it again passes
+            self.give_up(live.run.id)
+            live.run.lose(pending.attempt.call, self.engine.clock.now(), ROLLED_BACK)
+
     def next(self, id: str) -> None:
         """Take the next one of an execution that has returned."""
         queue = self.queues.pop(id, None)
