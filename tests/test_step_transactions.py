@@ -119,7 +119,7 @@ def test_a_step_that_times_out_is_rolled_back(bank):
         return 1
 
     try:
-        assert "timed out" in run(bank, slow, timeout=0.05, timeout_scope=zart.TimeoutScope.PER_ATTEMPT)
+        assert "timed out" in run(bank, slow, timeout=0.5, timeout_scope=zart.TimeoutScope.PER_ATTEMPT)
         assert bank.balance() == 100
     finally:
         released.set()
