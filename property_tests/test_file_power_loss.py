@@ -292,12 +292,12 @@ class World:
             if self.limits and ids & touched:
                 continue
             touched |= ids
-            batch.append(item)
             if isinstance(item, Turn) and self.random.random() < 0.1:
-                item.position += 1
+                item = attrs.evolve(item, position=item.position + 1)
                 refused.add(id(item))
             else:
                 model.apply(item)
+            batch.append(item)
         return batch, refused
 
     def item(self, model):
