@@ -748,17 +748,19 @@ def test_what_an_executor_cancels_that_may_run_once_only_fails() -> None:
         ]
 
 
+@zart.step()
+def work() -> int:
+    return 1
+
+
+@zart.workflow("works")
+def works(_: None) -> zart.Flow[int]:
+    return (yield from work())
+
+
 def test_a_start_that_cannot_be_written_down_gives_its_slots_back() -> None:
     """Else a few of them are the end of every step in this engine."""
     seal = Keyless()
-
-    @zart.step()
-    def work() -> int:
-        return 1
-
-    @zart.workflow("works")
-    def works(_: None) -> zart.Flow[int]:
-        return (yield from work())
 
     with zart.open("memory:", [works], codec=Codec(seal=seal), max_concurrent_steps=2) as engine:
         seal.without = b"Issued"
@@ -801,14 +803,6 @@ def test_what_an_executor_refuses_is_never_run(monkeypatch: pytest.MonkeyPatch) 
 def test_a_machine_without_threads_is_no_failure_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """It waits until there is one: nothing of it has happened, so nothing is on record."""
     monkeypatch.setattr("zart_core.hosts.attempts.NO_THREAD_S", 0.01)
-
-    @zart.step()
-    def work() -> int:
-        return 1
-
-    @zart.workflow("works")
-    def works(_: None) -> zart.Flow[int]:
-        return (yield from work())
 
     with zart.open("memory:", [works]) as engine:
         refused = threads_refused(monkeypatch, "zart-step", 3)

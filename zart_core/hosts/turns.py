@@ -61,7 +61,7 @@ from zart_core.hosts.relatives import (
 )
 from zart_core.interpreter import HANDED_OVER, OFFERED, QUEUED, Execution, capture_type
 from zart_core.records import brief_record
-from zart_core.steps import DEFAULT_QUEUE, StepFunction, StepPolicy
+from zart_core.steps import DEFAULT_QUEUE, StepFunction
 from zart_core.workflows import Registry
 
 EVENTS_MAX = 50_000
@@ -364,8 +364,7 @@ class Run:
 
     def _make_ready(self, execution: Execution, seq: int, *, new: bool) -> None:
         """Its next attempt may begin; a step that names a queue and never began is to be placed first."""
-        policy: StepPolicy = execution.command(seq).function.policy
-        bound = new and policy.queue is not None and not is_offered(self.workflow_name)
+        bound = new and policy_of(execution, seq).queue is not None and not is_offered(self.workflow_name)
         if bound:
             self._bound = added(self._bound, seq)
         else:
@@ -979,7 +978,7 @@ class Run:
 
     def _earn(self, outcome: Resolved | Retried) -> None:
         self.running.pop(outcome.seq, None)
-        self.outcomes = added(self.outcomes, outcome)
+        self._keep(outcome)
 
     def _keep(self, outcome: Resolved | Retried) -> None:
         self.outcomes = added(self.outcomes, outcome)
