@@ -401,6 +401,12 @@ def heard() -> zart.Flow[str]:
     return ", ".join(order)
 
 
+@zart.workflow("stamps")
+def stamps() -> zart.Flow[None]:
+    for n in range(3):
+        yield from stamp().named(f"stamp-{n}")
+
+
 @pytest.mark.parametrize("workflow", [drawn, drawn_in_time], ids=["drawn", "in-time"])
 @pytest.mark.parametrize("depth", [1, 2])
 def test_time_excuses_nothing_that_does_not_hang_on_it(workflow, depth):
@@ -422,18 +428,34 @@ def test_time_excuses_nothing_that_does_not_hang_on_it(workflow, depth):
         (noticed, ()),
         (overtaken, ()),
         (overtaken, [("3.5s", "go", None)]),
-        (heard, [(2, "go", None)]),
     ],
-    ids=["stamped", "noticed", "slept", "went", "heard"],
+    ids=["stamped", "noticed", "slept", "went"],
 )
 def test_what_hangs_on_time_is_excused_by_it(workflow, events):
-    """It ends otherwise without a crash, too, when the step takes so much longer; or somebody spoke meanwhile."""
+    """It ends otherwise without a crash, too, when the step takes so much longer."""
     report = explore_crashes(workflow, events=events, depth=2)
 
     report.check()
     assert len(report.outcomes) > 1
     (note,) = report.notes
     assert note.endswith("ended otherwise than without a crash: a step that was repeated took its time again")
+
+
+@pytest.mark.parametrize(
+    ("workflow", "message", "outcome"),
+    [
+        (heard, (2, "go", None), 'completed: "went, stamped"'),
+        (stamps, Cancel(2), "cancelled: zart_core.errors.Cancelled: "),
+    ],
+    ids=["event", "cancel"],
+)
+def test_what_comes_while_a_step_runs_is_heard_when_it_is_over(workflow, message, outcome):
+    """Whether the step runs to its end or dies and is tried again; time is no excuse."""
+    report = explore_crashes(workflow, events=[message], depth=2)
+
+    report.check()
+    assert (report.outcomes, report.notes) == ({outcome}, ())
+    assert report.executions_of("stamp-1") == (0, 0)
 
 
 def test_an_event_is_sent_again_with_its_key():

@@ -13,7 +13,7 @@ from zart_core.hosts.inline import OTHERS_S, Inline
 from zart_core.hosts.ports import StepCall
 from zart_core.hosts.relatives import new_execution
 from zart_core.interpreter import CODEC
-from zart_core.log import Post
+from zart_core.log import Message, Post
 from zart_core.testing import FaultyStore, VirtualClock
 from zart_core.testing.relay import Relay
 from zart_stores import memory
@@ -206,6 +206,33 @@ def test_a_sync_step_that_took_longer_than_its_attempt_may_has_timed_out(log, ra
     host = Inline(log, zart.Registry(w), clock=clock)
     host.start(w, None, "a")
     assert (host.drive("a").payload, len(waited)) == (b'"timed out"', 1)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_cancellation_is_heard_once_the_step_is_over_that_ran_meanwhile(log, fails):
+    """What comes after that step never begins, though nothing is claimed in between; a failed read costs nothing."""
+    ran: list[int] = []
+
+    class Unread(Relay):
+        def inbox(self, id: str, after: int = 0) -> list[Message]:
+            if fails and ran == [1]:
+                raise zart.StoreUnavailable("the connection is gone")
+            return super().inbox(id, after)
+
+    @zart.step("pay-{n}")
+    def pay(n: int) -> None:
+        ran.append(n)
+        if n == 1:
+            log.append([Post("a", "cancel", "cancel", b"", 1.0, "cancel!")])
+
+    @zart.workflow("w")
+    def w() -> zart.Flow[None]:
+        for n in (1, 2, 3):
+            yield from pay(n)
+
+    host = Inline(Unread(log), zart.Registry(w), clock=VirtualClock())
+    host.start(w, None, "a")
+    assert (host.drive("a").status, ran) == (zart.Status.CANCELLED, [1, 2] if fails else [1])
 
 
 def test_what_others_have_to_do_is_not_asked_for_without_a_pause(log):

@@ -233,6 +233,14 @@ class Inline:
             run.raised(call, error, now)
         else:
             run.returned(call, value, now)
+        self.listen(run)
+
+    def listen(self, run: Run) -> None:
+        """Take in what came while an attempt ran; what cannot be read now is read with the next one."""
+        try:
+            run.receive(self.log.inbox(run.id, run.seen))
+        except Weather as weather:  # the outcome at hand is worth more: it is written down first
+            LOGGER.warning("what was sent to '%s' cannot be read: %s", run.id, weather)
 
     def note(self, run: Run, call: StepCall, now: float, data: bytes) -> bool:
         """Renew the lease and write down what a running step says; False when somebody else has its execution."""

@@ -338,12 +338,9 @@ class Judge:
             yield f"the outcome is {played.outcome!r}, and without a crash {self.baseline.outcome!r}"
 
     def hangs_on_time(self, played: Played) -> bool:
-        """Whether it ends otherwise without any crash, too, when what was repeated takes that much longer.
-
-        What is sent meanwhile a host may hear only after a crash; then nobody can say.
-        """
+        """Whether it ends otherwise without any crash, too, when what was repeated takes that much longer."""
         again = took_again(played)
-        if not again or self.slower is None or any(is_sent_during(call, played) for call in again):
+        if not again or self.slower is None:
             return bool(again)
         took_s: dict[Attempt, float] = defaultdict(float)
         for call in again:
@@ -429,11 +426,6 @@ def took_again(played: Played) -> list[Call]:
             again.append(call)
         done.add(attempt)
     return again
-
-
-def is_sent_during(call: Call, played: Played) -> bool:
-    """Whether anything was sent from outside while it ran."""
-    return any(call.at <= post.at <= call.at + call.took_s for post in played.offered)
 
 
 def is_lost(event: Event) -> bool:
