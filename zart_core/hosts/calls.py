@@ -17,16 +17,10 @@ def policy_of(execution: Execution, seq: int) -> StepPolicy:
 
 
 def global_deadline(execution: Execution, policy: StepPolicy, now: float) -> float | None:
-    """When a step that begins now must be through, with all its retries."""
+    """When a step that begins now must be through, with all its retries; None without a GLOBAL timeout."""
     if policy.timeout_s is None or policy.timeout_scope is not TimeoutScope.GLOBAL:
         return None
     return at_most(now + policy.timeout_s, execution.deadline)
-
-
-def attempt_deadline(execution: Execution, seq: int, now: float) -> float | None:
-    """When this attempt must be through: its own countdown, the step's and the run's deadline."""
-    own = at_most(countdown(policy_of(execution, seq), now), execution.progress(seq).deadline)
-    return at_most(own, execution.deadline)
 
 
 def countdown(policy: StepPolicy, now: float) -> float | None:

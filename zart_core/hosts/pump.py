@@ -164,7 +164,7 @@ class Pump:
             self.kick(live)
 
     def refused(self, live: Live, first: stored.Appended) -> None:
-        """The turn is not in the log, or may not be; `first` is what became of it without its slots."""
+        """The turn is not in the log, or may not be. `first` is its own outcome; after it come those of its slots."""
         self.engine.attempts.give_slots(live.run.begun)
         live.run.drop()
         self.engine.limits.settle(live)

@@ -46,7 +46,7 @@ from zart_core.events import (
 )
 from zart_core.failures import message_of
 from zart_core.hosts import offers, outcomes
-from zart_core.hosts.calls import attempt_deadline, global_deadline, policy_of, step_call
+from zart_core.hosts.calls import global_deadline, policy_of, step_call
 from zart_core.hosts.facts import Timer, TimerKind, comes_first, fired, received, terminated
 from zart_core.hosts.offers import is_offered, offered_id
 from zart_core.hosts.past import ALONE, Past, look_back
@@ -883,9 +883,7 @@ class Run:
                 )
             if first and deadline is not None:
                 heapq.heappush(self._timers, (deadline, 1, seq, "step"))
-            if deadline is not None:
-                until = attempt_deadline(execution, seq, now)
-                call = attrs.evolve(call, context=attrs.evolve(call.context, deadline=until))
+                call = attrs.evolve(call, context=attrs.evolve(call.context, deadline=deadline))
         self._busy[seq] = None
         self.running[seq] = None
         self._calls.append(call)
