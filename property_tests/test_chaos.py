@@ -51,4 +51,4 @@ def test_a_store_that_checks_no_fence_is_caught(server, tmp_path):
     (seed,) = fresh("chaos-control", 1)
     careless = ("property_tests.chaos.careless",)
     with pytest.raises(Violation, match=r"F15: life-\d wrote a turn"):
-        Round(server, tmp_path, seed, executions=40, faults=["calm"] * 2, module=careless).play()
+        Round(server, tmp_path, seed, executions=60, faults=["calm"] * 3, module=careless).play()

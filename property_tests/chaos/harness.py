@@ -223,6 +223,15 @@ class Round:
                 time.sleep(0.05)
         self.turns = turns
 
+    def until_all_serve(self) -> None:
+        """Wait until every worker has taken up work: on a slow machine one could be done before the next has begun."""
+        end = time.monotonic() + PATIENCE_S
+        while len(self.at_work()) < WORKERS:
+            if time.monotonic() > end:
+                raise Violation(f"nobody serves: {[worker.errors()[-800:] for worker in self.workers]}")
+            self.tend()
+            time.sleep(0.05)
+
     def counted(self, db: psycopg.Connection, query: str) -> int:
         """What a query counts."""
         ((count,),) = db.execute(query).fetchall()
@@ -253,7 +262,7 @@ class Round:
                 ended = self.terminate([worker.app for worker in met])
                 self.figures.terminations += ended or self.terminate([worker.app for worker in self.workers])
             case "calm":
-                pass
+                self.until_all_serve()
             case other:
                 raise ValueError(other)
 
