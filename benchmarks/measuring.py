@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 import attrs
 
+ROUND_MIN_S = 0.5
+"""What is over sooner is done again in the same round: a tenth of a second is fast or slow by chance."""
+
 
 @attrs.frozen
 class Sample:
@@ -66,8 +69,15 @@ def cpu_timed(call: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def beside(rounds: int, units: int, ours: Callable[[], Watch], bare: Callable[[], float]) -> Iterable[Sample]:
-    """So many rounds of both, the bare loop after the thing itself."""
-    for _ in range(rounds):
-        watch = ours()
-        yield Sample(watch.wall_s, bare(), units, watch.cpu_s)
+def beside(
+    sizes: Sizes, units: int, ours: Callable[[], Watch], bare: Callable[[], float]
+) -> Iterable[Sample]:
+    """Rounds of both, the bare loop after the thing itself; in turns within a round as long as both are short."""
+    for _ in range(sizes.rounds):
+        ours_s = bare_s = cpu_s = 0.0
+        times = 0
+        while ours_s < sizes.share * ROUND_MIN_S:
+            watch = ours()
+            ours_s, cpu_s, bare_s = ours_s + watch.wall_s, cpu_s + watch.cpu_s, bare_s + bare()
+            times += 1
+        yield Sample(ours_s, bare_s, units * times, cpu_s)

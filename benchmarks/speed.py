@@ -72,7 +72,7 @@ def sequential(stage: Stage, name: str, n: int = 1000) -> Iterable[Sample]:
     run_sequence(url, n)
     turns = place.written(url)[-n:]
     yield from beside(
-        stage.sizes.rounds,
+        stage.sizes,
         n,
         lambda: run_sequence(place.fresh(), n),
         lambda: place.commits(place.fresh(), turns) * n / len(turns),
@@ -107,7 +107,7 @@ def grouped(
     serving(url, work)
     turns = place.written(url)
     yield from beside(
-        stage.sizes.rounds,
+        stage.sizes,
         units,
         lambda: serving(place.fresh(), work),
         lambda: place.commits(place.fresh(), turns, GROUP),
@@ -147,7 +147,7 @@ def commits_of(
     serving(url, work)
     turns = place.written(url)[-2 * count :]
     yield from beside(
-        stage.sizes.rounds,
+        stage.sizes,
         count,
         lambda: serving(place.fresh(), work),
         lambda: place.commits(place.fresh(), turns) * count * each / len(turns),
