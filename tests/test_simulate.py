@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import datetime as dt
 import itertools
 import os
@@ -18,6 +19,7 @@ import pytest
 
 import zart_core as zart
 from zart_core.codec import Codec
+from zart_core.hosts.engine import AsyncEngine
 from zart_core.hosts.ports import open_log
 from zart_core.testing import Faults, Reopened, run, simulate
 
@@ -63,6 +65,21 @@ def order() -> zart.Flow[str]:
 def counted(amount: Decimal) -> zart.Flow[Decimal]:
     yield from zart.sleep_until("march", datetime(2026, 3, 2, tzinfo=UTC))
     return amount
+
+
+@zart.step(
+    "hurried",
+    timeout=0.2,
+    timeout_scope=zart.TimeoutScope.PER_ATTEMPT,
+    retry=zart.Retry.fixed(1, 0.01, on_timeout=True),
+)
+def hurried() -> int:
+    return zart.context().attempt
+
+
+@zart.workflow("one-step")
+def one_step(hurry: bool) -> zart.Flow[int]:
+    return (yield from hurried() if hurry else keep(1))
 
 
 EVENTS = ((2.0, "answer", 5),)
@@ -117,6 +134,34 @@ def test_faults_strike_and_nothing_shows():
         report.check()
         kinds |= {kind for _, kind in report.struck}
     assert len(kinds) >= 14
+
+
+@pytest.mark.parametrize(("hurry", "result"), [(False, 2), (True, 1)])
+def test_only_a_function_that_was_called_has_run(hurry: bool, result: int):
+    """An attempt whose executor lets it go, or whose time is over before there is a thread, was none."""
+
+    class Crowded(AsyncEngine):
+        """Its first sync attempt finds no thread."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            submit, left = self.attempts.executor.submit, [concurrent.futures.Future[Any]()]
+
+            def crowded(*given: Any) -> concurrent.futures.Future[Any]:
+                if not left:
+                    return submit(*given)
+                future = left.pop()
+                if not hurry:
+                    future.cancel()
+                return future
+
+            self.attempts.executor.submit = crowded  # type: ignore[method-assign,assignment]
+
+    report = simulate(one_step, hurry, seed=1, faults=Faults.none(), engine=Crowded)
+
+    report.check()
+    assert report.outcomes == {"one-step": f"completed: {result}"}
+    assert list(report.calls.values()) == [1]
 
 
 def test_a_step_that_may_run_once_runs_at_most_once_whatever_happens():

@@ -105,8 +105,8 @@ def executions_fit(played: Played) -> Iterator[str]:
         }
         called = {(call.seq, call.attempt) for call in calls[key]}
         earned = earned_outcomes(history, names)
-        for (seq, attempt), _ in earned.items():
-            if (seq, attempt) not in called:
+        for (seq, attempt), n in earned.items():
+            if (seq, attempt) not in called and not is_too_late(history[n]):
                 yield f"{title(key)}: attempt {attempt} of '{names[seq]}' has an outcome and never ran"
         lives: set[tuple[int, int, int]] = set()
         for call in calls[key]:
@@ -426,6 +426,15 @@ def took_again(played: Played) -> list[Call]:
             again.append(call)
         done.add(attempt)
     return again
+
+
+def is_too_late(event: Event) -> bool:
+    """Whether time ended an attempt, which may not have found a thread by then."""
+    match event:
+        case Retried(failure=failure) | Resolved(outcome=Failed(failure)):
+            return "timed_out" in (failure.kind, failure.cause.kind if failure.cause is not None else "")
+        case _:
+            return False
 
 
 def is_lost(event: Event) -> bool:

@@ -45,6 +45,7 @@ class Acted:
 
     async def acted(self) -> Any:
         """Play it on the loop."""
+        self.world.witness.calls(self.seen)
         fault, duration = self.drawn()
         if duration > STEP_S / 2:  # others take no time at all
             await asyncio.sleep(duration)
@@ -60,6 +61,7 @@ class Acted:
         world = self.world
         if not self.slept:
             self.slept = True
+            world.witness.calls(self.seen)
             self.fault, duration = self.drawn()
             raise Blocked(world.timeline.now + duration, wakes=False)
         if self.fault == "step_death" and self.early():

@@ -31,6 +31,8 @@ class Seen:
     held: str
     """The execution that is held while it runs."""
     fence: int
+    call: Call
+    """What it is on record as once its function is called."""
 
 
 class Watch:
@@ -39,7 +41,7 @@ class Watch:
     def __init__(self, world: Simulation) -> None:
         self.world = world
         self.called: list[Call] = []
-        """Attempts that were started."""
+        """Attempts whose functions were called, in order."""
         self.takeovers: list[Death] = []
         """Whenever an execution went to another hand: where it stood."""
         self.wrong: list[tuple[str, str]] = []
@@ -148,30 +150,32 @@ class Watch:
         engine = process.opened
         live = engine.live.get(call.held) if engine is not None else None
         fence = live.run.fence if live is not None else 0
-        seen = Seen(process, context, call.held, fence)
         summary = process.log.summary(call.held)
+        run = context.run if call.held == context.execution_id else 0
+        life = (process.name, call.held, fence, process.lapses())
+        asked = Call(
+            life=self.lives.setdefault(life, len(self.lives)),
+            id=call.held,
+            run=run,
+            seq=call.seq,
+            name=context.step or "",
+            attempt=context.attempt,
+            at=context.now,
+            stood=summary.position if summary is not None and summary.run == run else 0,
+            function=function.origin,
+            at_most_once=function.policy.at_most_once,
+            took_s=0.0,
+        )
+        seen = Seen(process, context, call.held, fence, asked)
         if world.timeline.now > process.leased_until or self.is_stale(seen):
             what = f"'{context.step}' of '{context.execution_id}' was started after the lease had run out"
             self.wrong.append(("F24", what))
-        run = context.run if call.held == context.execution_id else 0
-        life = (process.name, call.held, fence, process.lapses())
-        self.called.append(
-            Call(
-                life=self.lives.setdefault(life, len(self.lives)),
-                id=call.held,
-                run=run,
-                seq=call.seq,
-                name=context.step or "",
-                attempt=context.attempt,
-                at=context.now,
-                stood=summary.position if summary is not None and summary.run == run else 0,
-                function=function.origin,
-                at_most_once=function.policy.at_most_once,
-                took_s=0.0,
-            )
-        )
         world.trace(process.name, f"starts {context.execution_id} {context.step} #{context.attempt}")
         return seen
+
+    def calls(self, seen: Seen) -> None:
+        """The function of an attempt is called; one that is given back before a thread has it never is."""
+        self.called.append(seen.call)
 
     def effect(self, seen: Seen, act: Callable[[], Any]) -> Any:
         """An attempt takes effect."""
