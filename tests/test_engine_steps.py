@@ -659,11 +659,11 @@ def test_a_step_for_an_executor_that_was_shut_down_has_not_failed(
 class OneByOne:
     """Steps for an executor with one thread: the first holds it until its gate is open, the others stand in line."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, held_once: bool = False, **options: Any) -> None:
         self.ledger, self.gate = Ledger(), threading.Event()
         ledger, gate = self.ledger, self.gate
 
-        @zart.step("hold")
+        @zart.step("hold", at_most_once=held_once)
         def hold() -> str:
             ledger("hold")
             assert gate.wait(PATIENCE_S)
@@ -698,6 +698,82 @@ def test_what_an_executor_has_not_begun_when_the_engine_closes_never_begins(tmp_
     assert steps.ledger.entries == ["hold"]
     with zart.open(url, [steps.both]) as engine:
         assert engine.get("a").result(PATIENCE_S) == ["held", "ran"]
+
+
+class Distant(concurrent.futures.Executor):
+    """An executor of other machines: what it has cancelled may run there all the same."""
+
+    def __init__(self) -> None:
+        self.pool = concurrent.futures.ThreadPoolExecutor(1)
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        """See Executor."""
+        return self.pool.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """See Executor."""
+        self.pool.shutdown(wait, cancel_futures=cancel_futures)
+
+
+@pytest.mark.parametrize("distant", [False, True])
+def test_what_may_run_once_only_and_was_not_begun_when_the_engine_closed_is_not_lost(
+    tmp_path: Path, *, distant: bool
+) -> None:
+    """R10: the log says that it never ran, where that is sure; what ran is lost."""
+    steps, url = OneByOne(held_once=True, at_most_once=True), url_of("sqlite", tmp_path)
+    with Distant() if distant else concurrent.futures.ThreadPoolExecutor(1) as executor:
+        with zart.open(url, [steps.both], executor=executor) as engine:
+            engine.start(steps.both, id="a")
+            until(lambda: steps.ledger.entries and engine.engine.attempts.running == 2)
+        steps.gate.set()
+    with zart.open(url, [steps.both]) as engine:
+        assert engine.get("a").result(PATIENCE_S) == ["StepLost: ", "StepLost: " if distant else "ran"]
+    assert steps.ledger.entries == (["hold"] if distant else ["hold", "behind"])
+
+
+def test_what_finds_no_thread_until_the_engine_closes_is_not_lost(tmp_path: Path) -> None:
+    """R10: it never ran."""
+    steps, url = OneByOne(at_most_once=True), url_of("sqlite", tmp_path)
+    executor = concurrent.futures.ThreadPoolExecutor(1)
+    executor.shutdown()
+    with zart.open(url, [steps.both], executor=executor) as engine:
+        engine.start(steps.both, id="a")
+        until(lambda: engine.engine.attempts.running == 2)
+    steps.gate.set()
+    with zart.open(url, [steps.both]) as engine:
+        assert engine.get("a").result(PATIENCE_S) == ["held", "ran"]
+
+
+def test_an_async_step_whose_engine_closes_just_before_it_begins_is_not_lost(tmp_path: Path) -> None:
+    """R10: its task was cancelled before it ran."""
+    ledger, url = Ledger(), url_of("sqlite", tmp_path)
+
+    @zart.step("once", at_most_once=True)
+    async def once() -> int:
+        return ledger("once")
+
+    @zart.workflow("careful")
+    def careful(_: None) -> zart.Flow[int]:
+        return (yield from once())
+
+    async def main() -> None:
+        async with zart.serve(url, [careful]) as engine:
+            start, closings = engine.attempts.start, list[asyncio.Task[None]]()
+
+            def start_and_close(*given: Any) -> None:
+                closings.append(engine.loop.create_task(engine.close()))
+                start(*given)
+
+            engine.attempts.start = start_and_close  # type: ignore[method-assign]
+            await engine.start(careful, id="a")
+            while not closings:
+                await asyncio.sleep(0)
+            await closings[0]
+        assert ledger.entries == []
+        async with zart.serve(url, [careful]) as engine:
+            assert await (await engine.get("a")).result(PATIENCE_S) == 1
+
+    asyncio.run(main())
 
 
 def test_what_times_out_before_its_executor_begins_it_never_begins() -> None:

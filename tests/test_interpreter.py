@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 import zart_core as zart
+from zart_core.branches import Progress
 from zart_core.events import CLOSED
 from zart_core.interpreter import TRANSITIONS
 
@@ -1302,6 +1303,30 @@ def test_a_note_about_no_command_changes_nothing(who: str) -> None:
     assert not execution.progress(0).elsewhere
     execution.apply(zart.Noted("handed-over", 2.0))
     assert execution.progress(0).handed_over
+
+
+@pytest.mark.parametrize(("who", "began"), [("0", False), ("7", True), ("", True)])
+def test_an_attempt_that_was_given_back_unbegun_has_not_begun(play: Any, who: str, began: bool) -> None:
+    """R10: its worker gave it back without having called its function. R7: its deadline is not fixed either."""
+
+    def w() -> zart.Flow[None]:
+        yield from do("x")
+
+    run = play(plain(w)).start().turn(zart.Began(0, 0, 1.0, None, 9.0), zart.Noted("unbegun", 2.0, who))
+    assert run.execution.progress(0).began is began
+    assert run.execution.progress(0).deadline == (9.0 if began else None)
+
+
+def test_a_retry_that_was_given_back_unbegun_is_still_a_retry(play: Any) -> None:
+    """R4, R10: its number, its instant and its deadline stay."""
+
+    def w() -> zart.Flow[None]:
+        yield from do("x")
+
+    failed = zart.Retried(0, 0, zart.Failure("error", "E", "m"), 3.0, 2.0)
+    run = play(plain(w)).start().turn(zart.Began(0, 0, 1.0, None, 9.0)).turn(failed)
+    run.turn(zart.Began(0, 1, 3.0, None, 9.0), zart.Noted("unbegun", 4.0, "0"))
+    assert run.execution.progress(0) == Progress(attempt=1, began=False, retry_at=3.0, deadline=9.0)
 
 
 @pytest.mark.parametrize("fact", [zart.Resolved(0, zart.Done(b"1"), 2.0), zart.Interrupted("cancel", 2.0)])

@@ -22,6 +22,7 @@ from zart_core import commands as c
 from zart_core import wording
 from zart_core.branches import (
     FIRST_ATTEMPT,
+    NOT_BEGUN,
     PASSES_THROUGH,
     Branches,
     Closing,
@@ -492,6 +493,11 @@ class Execution:
             offered = self._nodes.get(int(event.who))
             if offered is not None:
                 offered.progress = attrs.evolve(offered.progress, elsewhere=True)
+        elif event.what == UNBEGUN and event.who.isdecimal():
+            unbegun = self._nodes.get(int(event.who))
+            if unbegun is not None:
+                first = unbegun.progress.retry_at is None
+                unbegun.progress = NOT_BEGUN if first else attrs.evolve(unbegun.progress, began=False)
 
     def _admit(self, fact: Delivered | Resolved | Interrupted) -> bool:
         """Whether a fact may take effect that something wanted bars: held facts wait, others diverge (P6, R20)."""
@@ -968,6 +974,8 @@ OFFERED = "offered"
 """The Noted that says that a step was put where any worker may take it."""
 QUEUED = "queued"
 """The Noted that says that a step waits for room in its queue."""
+UNBEGUN = "unbegun"
+"""The Noted that takes back that an attempt began: its worker gave it back, and never called its function (R10)."""
 HANDED_OVER = "handed-over"
 """The Noted that a worker leaves when it gives an execution back with steps in flight (R5)."""
 

@@ -31,6 +31,8 @@ CLOSE_GRACE_S = 0.4
 """How long running attempts get to end when the engine closes."""
 NO_THREAD_S = 0.5
 """How long a sync step waits for a thread before it is looked again."""
+EXECUTORS = (concurrent.futures.ThreadPoolExecutor, concurrent.futures.ProcessPoolExecutor)
+"""Those that never begin what they say was cancelled."""
 LOGGER = logging.getLogger("zart.engine")
 
 
@@ -73,6 +75,22 @@ class Attempts:
         if ends:
             await asyncio.wait(ends, timeout=CLOSE_GRACE_S)
             await asyncio.sleep(0)
+
+    def unbegun(self, live: Live) -> list[int]:
+        """What is on record as begun, and surely never will be here: as `end_all` has left it."""
+        return [seq for seq in live.run.running if self.is_unbegun(live.calls.get(seq))]
+
+    def is_unbegun(self, attempt: Attempt | None) -> bool:
+        """Whether its function was not called and never will be: it found no thread, or was cancelled before.
+
+        A task that had begun would have taken note of that, and an executor of other machines may have begun what it
+        has cancelled.
+        """
+        if attempt is None:
+            return True
+        run = attempt.task or attempt.future
+        here = attempt.task is not None or self.owns_executor or isinstance(self.executor, EXECUTORS)
+        return run is None or (here and run.cancelled())
 
     def feed(self) -> None:
         """There are slots again: everything in line may ask for one."""

@@ -290,7 +290,7 @@ class AsyncEngine:
         run, now = live.run, self.clock.now()
         run.build(now)
         if run.running:
-            run.hand_over(now)
+            run.hand_over(now, self.attempts.unbegun(live))
         return run.compose(now, build=self.build)
 
     def handed_over(self, live: Live) -> None:

@@ -59,7 +59,7 @@ from zart_core.hosts.relatives import (
     next_run,
     report,
 )
-from zart_core.interpreter import HANDED_OVER, OFFERED, QUEUED, Execution, capture_type
+from zart_core.interpreter import HANDED_OVER, OFFERED, QUEUED, UNBEGUN, Execution, capture_type
 from zart_core.records import brief_record
 from zart_core.steps import DEFAULT_QUEUE, StepFunction
 from zart_core.workflows import Registry
@@ -1010,12 +1010,20 @@ class Run:
             self._posts.append(self._report(self.started.parent, closed))
         self._posts += end_children(self._orphans, self.id, self.run, closed)
 
-    def hand_over(self, now: float) -> None:
-        """Put a note into the turn that what runs is given back on purpose: no crash counts (R5)."""
+    def hand_over(self, now: float, unbegun: Sequence[int] = ()) -> None:
+        """Put a note into the turn that what runs is given back on purpose: no crash counts (R5).
+
+        The functions of `unbegun` were never called: of those that may run once only the log says so (R10).
+        """
         if self.closed is not None:
             return
-        if self.execution is not None:
-            self._apply(self.execution, Noted(HANDED_OVER, max(now, self._floor, self.execution.now)))
+        execution = self.execution
+        if execution is not None:
+            at = max(now, self._floor, execution.now)
+            for seq in unbegun:
+                if seq in execution.pending and policy_of(execution, seq).at_most_once:
+                    self._apply(execution, Noted(UNBEGUN, at, str(seq)))
+            self._apply(execution, Noted(HANDED_OVER, at))
         else:
             self.events.append(
                 Noted(HANDED_OVER, max(now, self._floor, self.events[-1].at if self.events else now))

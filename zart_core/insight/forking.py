@@ -34,7 +34,7 @@ from zart_core.events import (
     Taken,
 )
 from zart_core.hosts.past import ALONE
-from zart_core.interpreter import HANDED_OVER, Execution, child_id, is_marker, replay
+from zart_core.interpreter import HANDED_OVER, UNBEGUN, Execution, child_id, is_marker, replay
 from zart_core.records import record
 from zart_core.workflows import Workflow
 
@@ -262,7 +262,7 @@ def without_flights(
         match event:
             case Began(seq=seq) if seq not in ended and n > retried.get(seq, -1):
                 continue
-            case Noted(what=what) if what in (ALONE, HANDED_OVER):
+            case Noted(what=what) if what in (ALONE, UNBEGUN, HANDED_OVER):
                 continue
             case Issued(child=str(child), seq=seq) if seq not in ended:
                 own = child_id(first.id, first.run, seq)

@@ -190,7 +190,7 @@ def mark_of(event: Event) -> Mark | None:
     match event:
         case Began(takeover=int()):
             return Mark(event.at, "another worker took it over")
-        case Noted(what="alone" | "unobserved"):
+        case Noted(what="alone" | "unobserved" | "unbegun"):
             return None
         case Noted(what=what) if what == HANDED_OVER:
             return Mark(event.at, "handed over by its worker")
