@@ -684,7 +684,7 @@ class OneByOne:
                 for one in results
             ]
 
-        self.both = both
+        self.both, self.behind = both, behind
 
 
 def test_what_an_executor_has_not_begun_when_the_engine_closes_never_begins(tmp_path: Path) -> None:
@@ -698,6 +698,30 @@ def test_what_an_executor_has_not_begun_when_the_engine_closes_never_begins(tmp_
     assert steps.ledger.entries == ["hold"]
     with zart.open(url, [steps.both]) as engine:
         assert engine.get("a").result(PATIENCE_S) == ["held", "ran"]
+
+
+def test_what_an_executor_has_not_begun_when_it_is_told_to_end_never_begins() -> None:
+    """R18: there is nothing to wait for, and nothing of it comes after what undoes it."""
+    steps = OneByOne(cancel_grace="1h")
+
+    @zart.workflow("waits")
+    def waits(_: None) -> zart.Flow[str]:
+        return (yield from steps.behind())
+
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as executor,
+        zart.open("memory:", [steps.both, waits], executor=executor) as engine,
+    ):
+        first, second = engine.start(steps.both, id="a"), engine.start(waits, id="b")
+        until(lambda: steps.ledger.entries and engine.engine.attempts.running == 3)
+        second.cancel()
+        with pytest.raises(zart.ExecutionCancelled):
+            second.result(PATIENCE_S)
+        ended = next(event for event in second.history() if isinstance(event, zart.Resolved))
+        assert ended.outcome == zart.Cancellation("it was cancelled before it ran")
+        steps.gate.set()
+        assert first.result(PATIENCE_S) == ["held", "ran"]
+    assert steps.ledger.entries == ["hold", "behind"]
 
 
 class Distant(concurrent.futures.Executor):

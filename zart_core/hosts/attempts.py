@@ -83,14 +83,17 @@ class Attempts:
     def is_unbegun(self, attempt: Attempt | None) -> bool:
         """Whether its function was not called and never will be: it found no thread, or was cancelled before.
 
-        A task that had begun would have taken note of that, and an executor of other machines may have begun what it
-        has cancelled.
+        A task that had begun would have taken note of that.
         """
         if attempt is None:
             return True
         run = attempt.task or attempt.future
-        here = attempt.task is not None or self.owns_executor or isinstance(self.executor, EXECUTORS)
-        return run is None or (here and run.cancelled())
+        return run is None or (run.cancelled() and (attempt.task is not None or self.is_near))
+
+    @property
+    def is_near(self) -> bool:
+        """Whether the executor never begins what it has cancelled, which one of other machines may have begun."""
+        return self.owns_executor or isinstance(self.executor, EXECUTORS)
 
     def feed(self) -> None:
         """There are slots again: everything in line may ask for one."""
@@ -377,12 +380,17 @@ class Attempts:
             self.engine.pump.soon()
 
     def tell_to_end(self, live: Live, seq: int) -> None:
-        """A running attempt is to end; its outcome still counts (R18)."""
+        """A running attempt is to end; its outcome still counts (R18). One that waits for a thread never begins."""
         attempt = live.calls.get(seq)
-        if attempt is not None and not attempt.told:
-            attempt.told = True
-            if attempt.task is not None:
-                attempt.task.cancel()
+        if attempt is None or attempt.told:
+            return
+        attempt.told = True
+        if attempt.task is not None:
+            attempt.task.cancel()
+        elif attempt.future is not None and self.is_near:
+            attempt.future.cancel()
+        if self.is_unbegun(attempt):
+            self.finished(live, attempt, lambda now: live.run.cancelled(attempt.call, now, ran=False))
 
     def abandon(self, live: Live, seq: int) -> None:
         """Nobody wants its outcome any more: an async attempt is cancelled, a sync one left alone (R11)."""

@@ -37,9 +37,9 @@ def timed_out(call: StepCall, now: float, lots: Lots | None) -> Resolved | Retri
     return failed(call, failure, now, lots if call.function.policy.retry.on_timeout else None)
 
 
-def cancelled(call: StepCall, now: float) -> Resolved:
-    """A running attempt was told to end and did."""
-    return Resolved(call.seq, Cancellation("it was cancelled while it ran"), now)
+def cancelled(call: StepCall, now: float, *, ran: bool) -> Resolved:
+    """A running attempt was told to end and did, or had not begun yet."""
+    return Resolved(call.seq, Cancellation(f"it was cancelled {'while' if ran else 'before'} it ran"), now)
 
 
 def failed(call: StepCall, failure: Failure, now: float, lots: Lots | None) -> Resolved | Retried:

@@ -930,9 +930,9 @@ class Run:
         """An attempt took longer than PER_ATTEMPT allows (R5, R7)."""
         self._earn(outcomes.timed_out(call, now, None if self._is_cancelling(call.seq) else lots))
 
-    def cancelled(self, call: StepCall, now: float) -> None:
-        """A running attempt was told to end and did."""
-        self._earn(outcomes.cancelled(call, now))
+    def cancelled(self, call: StepCall, now: float, *, ran: bool = True) -> None:
+        """A running attempt was told to end and did, or had not begun yet."""
+        self._earn(outcomes.cancelled(call, now, ran=ran))
 
     def lose(
         self, call: StepCall, now: float, why: str = "was stopped when the lease of its worker ran out"
