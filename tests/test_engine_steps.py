@@ -768,6 +768,22 @@ def test_what_finds_no_thread_until_the_engine_closes_is_not_lost(tmp_path: Path
         assert engine.get("a").result(PATIENCE_S) == ["held", "ran"]
 
 
+def test_what_may_run_once_only_and_had_not_begun_when_the_lease_was_in_doubt_is_not_lost() -> None:
+    """R10, F24: it begins once it is known that its execution is still here."""
+    steps = OneByOne(at_most_once=True)
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as executor,
+        zart.open("memory:", [steps.both], executor=executor) as engine,
+    ):
+        handle, attempts = engine.start(steps.both, id="a"), engine.engine.attempts
+        until(lambda: steps.ledger.entries and attempts.running == 2)
+        engine.engine.loop.call_soon_threadsafe(attempts.lapse)
+        until(lambda: attempts.lapses == 2)
+        steps.gate.set()
+        assert handle.result(PATIENCE_S) == ["held", "ran"]
+    assert steps.ledger.entries == ["hold", "hold", "behind"]
+
+
 def test_an_async_step_whose_engine_closes_just_before_it_begins_is_not_lost(tmp_path: Path) -> None:
     """R10: its task was cancelled before it ran."""
     ledger, url = Ledger(), url_of("sqlite", tmp_path)
