@@ -19,6 +19,7 @@ from zart_core import log as stored
 from zart_core.hosts import claims, turns
 from zart_core.hosts.ports import open_log
 from zart_core.testing.clock import VirtualClock
+from zart_core.testing.faulty import Fault, FaultyStore
 
 
 @pytest.fixture(params=STORES)
@@ -109,6 +110,20 @@ def test_what_is_parked_for_want_of_code_that_another_worker_has_is_not_late(
         assert wait.result(PATIENCE_S) == 2
         clock.advance(3600)
         assert nap.result(PATIENCE_S) == 1
+
+
+@pytest.mark.parametrize("fault", ["rejected", "unwritten", "written"])
+def test_what_could_not_be_parked_for_want_of_code_is_left_to_who_has_it(tmp_path: Path, fault: Fault) -> None:
+    """I8, L3: a worker keeps nothing that it does not know, whatever the weather was when it was opened."""
+    url, flow = url_of("sqlite", tmp_path), changing()
+    with zart.open(url, [flow]) as engine:
+        engine.start(flow, None, id="a")
+    log = FaultyStore(open_log(url), {0: fault})
+    with zart.open(log, [fine]), zart.open(url, [flow]) as engine:
+        assert log.injected == [("append", 0, fault)]
+        engine.send("a", "number", 7)
+        assert engine.get("a").result(PATIENCE_S) == 7
+    log.close()
 
 
 # ---------------------------------------------------------------- diverged

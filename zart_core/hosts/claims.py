@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from zart_core import log as stored
 from zart_core.errors import LogCorrupt, StoreFailed, Weather
-from zart_core.events import Status
+from zart_core.events import Ok, Status
 from zart_core.hosts.live import Live
 from zart_core.hosts.offers import is_offered
 from zart_core.hosts.turns import Run
@@ -418,7 +418,9 @@ class Claims:
                     mark = stored.Mark(
                         held.id, Status.PARKED, reason, self.engine.build, wake, 0, held.fence, releases=True
                     )
-                    self.engine.log.append([mark])
+                    (outcome,) = self.engine.log.append([mark])
+                    if not isinstance(outcome, Ok):  # it is held still, and nothing here would let it go again
+                        self.engine.log.release(self.engine.worker, [held.id])
 
     async def retry_parked(self) -> None:
         """Take up parked executions that the code at hand has not been tried on."""
