@@ -784,6 +784,51 @@ def test_what_may_run_once_only_and_had_not_begun_when_the_lease_was_in_doubt_is
     assert steps.ledger.entries == ["hold", "hold", "behind"]
 
 
+def close_at_once_after_a_lapse(engine: zart.Engine) -> None:
+    """The lease is in doubt, and before anything begins again the engine closes."""
+
+    async def lapse_and_close() -> None:
+        engine.engine.attempts.lapse()
+        await engine.engine.close()
+
+    asyncio.run_coroutine_threadsafe(lapse_and_close(), engine.engine.loop).result(PATIENCE_S)
+
+
+def test_what_was_to_begin_again_when_its_engine_closed_is_handed_over(tmp_path: Path) -> None:
+    """R5: nothing crashed, so no crash counts."""
+    ledger, url = Ledger(), url_of("sqlite", tmp_path)
+
+    @zart.step("stays", max_crashes=1)
+    async def stays() -> int:
+        if ledger("stays") == 1:
+            await asyncio.Event().wait()
+        return 1
+
+    @zart.workflow("calm")
+    def calm(_: None) -> zart.Flow[int]:
+        return (yield from stays())
+
+    with zart.open(url, [calm]) as engine:
+        engine.start(calm, id="a")
+        until(lambda: ledger.entries)
+        close_at_once_after_a_lapse(engine)
+    with zart.open(url, [calm]) as engine:
+        assert engine.get("a").result(PATIENCE_S) == 1
+
+
+def test_what_may_run_once_only_and_was_to_begin_still_when_its_engine_closed_is_not_lost(tmp_path: Path) -> None:
+    """R10: it was held back, and never ran."""
+    steps, url = OneByOne(at_most_once=True), url_of("sqlite", tmp_path)
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        with zart.open(url, [steps.both], executor=executor) as engine:
+            engine.start(steps.both, id="a")
+            until(lambda: steps.ledger.entries and engine.engine.attempts.running == 2)
+            close_at_once_after_a_lapse(engine)
+        steps.gate.set()
+    with zart.open(url, [steps.both]) as engine:
+        assert engine.get("a").result(PATIENCE_S) == ["held", "ran"]
+
+
 def test_an_async_step_whose_engine_closes_just_before_it_begins_is_not_lost(tmp_path: Path) -> None:
     """R10: its task was cancelled before it ran."""
     ledger, url = Ledger(), url_of("sqlite", tmp_path)

@@ -463,6 +463,22 @@ def test_at_most_once_is_not_run_again(host):
     assert one.history[-2:] == ["once ! lost", 'completed "lost"']
 
 
+def test_a_host_holds_back_only_what_it_began_itself(host):
+    """R5, R10: it says of that only that it gave it back, and never ran it. A suspect may be running still."""
+    one = host(two_steps)
+    (call,) = one.turn(1.0).calls
+    assert one.run.held_back == []
+    one.run.lose(call, 2.0)
+    assert one.run.held_back == [0]
+    one.take_up(one.run.registry["w"])
+    assert (one.run.suspects, one.run.held_back) == ({0: 0}, [])
+    assert one.run.try_suspect(0, alone=False, now=3.0)
+    assert one.run.held_back == []
+    one.turn(3.0, slots=0)
+    one.run.park(zart.Defect("it is broken"))
+    assert one.run.held_back == []
+
+
 def test_times_on_record_never_decrease(host):
     """I2, F13: whatever the host's clock says."""
     one = host(two_steps, at=100.0)

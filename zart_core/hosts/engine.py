@@ -289,8 +289,9 @@ class AsyncEngine:
         """What is left to write of an execution, and that what runs is given back."""
         run, now = live.run, self.clock.now()
         run.build(now)
-        if run.running:
-            run.hand_over(now, self.attempts.unbegun(live))
+        held_back = run.held_back
+        if run.running or held_back:
+            run.hand_over(now, [*self.attempts.unbegun(live), *held_back])
         return run.compose(now, build=self.build)
 
     def handed_over(self, live: Live) -> None:

@@ -456,6 +456,19 @@ class Run:
         return len(self._calls)
 
     @property
+    def held_back(self) -> list[int]:
+        """Steps that this host has on record as begun and does not run: their attempts were stopped, or held back.
+
+        Of those that may run once only it is the latter: what was stopped is lost. Costs O(n) in what is pending.
+        """
+        execution = self.execution
+        if execution is None:
+            return []
+        steps = [seq for seq, issued in execution.pending.items() if issued.kind == "step"]
+        others = {*self.running, *self.suspects, *self._takeovers, *self.offered}
+        return [seq for seq in steps if seq not in others and execution.progress(seq).began]
+
+    @property
     def ends(self) -> Sequence[int]:
         """Running attempts, by seq, whose outcome nobody wants any more once the turn is durable."""
         return self._ended
