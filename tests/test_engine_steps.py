@@ -19,6 +19,7 @@ from zart_core.hosts.ports import open_log
 from zart_core.hosts.threads import DaemonExecutor
 from zart_core.log import PAYLOAD_BYTES_MAX, Turn
 from zart_core.testing.clock import START, VirtualClock
+from zart_core.testing.faulty import Fault, FaultyStore
 
 T0 = START.timestamp()
 
@@ -827,6 +828,38 @@ def test_what_may_run_once_only_and_was_to_begin_still_when_its_engine_closed_is
         steps.gate.set()
     with zart.open(url, [steps.both]) as engine:
         assert engine.get("a").result(PATIENCE_S) == ["held", "ran"]
+
+
+@pytest.mark.parametrize("fault", ["unwritten", "written"])
+def test_what_a_step_came_to_is_kept_though_its_engine_closes_before_it_is_read_back(
+    tmp_path: Path, fault: Fault
+) -> None:
+    """Rule 3 of turns: outcomes are kept and offered again, whatever became of the turn that held them (L3)."""
+    ledger, url = Ledger(), url_of("sqlite", tmp_path)
+
+    @zart.step("once", at_most_once=True)
+    def once() -> int:
+        return ledger("once")
+
+    @zart.workflow("careful")
+    def careful(_: None) -> zart.Flow[int]:
+        return (yield from once())
+
+    log = FaultyStore(open_log(url), {1: fault})
+    with zart.open(log, [careful]) as engine:
+        recover, closings = engine.engine.recovery.recover, list[asyncio.Task[None]]()
+
+        async def close_and_recover(*given: Any) -> None:
+            closings.append(engine.engine.loop.create_task(engine.engine.close()))
+            await asyncio.sleep(0)
+            await recover(*given)
+
+        engine.engine.recovery.recover = close_and_recover  # type: ignore[method-assign]
+        engine.start(careful, id="a")
+        until(lambda: closings)
+    log.close()
+    with zart.open(url, [careful]) as engine:
+        assert engine.get("a").result(PATIENCE_S) == 1
 
 
 def test_an_async_step_whose_engine_closes_just_before_it_begins_is_not_lost(tmp_path: Path) -> None:

@@ -82,9 +82,12 @@ class Recovery:
             self.engine.spawn(self.recover(live, why))
 
     async def recover(self, live: Live, why: object) -> None:
-        """Its turn may be in the log or not, or it cannot be read: drop, wait a little, read back, go on (L3)."""
+        """Its turn may be in the log or not, or it cannot be read: drop, wait a little, read back, go on (L3).
+
+        When the engine closes that is tried once more: what steps came to may not be on record yet.
+        """
         give_up = False
-        while self.engine.live.get(live.run.id) is live and not self.engine.closing:
+        while self.engine.live.get(live.run.id) is live:
             live.tries += 1
             LOGGER.warning("execution '%s' is read back (try %d): %s", live.run.id, live.tries, why)
             await self.engine.pause(min(RETRY_MAX_S, 0.02 * 2 ** min(live.tries, 10)))
@@ -102,6 +105,8 @@ class Recovery:
             except Exception as error:
                 LOGGER.exception("execution '%s' cannot be read back", live.run.id)
                 why = error
+            if self.engine.closing:
+                break
         live.writing = live.again = False
         if give_up:
             self.engine.pump.lose(live)
