@@ -17,9 +17,10 @@ from engines import PATIENCE_S, Keyless, Ledger, kinds, until, url_of
 
 import zart_core as zart
 from zart_core.codec import Codec
+from zart_core.hosts import turns
 from zart_core.hosts.face import LoopThread
 from zart_core.hosts.ports import open_log
-from zart_core.log import Appended, New, Transaction, Write
+from zart_core.log import Appended, New, Post, Transaction, Turn, Write
 from zart_core.testing.relay import Relay
 
 
@@ -313,3 +314,41 @@ def test_who_calls_an_engine_whose_loop_has_ended_is_told() -> None:
     with pytest.raises(zart.InvalidUse, match="the engine was closed"):
         engine.stats()
     engine.close()
+
+
+class Lasting(Relay):
+    """Writes turns once the engine closes."""
+
+    engine: zart.Engine | None = None
+
+    def append(self, batch: Sequence[Write]) -> list[Appended]:
+        """See EventLog."""
+        if any(isinstance(write, Turn) for write in batch):
+            until(lambda: self.engine is not None and self.engine.engine.closing)
+        return self.log.append(batch)
+
+
+@pytest.mark.parametrize("store", ["file", "sqlite"])
+def test_messages_that_did_not_fit_into_its_last_turns_are_taken_by_the_next_engine(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """L10, I18: what has messages that it waits for is due, though they have been looked at."""
+    monkeypatch.setattr(turns, "MESSAGES_PER_TURN_MAX", 2)
+
+    @zart.workflow("counts")
+    def counts(total: int) -> zart.Flow[int]:
+        for number in range(total):
+            assert number == (yield from zart.wait_for_event("number", int))
+        return total
+
+    log = open_log(url_of(store, tmp_path))
+    with zart.open(log, [counts]) as engine:
+        engine.start(counts, 10, id="a")
+    log.append([Post("a", "event", "number", b"%d" % n, 0.0, f"key {n}") for n in range(10)])
+    late = Lasting(log)
+    with zart.open(late, [counts]) as late.engine:
+        pass
+    assert len(log.inbox("a")) == 6
+    with zart.open(log, [counts]) as engine:
+        assert engine.get("a").result(PATIENCE_S) == 10
+    log.close()

@@ -422,7 +422,7 @@ class Run:
             return Status.PARKED
         if self.early:
             return Status.SCHEDULED
-        return Status.RUNNING if self._busy else Status.WAITING
+        return Status.RUNNING if self._busy or self.has_more else Status.WAITING
 
     @property
     def wake(self) -> float | None:
