@@ -227,6 +227,40 @@ def test_yield_from_over_a_value_is_a_defect_that_names_the_fix(play, delegated,
     assert "<locals>.w, line +1" in str(caught.value)
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("tried", [zart.outcome, lambda flow: zart.step_or(flow, 7)])
+def test_a_mistake_in_a_flow_that_is_tried_is_no_error_of_a_step(play, tried, wrapped):
+    """R12, R20: `outcome` and `step_or` give the errors of steps; what is wrong with the code parks."""
+
+    def several():
+        yield from do("x")
+        return (yield from [do("a"), do("b")])
+
+    def w():
+        flow = tried(several())
+        yield from zart.gather(flow) if wrapped else flow
+
+    run = play(plain(w)).start()
+    with pytest.raises(zart.NotACommand, match=r"`yield from` over a list_iterator at .*several, line \+2:"):
+        run.done("do-x")
+
+
+def test_a_command_says_where_it_stands_in_a_flow_that_is_tried(play):
+    """R21: the line that asks for it, also below `outcome` and beside others."""
+
+    def flow():
+        yield from do("x")
+        return (yield from zart.step_or(do("y"), None))
+
+    def w():
+        yield from zart.gather(zart.outcome(flow()), zart.outcome(do("z")))
+
+    run = play(plain(w)).start().done("do-x")
+    lines = [event.site.qualname.split(".")[-1] for event in run.log if isinstance(event, zart.Issued)]
+    assert lines == ["flow", "w", "flow"]
+    assert [event.site.line for event in run.log if isinstance(event, zart.Issued)] == [1, 1, 2]
+
+
 def test_yield_from_over_a_coroutine_says_that_only_steps_are_async(play):
     """R12: calling an async function without @step."""
 

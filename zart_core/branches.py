@@ -727,19 +727,22 @@ def forgo(command: Any) -> None:
 
 def position(branch: Branch) -> tuple[object, Where]:
     """What the innermost flow delegates to, if that is no command and no flow; and where it stands."""
-    if branch.is_own:
-        return None, branch.node.where
     gen = branch.gen
+    flow = None if branch.is_own else gen
     while True:
         inner = gen.gi_yieldfrom
         if type(inner) is not GeneratorType:
             break
         code = inner.gi_code
-        if code is COMMAND_CODE or code in OWN_CODE:
+        if code is COMMAND_CODE:
             inner = None
             break
         gen = inner
-    frame: Any = gen.gi_frame  # never None: it has just yielded
+        if code not in OWN_CODE:  # else it is `outcome` or the like: what it tries may be a flow in turn
+            flow = gen
+    if flow is None:
+        return inner, branch.node.where
+    frame: Any = flow.gi_frame  # never None: it has just yielded
     return inner, (frame.f_code, frame.f_lasti, frame.f_globals)
 
 
