@@ -399,6 +399,31 @@ def test_a_cancellation_reaches_on_failure_too(play):
     assert run.history[-2:] == ["do-tell cancelled", "cancelled: Cancelled: stop"]
 
 
+@pytest.mark.parametrize("when", ["before", "in on_failure"])
+def test_what_on_failure_raises_fails_the_run_whatever_was_swallowed(play, when):
+    """R17, R18: a cancellation that was swallowed is over, and the run goes on to an end of its own."""
+
+    def swallowed(name):
+        try:
+            yield from do(name)
+        except zart.Cancelled:
+            yield from do("go-on")
+
+    def w():
+        if when == "before":
+            yield from swallowed("x")
+        raise Known("no")
+
+    def handle(input, failure):
+        if when == "in on_failure":
+            yield from swallowed("x")
+        yield from do("tell")
+        raise KeyError("worse")
+
+    run = play(plain(w, on_failure=handle)).start().cancel().done("do-go-on").done("do-tell")
+    assert run.history[-1] == "failed: KeyError: 'worse'"
+
+
 def test_park_on_parks_instead_of_failing_and_comes_before_on_failure(play):
     """R19: the log holds the fact alone, and nothing was compensated."""
 

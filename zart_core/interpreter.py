@@ -817,7 +817,9 @@ class Execution:
             self._handle(error)
 
     def _status_of(self, error: BaseException) -> Status:
-        if self.interrupted is not None and (self._handling is not None or isinstance(error, Cancelled)):
+        """How a run ends by an error: on_failure that raises over a deadline leaves it timed_out (R16, R17)."""
+        struck = isinstance(error, Cancelled) or isinstance(self._handling, Cancelled)
+        if struck and self.interrupted is not None:
             return Status.TIMED_OUT if self.interrupted.by == "deadline" else Status.CANCELLED
         return Status.FAILED
 
