@@ -206,6 +206,23 @@ def test_a_step_may_be_a_method():
     assert command.function.origin is Till.charge
 
 
+def test_the_name_of_a_method_may_speak_of_its_instance():
+    """R2: as the template that was accepted at the decorator says; `self` counts as a parameter there."""
+
+    class Till:
+        def __init__(self, region: str) -> None:
+            self.region = region
+
+        @zart.step("charge-{self.region}-{cents}")
+        def charge(self, cents: int, currency: str = "EUR") -> str:
+            return f"{cents} {currency} in {self.region}"
+
+    command = made(Till("eu").charge, 5)
+    assert command.name == "charge-eu-5"
+    assert command.function.call(command.function.bound(command)) == "5 EUR in eu"
+    assert made(Till("us").charge, cents=6, currency="USD").name == "charge-us-6"
+
+
 def test_the_plain_function_stays_at_hand():
     """For unit tests of steps."""
 

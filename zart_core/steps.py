@@ -53,6 +53,7 @@ class StepFunction(Generic[P, T_co]):
         id: str,
         policy: StepPolicy,
         origin: StepFunction[..., Any] | None = None,
+        formatter: NameOf | None = None,
     ) -> None:
         functools.update_wrapper(self, fn)
         self.fn = fn
@@ -67,7 +68,7 @@ class StepFunction(Generic[P, T_co]):
         self.parameter_names = tuple(self.signature.parameters)
         self.arity = positional_arity(self.signature)
         self.is_plain = self.arity >= 0
-        self.formatter = compiled_template(id, self.signature)
+        self.formatter = formatter or compiled_template(id, self.signature)
         self.arguing: tuple[object, tuple[Callable[..., bytes], Callable[[bytes], list[Any]]]] | None = None
         """The codec of its last arguments, and how it writes and reads them."""
         self.decoding: tuple[object, Callable[[bytes], Any]] | None = None
@@ -94,7 +95,8 @@ class StepFunction(Generic[P, T_co]):
         """Bind a step that was declared in a class, as a method is bound."""
         if instance is None:
             return self
-        return StepFunction(self.fn.__get__(instance, owner), self.id, self.policy, self.origin)
+        bound = self.fn.__get__(instance, owner)
+        return StepFunction(bound, self.id, self.policy, self.origin, bound_name(self.formatter, instance))
 
     def __repr__(self) -> str:
         return f"<step '{self.id}'>"
@@ -254,6 +256,11 @@ def bound_template(template: str, signature: inspect.Signature) -> NameOf:
         return template.format(**bound.arguments)
 
     return name_of
+
+
+def bound_name(formatter: NameOf | None, instance: object) -> NameOf | None:
+    """The name of a method's call, whose template may speak of the instance, as in "charge-{self.region}"."""
+    return formatter and (lambda args, kwargs: formatter((instance, *args), kwargs))
 
 
 # ---------------------------------------------------------------- the decorator
