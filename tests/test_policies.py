@@ -75,7 +75,8 @@ def test_delays_are_fixed_or_double():
 
 def test_delays_stay_finite_however_many_retries():
     """R4: without a max_delay too; and a backoff from zero stays zero."""
-    assert zart.Retry.exponential(5000, 1).delay_s(5000) == 1e9
+    endless = zart.Retry.exponential(5000, 1)
+    assert [endless.delay_s(k) for k in (30, 31, 100, 1000, 5000)] == [2.0**29, 1e9, 1e9, 1e9, 1e9]
     assert zart.Retry.exponential(5000, 0).delay_s(5000) == 0.0
     assert zart.Retry.exponential(5000, 1, max_delay="1h").delay_s(5000) == 3600.0
 

@@ -21,6 +21,8 @@ Duration: TypeAlias = timedelta | float | str
 
 LONGEST_S = 1e12
 """Some thirty thousand years: what is longer is a mistake."""
+LONGEST_DELAY_S = 1e9
+"""Some thirty years: a delay that doubles grows no further."""
 UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
@@ -124,13 +126,15 @@ class Retry:
         )
 
     def delay_s(self, retry: int, random: float = 0.0) -> float:
-        """Seconds before retry number `retry` (1 is the first); `random` in [0, 1) is what jitter draws on."""
+        """Seconds before retry number `retry` (1 is the first), LONGEST_DELAY_S at the most.
+
+        `random` in [0, 1) is what jitter draws on.
+        """
         try:
             full = self.initial_s * self.factor ** (retry - 1) if self.initial_s else 0.0
         except OverflowError:
             full = math.inf
-        delay = min(self.delay_max_s, full)
-        return delay * (1.0 - self.jitter * random) if math.isfinite(delay) else 1e9
+        return min(self.delay_max_s, full, LONGEST_DELAY_S) * (1.0 - self.jitter * random)
 
     def retries(self, error: BaseException, declared: ErrorTypes) -> bool:
         """Whether the policy tries again after `error`, attempts left aside (R4)."""
