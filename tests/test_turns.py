@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import attrs
@@ -269,6 +270,40 @@ def test_a_capture_whose_branch_was_cancelled_in_the_same_turn_is_not_evaluated(
     assert one.history[-2:] == ["c cancelled", one.history[-1]]
     assert asked == []
     assert one.run.closed.status is zart.Status.COMPLETED
+
+
+@pytest.mark.parametrize(
+    "error", [asyncio.CancelledError, zart.Cancelled, type("Abort", (BaseException,), {})]
+)
+def test_whatever_a_captured_function_raises_is_its_outcome(host, error):
+    """I8: as of a step. It went through the engine, whose callback it ended, and its execution waited for ever."""
+
+    def raises() -> int:
+        raise error
+
+    def w():
+        try:
+            yield from zart.capture("c", raises)
+        except zart.StepFailed as failed:
+            return failed.message
+
+    one = host(w)
+    one.turn(1.0)
+    assert one.history[-1] == f'completed "what is captured raised {error.__name__}"'
+
+
+def test_the_end_of_the_process_is_no_outcome_of_a_captured_function(host):
+    """F27: an interrupt goes through."""
+
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    def w():
+        yield from zart.capture("c", interrupted)
+
+    one = host(w)
+    with pytest.raises(KeyboardInterrupt):
+        one.turn(1.0)
 
 
 def test_a_turn_whose_answer_is_a_defect_is_its_facts_alone(host):

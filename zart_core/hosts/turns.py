@@ -612,6 +612,11 @@ class Run:
             return Done(payload)
         except Exception as error:  # noqa: BLE001  # the outcome of the capture, whatever it is
             return Failed(self.codec.failure_of(error, ()))
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  # as of a step: else its execution would wait for ever
+            told = RuntimeError(f"what is captured raised {type(error).__name__}")
+            return Failed(self.codec.failure_of(told, ()))
 
     def _note_unobserved(self, execution: Execution) -> None:
         """Leave a note of errors that nobody waited for, and of commands that were never yielded (R12, R24)."""
