@@ -510,6 +510,20 @@ def test_an_id_that_is_taken_is_a_conflict_in_the_parent(url: str) -> None:
         assert engine.run(takes_ids, "spawn") == "taken"
 
 
+def test_two_commands_of_one_turn_that_ask_for_one_id(url: str) -> None:
+    """L9, R15: the first child has the id, the second is told; two spawns of the same are one execution."""
+
+    @zart.workflow("asks-twice")
+    def asks_twice() -> zart.Flow[list[str]]:
+        told = yield from zart.settle([zart.child(sums, 1, id="one"), zart.child(sums, 1, id="one")])
+        ids = [zart.scope(name, zart.spawn(sums, 1, id="free")) for name in ("a", "b")]
+        return [repr(each)[:15] for each in told] + (yield from zart.wait(ids))
+
+    with zart.open(url, [asks_twice, sums]) as engine:
+        assert engine.run(asks_twice, id="asking") == ["Ok(value=5)", "Err(error=Execu", "free", "free"]
+        assert engine.get("one").result(10) == 5
+
+
 def test_a_spawned_execution_goes_its_own_way(url: str) -> None:
     """Spawn gives the id at once; cancelling the parent leaves it alone."""
 

@@ -1067,7 +1067,7 @@ class Run:
                     seen=self.seen,
                     consumes=tuple(self._used) if self._used else (),
                     opens=opens,
-                    creates=tuple(self._creates.values()) if self._creates else (),
+                    creates=tuple(self._news().values()) if self._creates else (),
                     posts=tuple(self._posts) if self._posts else (),
                     releases=releases,
                 )
@@ -1089,9 +1089,16 @@ class Run:
             self.status if self.defect is None else Status.SCHEDULED,
             self.wake,
             owner,
-            tuple(self._creates.values()),
+            tuple(self._news().values()),
             tuple(self._posts),
         )
+
+    def _news(self) -> dict[str, stored.New]:
+        """What the turn creates, by id: of several commands that ask for one id the first has it (L9)."""
+        news: dict[str, stored.New] = {}
+        for new in self._creates.values():
+            news.setdefault(new.id, new)
+        return news
 
     def summary_of_next(self, position: int) -> stored.Summary:
         """The execution as it stands once its next run is open."""
@@ -1135,15 +1142,17 @@ class Run:
                 self._takeovers.pop(call.seq, None)
                 self._watched.pop(call.seq, None)
                 self._returning.pop(call.seq, None)
+        news = self._news() if self._creates else NO_ENTRIES
         for seq, new in self._creates.items():
             if self.execution is not None and self.execution.is_pending(seq):
-                self.created(seq, new.id not in conflicts, now)
+                same = new.digest == news[new.id].digest
+                self.created(seq, same and new.id not in conflicts, now)
         effects = Effects(
             self._calls,
             [seq for seq in self._stops if seq in self.running] if self._stops else (),
             [seq for seq in self._ended if seq in self.running] if self._ended else (),
             self._lines(),
-            [new.id for new in self._creates.values()] if self._creates else (),
+            list(news) if news else (),
             self._recalled,
         )
         for seq in effects.dropped:
