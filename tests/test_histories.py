@@ -366,6 +366,33 @@ def test_finished_histories_are_compared_to_their_results(log):
     )
 
 
+def test_a_marker_that_is_younger_than_a_finished_history_changes_nothing_of_it():
+    """R23: it is 1 there, also behind the last command, so what it guards is no part of the result."""
+
+    @zart.workflow("charging")
+    def before() -> zart.Flow[int]:
+        charged = yield from charge(Order("x", 5))
+        return charged.cents
+
+    def after(answer: int) -> zart.Workflow[None, int]:
+        @zart.workflow("charging")
+        def charging() -> zart.Flow[int]:
+            charged = yield from charge(Order("x", 5))
+            if (yield from zart.version("fetching", 2)) == 2:
+                yield from fetch()
+            part = zart.scope("more", zart.version("giving", 3))
+            return charged.cents if (yield from part) == answer else 0
+
+        return charging
+
+    log = open_log("memory:")
+    zart.run_inline(before, log=log, id="x")
+    history = export_history(log, "x")
+    assert misfits_of(history, zart.Registry(after(1))) == []
+    (misfit,) = misfits_of(history, zart.Registry(after(3)))
+    assert "comes to another result than the one recorded at event 4" in misfit.message
+
+
 FLOWS = """
 import zart_core as zart
 
