@@ -192,6 +192,15 @@ def races() -> zart.Flow[str]:
             assert_never(won)
 
 
+def race_of_any_number(branches: list[zart.Waitable[int]]) -> zart.Flow[int]:
+    won = yield from zart.race(*branches)
+    assert_type(won, tuple[int, int])
+    assert_type(
+        (yield from zart.race(count("a"), count("b"), count("c"), count("d"), count("e"))), tuple[int, int]
+    )
+    return won[1]
+
+
 def race_of_four() -> zart.Flow[int]:
     three = yield from zart.race(count("a"), helper("b"), zart.wait_for_event("stop", Shipment))
     assert_type(three, tuple[Literal[0], int] | tuple[Literal[1], bytes] | tuple[Literal[2], Shipment])
@@ -265,6 +274,9 @@ def versions(count: int) -> zart.Flow[str]:
 def wrapped() -> zart.Flow[None]:
     assert_type((yield from zart.scope("first", helper("a"))), bytes)
     assert_type((yield from zart.shield(helper("b"))), bytes)
+    assert_type((yield from zart.scope("second", count("f"))), int)
+    assert_type((yield from zart.shield(count("g"))), int)
+    assert_type((yield from zart.scope("third", zart.gather(count("h"), helper("i")))), tuple[int, bytes])
     assert_type((yield from zart.wait([zart.scope("c", helper("c"))])), list[bytes])
     assert_type((yield from zart.race(zart.shield(helper("d")), count("e")))[0], Literal[0, 1])
 

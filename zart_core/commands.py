@@ -419,6 +419,8 @@ def race(
 def race(
     a: Waitable[A], b: Waitable[B], c: Waitable[C], d: Waitable[D], /
 ) -> Wait[tuple[Literal[0], A] | tuple[Literal[1], B] | tuple[Literal[2], C] | tuple[Literal[3], D]]: ...
+@overload
+def race(a: Waitable[T], b: Waitable[T], /, *more: Waitable[T]) -> Wait[tuple[int, T]]: ...
 def race(*targets: Any) -> Wait[Any]:
     """The first to end wins, with a value or an error; the others are cancelled and unwound before it returns."""
     refuse_list(targets, "race", "for a list put a star before it: zart.race(*branches)")
@@ -576,17 +578,17 @@ def version(name: str, current: int) -> Version[Any]:
     return Version(checked_name(name), current)
 
 
-def scope(prefix: str, flow: Flow[T]) -> SubFlow[T]:
-    """Run a flow with `prefix/` before every name inside, so that a helper can be used twice."""
+def scope(prefix: str, flow: Command[T] | Flow[T]) -> SubFlow[T]:
+    """Run a flow with `prefix/` before every name inside, so that a helper can be used twice. A command is one, too."""
     return SubFlow(checked_flow(flow, "scope"), False, checked_name(prefix, "prefix"))
 
 
-def shield(flow: Flow[T]) -> SubFlow[T]:
-    """Run a flow that cancellation waits for."""
+def shield(flow: Command[T] | Flow[T]) -> SubFlow[T]:
+    """Run a flow that cancellation waits for; a command, such as a step, is one, too."""
     return SubFlow(checked_flow(flow, "shield"), True, "")
 
 
-def checked_flow(flow: Flow[T], verb: str) -> Flow[T]:
+def checked_flow(flow: Command[T] | Flow[T], verb: str) -> Flow[T]:
     """The flow; raises InvalidUse for anything but a generator (or a command, which is wrapped)."""
     given: object = flow
     if isinstance(given, Command | GeneratorType):
