@@ -989,6 +989,31 @@ def test_a_marker_does_not_hide_what_is_new_beside_it(play):
         run.replayed(w(True))
 
 
+def test_a_marker_that_newer_code_recorded_parks_code_that_does_not_know_it(play):
+    """R23: a roll-back. An answer that the code has no branch for, and its type does not allow, is none."""
+
+    def w(current):
+        def w():
+            number = yield from zart.version("m", current)
+            yield from do("x")
+            return number
+
+        return plain(w)
+
+    run = play(w(3)).start()
+    with pytest.raises(zart.Diverged) as caught:
+        run.replayed(w(2))
+    error = caught.value
+    assert (error.position, error.recorded, error.yielded) == (
+        1,
+        "version 'm' = 3",
+        "version 'm', 2 at the most",
+    )
+    assert "goes on by itself once code that knows version 3 is registered again" in error.remedy
+    assert str(error.yielded_site).endswith("<locals>.w, line +1")
+    assert run.replayed(w(4)).done("do-x").result == 3
+
+
 def test_a_marker_that_is_no_number_is_damage(play):
     """F21: whatever the bytes say."""
     run = play(plain(marked(0)))

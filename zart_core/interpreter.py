@@ -588,6 +588,8 @@ class Execution:
                 self._settle(head, datetime.fromtimestamp(event.at, UTC), None)
             case "version":
                 number = version_of(event)
+                if number > head.command.current:  # such code could only guess what that means
+                    raise wording.too_old(self._title(), self.position, event, number, head)
                 self._branches.versions = put(self._branches.versions, event.name, number)
                 self._settle(head, number, None)
             case "event":

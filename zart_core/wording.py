@@ -117,6 +117,27 @@ def unreadable(
     )
 
 
+def too_old(title: str, position: int, event: Issued, number: int, marker: Node) -> Diverged:
+    """The run began with a newer version of the code than the one at hand knows (R23)."""
+    recorded = f"version '{event.name}' = {number}"
+    yielded = f"version '{marker.name}', {marker.command.current} at the most"
+    site = site_of(marker.where)
+    remedy = (
+        "The run was begun by newer code. Nothing is written; the execution is parked, and goes on by itself once code "
+        f"that knows version {number} is registered again."
+    )
+    return Diverged(
+        f"{title} diverged at event {position}\n  recorded: {recorded}{at_site(event.site)}\n"
+        f"  yielded:  {yielded}{at_site(site)}\n  {remedy}",
+        position=position,
+        recorded=recorded,
+        yielded=yielded,
+        recorded_site=event.site,
+        yielded_site=site,
+        remedy=remedy,
+    )
+
+
 def out_of_place(
     title: str, position: int, event: Event, status: Status, allowed: Collection[type[Any]]
 ) -> LogCorrupt:
