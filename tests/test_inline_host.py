@@ -72,6 +72,38 @@ def test_children_go_on_under_another_host(log, host):
     assert (closed.status, closed.payload) == (zart.Status.COMPLETED, b"5")
 
 
+def test_a_child_whose_workflow_is_called_otherwise_by_now_is_still_there(log):
+    """R21: kind and name agree, so the run goes on with what is on record; nobody has taken the child's id."""
+
+    def rest(_: float | None) -> None:
+        raise zart.Stuck("nothing is due")
+
+    def driven(kid: zart.Workflow[None, int], event: Post | None) -> zart.Closed:
+        @zart.workflow("waits-for-both")
+        def both() -> zart.Flow[tuple[int, str]]:
+            part = zart.child(kid, id="kid").named("kid[1]")
+            return (yield from zart.gather(part, zart.wait_for_event("word", str)))
+
+        host = Inline(log, zart.Registry(both, grandchild), clock=VirtualClock(), rest=rest)
+        if event is None:
+            host.start(both, None, "both")
+        else:
+            log.append([event])
+        try:
+            return host.drive("both")
+        finally:
+            log.release(host.worker)
+            for run in host.runs.values():
+                run.drop()
+
+    renamed = zart.workflow("renamed")(grandchild.fn)
+    for event in None, Post("both", "event", "word", b'"w"', 0.0):
+        with pytest.raises(zart.Stuck):
+            driven(grandchild if event is None else renamed, event)
+
+    assert driven(renamed, Post("kid", "event", "go", b"5", 0.0)).payload == b'[5,"w"]'
+
+
 @pytest.mark.parametrize("fault", ["rejected", "written", "unwritten"])
 def test_a_start_is_tried_again(log, fault):
     """An execution is created once, whatever becomes of the first append."""

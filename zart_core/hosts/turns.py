@@ -62,7 +62,7 @@ from zart_core.hosts.relatives import (
 from zart_core.interpreter import HANDED_OVER, OFFERED, QUEUED, UNBEGUN, Execution, capture_type
 from zart_core.records import brief_record
 from zart_core.steps import DEFAULT_QUEUE, StepFunction
-from zart_core.workflows import Registry
+from zart_core.workflows import Registry, Workflow
 
 EVENTS_MAX = 50_000
 """Events of one run before it is parked with the advice to continue as new (F19)."""
@@ -729,12 +729,12 @@ class Run:
     def _new_child(self, issued: Issued) -> stored.New:
         """The execution that a child or spawn command asks for; the same command always asks for the same one."""
         assert issued.child is not None and self.execution is not None
-        command = self.execution.command(issued.seq)
-        self.registry.learn(command.workflow)
+        workflow: Workflow[Any, Any] = self.execution.command(issued.seq).workflow
+        self.registry.learn(workflow)
+        if workflow.name != issued.of:  # it is called otherwise by now, and is there under its old name
+            workflow = Workflow(workflow.fn, issued.of)
         parent = Parent(self.id, self.run, issued.seq) if issued.kind == "child" else None
-        return new_execution(
-            self.codec, command.workflow, issued.child, issued.payload, issued.at, parent=parent
-        )
+        return new_execution(self.codec, workflow, issued.child, issued.payload, issued.at, parent=parent)
 
     def children(self) -> dict[int, stored.New]:
         """The executions behind pending commands, by seq, to be created again after a takeover: once each (L9)."""
