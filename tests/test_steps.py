@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
+from datetime import timedelta
 from typing import Any
 
 import attrs
@@ -117,8 +119,16 @@ def test_what_may_be_called_is_a_step_as_a_function_is(fn, is_async):
 def test_a_retry_that_is_built_by_hand_is_looked_at_too():
     """R4: what no attempt could be judged by is mended or refused where the step is declared."""
     assert zart.step(retry=zart.Retry(2, on=[KeyError]))(add).policy.retry.on == (KeyError,)
+    spelt: Any = {"initial_s": "2s", "delay_max_s": timedelta(seconds=3)}
+    retry = zart.step(retry=zart.Retry(2, factor=2.0, **spelt))(add).policy.retry
+    assert [retry.delay_s(k) for k in (1, 2)] == [2.0, 3.0]
     with pytest.raises(zart.InvalidUse, match="give_up_on= takes exception classes"):
         zart.step(retry=zart.Retry(2, give_up_on=("KeyError",)))(add)
+    for wrong in (-1.0, math.nan, "soon"):
+        with pytest.raises(zart.InvalidUse, match="initial_s"):
+            zart.step(retry=zart.Retry(2, initial_s=wrong))(add)
+        with pytest.raises(zart.InvalidUse, match="delay_max_s"):
+            zart.step(retry=zart.Retry(2, delay_max_s=wrong))(add)
 
 
 def test_the_name_is_the_functions_unless_given():
@@ -253,6 +263,7 @@ def test_the_plain_function_stays_at_hand():
         (lambda: zart.step("s", timeout="soon")(plain), "timeout of step 's' 'soon' is no duration"),
         (lambda: zart.step("s", raises=("ValueError",))(plain), "raises= takes exception classes"),
         (lambda: zart.step("s", max_crashes=0)(plain), "max_crashes of step 's' is 0"),
+        (lambda: zart.step("s", max_crashes="3")(plain), "max_crashes of step 's' is '3'; it counts crashes"),
     ],
 )
 def test_what_cannot_be_a_step_is_refused_at_the_decorator(wrong, message):

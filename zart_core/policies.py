@@ -155,8 +155,13 @@ def checked(retry: Retry) -> Retry:
         raise InvalidUse(f"jitter is {retry.jitter!r}; it is a share of the delay, from 0 to 1")
     if not (math.isfinite(retry.factor) and retry.factor > 0):
         raise InvalidUse(f"factor is {retry.factor!r}; it must be a positive number")
+    cap = retry.delay_max_s
     return attrs.evolve(
-        retry, on=error_types(retry.on, "on"), give_up_on=error_types(retry.give_up_on, "give_up_on")
+        retry,
+        initial_s=seconds(retry.initial_s, "initial_s"),
+        delay_max_s=cap if cap == math.inf else seconds(cap, "delay_max_s"),
+        on=error_types(retry.on, "on"),
+        give_up_on=error_types(retry.give_up_on, "give_up_on"),
     )
 
 

@@ -321,8 +321,10 @@ def step(
             cancel_grace_s=seconds(cancel_grace, f"cancel_grace of step '{id}'"),
             queue=None if queue in (None, DEFAULT_QUEUE) else queue_name(queue),
         )
-        if max_crashes < 1:
-            raise InvalidUse(f"max_crashes of step '{id}' is {max_crashes}; it must be 1 or more")
+        if isinstance(max_crashes, bool) or not isinstance(max_crashes, int) or max_crashes < 1:
+            raise InvalidUse(
+                f"max_crashes of step '{id}' is {max_crashes!r}; it counts crashes: 1, 2, 3, ..."
+            )
         return StepFunction(fn, id, policy)
 
     if callable(name):
