@@ -372,7 +372,12 @@ def test_what_was_yielded_in_any_way_is_not_reported(play):
         assert (yield do("bare")) == "b"
         try:
             yield from zart.shield(helper())
-            yield from zart.wait([do("a"), zart.schedule(do("b"))])
+            flows = [
+                zart.outcome(do("d")),
+                zart.scope("e", do("e")),
+                zart.scope("f", zart.step_or(do("f"), 0)),
+            ]
+            yield from zart.wait([do("a"), zart.schedule(do("b")), *flows])
         except zart.Cancelled:
             yield from zart.settle([do("c")])
 

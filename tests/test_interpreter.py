@@ -358,6 +358,8 @@ def test_on_failure_completes_or_fails_the_run(play):
         .done("do-tell", "told")
     )
     assert (told.result, told.execution.unobserved()) == ("told", [])
+    asked = [event for event in told.log if isinstance(event, zart.Issued)]
+    assert asked[-1].site.qualname.endswith("<locals>.<lambda>")
     for failing in bad, bad_flow:
         run = play(plain(w, on_failure=failing)).start().fails("do-x", error)
         if failing is bad_flow:

@@ -268,9 +268,9 @@ class Branches:
 
     # ------------------------------------------------------------ running
 
-    def open_root(self, gen: GeneratorType[Any, Any, Any]) -> Node:
-        """Start the branch that the whole run is about."""
-        node = self.open(gen, None, "", shielded=False)
+    def open_root(self, gen: GeneratorType[Any, Any, Any], where: Where | None = None) -> Node:
+        """Start the branch that the whole run is about; `where` is its place, where its own code is none."""
+        node = self.open(gen, None, "", shielded=False, where=where)
         self.root = node.branch
         return node
 
@@ -716,6 +716,11 @@ def forgo(command: Any) -> None:
                 forgo(target)
         case c.Schedule():
             forgo(command.target)
+        case c.SubFlow():
+            forgo(command.flow)
+        case GeneratorType() if command.gi_code in OWN_CODE and command.gi_frame is not None:
+            for given in command.gi_frame.f_locals.values():  # what it was to ask for
+                forgo(given)
         case _:
             pass
     if isinstance(command, c.Command):

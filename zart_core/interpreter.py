@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import copy_context
 from datetime import UTC, datetime
-from types import GeneratorType, MappingProxyType
+from types import FunctionType, GeneratorType, MappingProxyType
 from typing import Any, Never, NoReturn, TypeGuard
 
 import attrs
@@ -828,15 +828,17 @@ class Execution:
     def _handle(self, error: BaseException) -> None:
         """Call on_failure with the input and the error; a flow becomes the run's new root (R17)."""
         self._handling = error
-        assert self.workflow.on_failure is not None
+        handler = self.workflow.on_failure
+        assert handler is not None
         try:
-            answer = flow = self.workflow.on_failure(self._input, error)
+            answer = flow = handler(self._input, error)
         except PASSES_THROUGH:
             raise
         except BaseException as raised:  # noqa: BLE001  # what it raises fails the run
             return self._fail(raised)
         if isinstance(answer, GeneratorType | c.Command):  # as a lambda gives it that calls a step
-            self._root = self._branches.open_root(generator_of(c.as_flow(flow)))
+            where = (handler.__code__, 0, handler.__globals__) if isinstance(handler, FunctionType) else None
+            self._root = self._branches.open_root(generator_of(c.as_flow(flow)), where)
         else:
             self._wanted.append(Closing(Status.COMPLETED, answer))
         return None
