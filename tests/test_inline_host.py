@@ -10,7 +10,7 @@ import pytest
 import zart_core as zart
 from zart_core.context import Scene
 from zart_core.hosts.inline import OTHERS_S, Inline
-from zart_core.hosts.ports import StepCall
+from zart_core.hosts.ports import StepCall, open_log
 from zart_core.hosts.relatives import new_execution
 from zart_core.interpreter import CODEC
 from zart_core.log import Message, Post
@@ -301,3 +301,55 @@ def test_the_defect_of_a_child_is_told():
 
     with pytest.raises(zart.DuplicateName):
         zart.run_inline(w)
+
+
+@zart.step()
+def doubled(n: int) -> int:
+    """A step that does something."""
+    return n * 2
+
+
+@zart.workflow()
+def doubling(n: int) -> zart.Flow[int]:
+    return (yield from doubled(n))
+
+
+@zart.step()
+def doubled_elsewhere(n: int) -> int:
+    """A step that runs another workflow on the log that it runs on itself."""
+    return zart.run_inline(doubling, n, log=zart.resource("log"))
+
+
+@zart.workflow()
+def nested(n: int) -> zart.Flow[int]:
+    return (yield from doubled_elsewhere(n))
+
+
+@pytest.mark.parametrize("url", ["memory:", "sqlite:{}/log.db"])
+def test_runs_one_after_the_other_are_one_worker_to_their_log(url, tmp_path):
+    """A store keeps a lease for each worker that it has met, and SQLite a file open: thousands of runs need one."""
+    log = open_log(url.format(tmp_path))
+
+    assert [zart.run_inline(doubling, n, log=log) for n in range(5)] == [0, 2, 4, 6, 8]
+    assert log.others("me") == 1
+    with pytest.raises(zart.ExecutionConflict):
+        zart.run_inline(nested, 1, log=log, id=log.list(limit=1).items[0].id)
+    assert log.others("me") == 1
+    log.close()
+
+
+def test_runs_at_the_same_time_are_workers_of_their_own(log):
+    """Otherwise the inner one would give back what the outer one holds."""
+    for _ in range(2):
+        assert zart.run_inline(nested, 2, log=log, resources={"log": log}) == 4
+    assert log.others("me") == 2
+
+
+def test_a_log_that_cannot_be_a_key_is_run_on_all_the_same(log):
+    """A store of somebody's may compare by what it holds."""
+
+    class Compared(Relay):
+        __hash__ = None  # type: ignore[assignment]
+
+    for n in range(2):
+        assert zart.run_inline(doubling, n, log=Compared(log)) == 2 * n

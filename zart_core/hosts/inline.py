@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, overload
 
@@ -38,6 +39,10 @@ OTHERS_S = 0.05
 
 LOGGER = logging.getLogger("zart.inline")
 
+IDLE: weakref.WeakKeyDictionary[stored.EventLog, list[str]] = weakref.WeakKeyDictionary()
+"""Workers that `run_inline` has used on a log and that hold nothing. A store keeps a lease for each name that it has
+met, and SQLite an open file: a process that runs one after the other needs one name."""
+
 
 class Stuck(ZartError):
     """The execution waits for something that nobody can bring in this host: an event, with nobody to send it."""
@@ -51,6 +56,7 @@ class Inline:
         registry: the workflows it knows; children add theirs.
         clock, runner: the outside; real ones by default.
         resources: objects for steps, by name.
+        worker: its name to the log, which nobody else uses meanwhile; a new one by default.
         rest: what to do while nothing is due: called with the time until which nothing will be (None for never).
     """
 
@@ -67,6 +73,7 @@ class Inline:
         resources: Mapping[str, Any] | None = None,
         codec: Codec | None = None,
         rest: Callable[[float | None], None] | None = None,
+        worker: str | None = None,
     ) -> None:
         self.log = log
         self.registry = registry
@@ -75,7 +82,7 @@ class Inline:
         self.resources = dict(resources or {})
         self.codec = codec or CODEC
         self.rest = rest or self.wait_for_log
-        self.worker = new_id(self.clock.now())
+        self.worker = worker or new_id(self.clock.now())
         self.runs: dict[str, Run] = {}
         self.heard_at = -math.inf
         """When it was written down last what a step says."""
@@ -401,7 +408,8 @@ def run_inline(
     """
     private = log is None
     where = open_log("memory:") if log is None else log
-    host = Inline(where, Registry(workflow), resources=resources)
+    idle = idle_workers(where)
+    host = Inline(where, Registry(workflow), resources=resources, worker=taken_from(idle))
     if private:
         host.rest = functools.partial(rest_alone, host)
     name = id or new_id(host.clock.now())
@@ -412,8 +420,25 @@ def run_inline(
         for run in host.runs.values():
             run.drop()
         where.release(host.worker)
+        idle.append(host.worker)
         if private:
             where.close()
+
+
+def idle_workers(log: stored.EventLog) -> list[str]:
+    """The names on this log that nobody uses just now; whoever uses one takes it out."""
+    try:
+        return IDLE.setdefault(log, [])
+    except TypeError:  # somebody's log that cannot be a key
+        return []
+
+
+def taken_from(idle: list[str]) -> str | None:
+    """A name that is nobody else's from now on, if there is one."""
+    try:
+        return idle.pop()
+    except IndexError:
+        return None
 
 
 def rest_alone(host: Inline, until: float | None) -> None:
