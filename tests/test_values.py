@@ -34,13 +34,14 @@ from typing import (
     TypedDict,
     TypeVar,
     Union,
+    get_origin,
 )
 from uuid import UUID
 
 import attrs
 import cattrs
 import pytest
-from typing_extensions import ReadOnly, TypeAliasType
+from typing_extensions import ReadOnly, TypeAliasType, Unpack
 
 from zart_core.codec import Codec
 from zart_core.errors import DecodeError, EncodeError, InvalidUse
@@ -330,6 +331,26 @@ def test_hooks_of_what_is_no_class():
         CODEC.encode(len, threading.Thread)
     with pytest.raises(InvalidUse, match="no value of type Never can be encoded"):
         CODEC.encode(len, Never)
+
+
+@pytest.mark.parametrize("literal", [2**70, -(2**63) - 1])
+def test_literals_that_msgspec_does_not_take(literal):
+    """A number of any size may be one of a literal's."""
+    for declared in (Literal[literal], list[Literal[literal, "a"]], tuple[int, Literal[literal]]):
+        value = {list: [literal, "a"], tuple: (1, literal)}.get(get_origin(declared), literal)
+        assert CODEC.through(value, declared)[1] == value
+        with pytest.raises(DecodeError):
+            CODEC.decode(b"1", declared)
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [tuple[int, *tuple[str, ...]], tuple[int, Unpack[tuple[str, ...]]]],  # noqa: UP044  # both ways
+)
+def test_a_tuple_with_an_unpacked_part(declared):
+    """It is refused before a step runs whose result it would be; no value fitted it."""
+    with pytest.raises(InvalidUse, match="can be encoded: a part of it has no fixed length"):
+        CODEC.decoder(declared)
 
 
 def test_a_property_that_raises():

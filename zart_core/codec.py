@@ -293,7 +293,10 @@ def _decoder(form: Form, what: str) -> Decode:
 
     if form.native is None:
         return decode
-    native: Decode = msgspec.json.Decoder(form.native).decode
+    try:
+        native: Decode = msgspec.json.Decoder(form.native).decode
+    except (NotImplementedError, ValueError):  # a literal of more than 64 bits, or with a lone surrogate
+        return decode
 
     def decode_fast(data: bytes) -> Any:
         try:

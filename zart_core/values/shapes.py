@@ -203,6 +203,8 @@ class Shapes:
         if origin is tuple:
             if declared is tuple or (len(args) == 2 and args[1] is ...):
                 return containers.sequence_form(name, tuple, self.of(args[0] if args else Any))
+            if any(map(is_unpacked, args)):
+                raise InvalidUse(f"no value of type {name} can be encoded: a part of it has no fixed length")
             return containers.fixed_tuple_form(name, tuple(self.of(arg) for arg in args))
         if origin is dict:
             keys, values = (self.of(arg) for arg in args or (Any, Any))
@@ -439,6 +441,11 @@ def _by_keys(required: Mapping[str, bool]) -> Callable[[Any], int]:
 
 def _unmade(_: Any) -> Any:
     raise RecursionError("a type that is nothing but itself")
+
+
+def is_unpacked(arg: Any) -> bool:
+    """Whether it stands for any number of items, as `*tuple[int, ...]` does."""
+    return getattr(arg, "__unpacked__", False) is True or get_origin(arg) is typing_extensions.Unpack
 
 
 def _one_of(types: tuple[Any, ...]) -> Any:
