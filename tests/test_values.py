@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import math
 import threading
+from collections import OrderedDict
 from collections.abc import (
     Callable,
     Collection,
@@ -40,6 +41,7 @@ from uuid import UUID
 
 import attrs
 import cattrs
+import msgspec
 import pytest
 from typing_extensions import ReadOnly, TypeAliasType, Unpack
 
@@ -331,6 +333,28 @@ def test_hooks_of_what_is_no_class():
         CODEC.encode(len, threading.Thread)
     with pytest.raises(InvalidUse, match="no value of type Never can be encoded"):
         CODEC.encode(len, Never)
+
+
+class Reading(msgspec.Struct):
+    value: float | None
+    more: dict[str, list[float | None]] = {}
+
+
+@pytest.mark.parametrize(
+    ("value", "declared", "place"),
+    [
+        (Reading(math.nan), Reading, "result.value"),
+        (Reading(1.0, {"a": [None, math.inf]}), list[Reading], "result[0].more.a[1]"),
+        (OrderedDict(a=-math.inf), OrderedDict[str, float | None], "result.a"),
+    ],
+)
+def test_hooks_that_write_what_json_does_not_have(value, declared, place):
+    """A nan would become null, and come back as None where the type has that."""
+    given = [value] if declared == list[Reading] else value
+    with pytest.raises(EncodeError) as caught:
+        CODEC.encode(given, declared)
+    assert str(caught.value).startswith(f"{place}: found nan or infinity, for which JSON has no number; ")
+    assert CODEC.through(Reading(None, {"a": [1.5]}), Reading)[1] == Reading(None, {"a": [1.5]})
 
 
 @pytest.mark.parametrize("literal", [2**70, -(2**63) - 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from types import GenericAlias
 from typing import Any, Literal, Union
@@ -31,6 +32,22 @@ def each(convert: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         unfit.steps.append(f"[{len(out)}]")
         raise
     return out
+
+
+def refuse_not_finite(data: Any) -> None:
+    """Raise Unfit for a nan or an infinity in what a hook wrote: msgspec would write null in its place."""
+    if data.__class__ is float:
+        if not math.isfinite(data):
+            raise Unfit("found nan or infinity, for which JSON has no number", "have it written as text")
+    elif data.__class__ is dict:
+        for key, item in data.items():
+            try:
+                refuse_not_finite(item)
+            except Unfit as unfit:
+                unfit.steps.append(f".{key}" if isinstance(key, str) else _step(key))
+                raise
+    elif data.__class__ in (list, tuple):
+        each(refuse_not_finite, data)
 
 
 def sequence_form(name: str, cls: type, items: Form) -> Form:

@@ -347,9 +347,11 @@ class Shapes:
             if isinstance(declared, type) and not isinstance(value, declared):
                 raise mismatch(name, value)
             try:
-                return msgspec.to_builtins(write_hook(value))
+                data = msgspec.to_builtins(write_hook(value))
             except Exception as error:  # a hook of the user may raise anything
                 raise Unfit(f"this {name} cannot be encoded: {type_name(type(error))}") from error
+            containers.refuse_not_finite(data)
+            return data
 
         def read(data: Any) -> Any:
             try:
