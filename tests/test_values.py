@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import math
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import (
     Callable,
     Collection,
@@ -355,6 +355,45 @@ def test_hooks_that_write_what_json_does_not_have(value, declared, place):
         CODEC.encode(given, declared)
     assert str(caught.value).startswith(f"{place}: found nan or infinity, for which JSON has no number; ")
     assert CODEC.through(Reading(None, {"a": [1.5]}), Reading)[1] == Reading(None, {"a": [1.5]})
+
+
+@pytest.mark.parametrize(
+    ("value", "declared"),
+    [
+        (OrderedDict(a=1.7), OrderedDict[str, int]),
+        (OrderedDict(a="7"), OrderedDict[str, int]),
+        (OrderedDict(a=Decimal("1.10")), OrderedDict),
+        (OrderedDict({1: "a"}), OrderedDict),
+        (defaultdict(list, a=[1.5]), defaultdict[str, list[int]]),
+        (Counter(a=1.5), Counter[str]),
+    ],
+)
+def test_collections_that_hooks_change(value, declared):
+    """The hooks that cattrs has for a mapping make what is declared of whatever is in it: that is refused."""
+    with pytest.raises(EncodeError, match=r"result: this .* would come back with other items in it"):
+        CODEC.encode(value, declared)
+
+
+@pytest.mark.parametrize(
+    ("value", "declared"),
+    [
+        (OrderedDict(b=1, a=2**70), OrderedDict[str, int]),
+        (OrderedDict({2: [date(2020, 1, 1)]}), OrderedDict[int, list[date]]),
+        (defaultdict(int, a=1), defaultdict[str, int]),
+        (Counter("abba"), Counter[str]),
+    ],
+)
+def test_collections_that_cattrs_knows(value, declared):
+    """They come back as they are, and of their own class."""
+    back = CODEC.through(value, declared)[1]
+    assert (back, type(back)) == (value, type(value))
+
+
+@pytest.mark.parametrize("cls", [OrderedDict, lambda items: defaultdict(Decimal, items), Counter])
+def test_messages_of_collections(cls):
+    """Who sends one knows its value alone: it is written as a dict is."""
+    assert CODEC.encode_message(cls({"a": Decimal("1.10")})) == b'{"a":"1.10"}'
+    assert CODEC.encode_message(cls({1: 2})) == b"[[1,2]]"
 
 
 @pytest.mark.parametrize("literal", [2**70, -(2**63) - 1])

@@ -12,7 +12,7 @@ import inspect
 import threading
 import types
 import typing
-from collections import deque
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -52,6 +52,7 @@ TAGGED_LEAVES: Mapping[str, Form] = {
     cls.__name__.lower(): form for cls, form in LEAVES.items() if cls not in PLAIN and cls is not float
 }
 ARRAYS = (list, tuple, deque, set, frozenset)
+DICTS = (dict, OrderedDict, defaultdict, Counter)
 ABSTRACT: Mapping[Any, tuple[type, type | None]] = {
     abc.Sequence: (list, tuple),
     abc.Collection: (list, tuple),
@@ -351,6 +352,11 @@ class Shapes:
             except Exception as error:  # a hook of the user may raise anything
                 raise Unfit(f"this {name} cannot be encoded: {type_name(type(error))}") from error
             containers.refuse_not_finite(data)
+            if isinstance(value, abc.Mapping) and read(msgspec.to_builtins(data, str_keys=True)) != value:
+                raise Unfit(
+                    f"this {name} would come back with other items in it",
+                    "declare the type that they have, or use a dict",
+                )
             return data
 
         def read(data: Any) -> Any:
@@ -400,7 +406,7 @@ class Shapes:
             return each(self._write_own, value)
         if cls is set or cls is frozenset:
             return containers.set_form(cls.__name__, cls, self.own).write(value)
-        if cls is dict:
+        if cls in DICTS:
             by_text = all(self._by_text((cast("Any", type(key)),)) for key in value)
             return (containers.dict_form if by_text else containers.pairs_form)(
                 "dict", self.own, self.own
