@@ -380,6 +380,55 @@ def test_many_beside_each_other(bank):
     assert bank.balance() == 22
 
 
+def test_one_that_returned_in_vain_hinders_nobody_behind_it(bank):
+    """Three have returned; the first one's turn makes the second one unwanted: the third is committed all the same."""
+    begun, let_go = threading.Barrier(4), threading.Event()
+    attempts = {}
+
+    def written(name, *, after):
+        begun.wait(20)
+        zart.transaction().execute(f"INSERT INTO {bank.schema}.accounts VALUES (%s, 1)", (name,))
+        until(lambda: all(name in attempts and attempts[name].future.done() for name in after))
+        return name
+
+    @zart.step()
+    def winner() -> str:
+        return written("winner", after=[])
+
+    @zart.step(cancel_grace=0)
+    def loser() -> str:
+        return written("loser", after=["winner"])
+
+    @zart.step()
+    def last() -> str:
+        return written("last", after=["winner", "loser"])
+
+    @zart.workflow()
+    def three() -> zart.Flow[str]:
+        task = yield from zart.schedule(last())
+        _, won = yield from zart.race(winner(), loser())
+        (own,) = yield from zart.wait([task])
+        return f"{won}, {own}"
+
+    with zart.open(bank.url, [three]) as engine:
+        handle = engine.start(three, id="x")
+        live = engine.engine.live
+        until(lambda: "x" in live and len(live["x"].calls) == 3)
+        engine.loop.call_soon_threadsafe(let_go.wait)  # so that all of them return before a turn is built
+        try:
+            attempts |= {attempt.call.context.step: attempt for attempt in live["x"].calls.values()}
+            begun.wait(20)
+            until(lambda: all(attempt.future.done() for attempt in attempts.values()))
+        finally:
+            let_go.set()
+        assert handle.result("60s") == "winner, last"
+    with psycopg.connect(bank.server.dsn) as db:
+        found = db.execute(
+            f"SELECT name FROM {bank.schema}.accounts WHERE cents = 1 ORDER BY name"
+        ).fetchall()
+    assert found == [("last",), ("winner",)]
+
+
 def test_serialization_failures_are_tried_again(bank):
     """Steps that hinder each other run again; what they do adds up (F17)."""
 

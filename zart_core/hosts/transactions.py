@@ -157,6 +157,8 @@ class Transactions:
         id = live.run.id
         if live.calls.get(attempt.call.seq) is not attempt:
             self.end(attempt)
+            if id not in self.pending:
+                self.next(id)
         elif id in self.pending:
             self.queues.setdefault(id, deque()).append((live, attempt, value))
         else:
