@@ -10,6 +10,7 @@ import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Never, NoReturn
+from uuid import UUID
 
 import attrs
 import pytest
@@ -698,6 +699,18 @@ def test_a_list_asks_by_name():
     with zart.open("memory:", [orders]) as engine, pytest.raises(zart.InvalidUse) as caught:
         engine.list(workflow=orders)
     assert str(caught.value) == "workflow= is the name of one: 'orders', not <workflow 'orders'>"
+
+
+@pytest.mark.parametrize("given", [UUID(int=7), 7, b"o-7"])
+def test_an_id_that_is_no_text(given):
+    """It would reach the store, whose answer is no word about it, and hinder what is written beside it."""
+    with zart.open("memory:", [orders]) as engine:
+        engine.start(orders, Order("7", 1), id="o-7")
+        for ask in engine.get, engine.cancel, engine.terminate, lambda id: engine.send(id, "paid", 1):
+            with pytest.raises(zart.InvalidUse, match=r"the id is .*7.*, of type \w+; give it as text"):
+                ask(given)
+        with pytest.raises(zart.InvalidUse, match=r"the key is .*7.*; give it as text"):
+            engine.send("o-7", "paid", 1, key=given)
 
 
 def test_unregistered_workflow():

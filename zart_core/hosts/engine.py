@@ -60,7 +60,7 @@ from zart_core.hosts.ports import (
 from zart_core.hosts.pump import Pump
 from zart_core.hosts.recovery import Recovery
 from zart_core.hosts.relatives import new_execution, request_key
-from zart_core.hosts.requests import Requests, own_key
+from zart_core.hosts.requests import Requests, checked_text, own_key
 from zart_core.hosts.results import Results
 from zart_core.hosts.sharing import Sharing
 from zart_core.hosts.suspects import Suspects
@@ -481,9 +481,8 @@ class AsyncEngine:
     async def send(self, id: str, name: str, payload: Any, *, key: str | None = None) -> None:
         """Deliver an event; durable when this returns. See `Engine.send`."""
         data = self.codec.encode_message(payload, f"the payload of event '{name}'")
-        await self.requests.post(
-            stored.Post(id, "event", checked_name(name, "event"), data, self.clock.now(), own_key(key))
-        )
+        to, event, key = checked_text(id, "id"), checked_name(name, "event"), own_key(key)
+        await self.requests.post(stored.Post(to, "event", event, data, self.clock.now(), key))
 
     async def cancel(self, id: str, reason: str = "") -> bool:
         """Ask an execution to cancel; False when it has ended. See `Engine.cancel`."""
@@ -532,7 +531,7 @@ class AsyncEngine:
     async def summary(self, id: str) -> stored.Summary:
         """An execution as a list shows it. Raises UnknownExecution."""
         self.check_here()
-        summary = await self.requests.summary_or_none(id)
+        summary = await self.requests.summary_or_none(checked_text(id, "id"))
         if summary is None:
             raise UnknownExecution(id, f"no execution has the id '{id}'")
         return summary

@@ -243,6 +243,15 @@ class Requests:
         self.engine.pump.kick(live)
 
 
+def checked_text(value: object, what: str) -> str:
+    """The value, if it is a text; raises InvalidUse. Anything else would hinder what is written beside it."""
+    if not isinstance(value, str):
+        raise InvalidUse(f"the {what} is {value!r}, of type {type(value).__name__}; give it as text")
+    return value
+
+
 def own_key(key: str | None) -> str | None:
-    """The user's key, kept apart from those of requests and children."""
+    """The user's key, kept apart from those of requests and children. Raises InvalidUse."""
+    if key is not None:
+        checked_text(key, "key")
     return f"{OWN_KEY}{key}" if key is not None and key.startswith(OWN_KEY) else key
