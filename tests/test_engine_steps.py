@@ -168,6 +168,28 @@ def test_steps_that_leave_by_strange_doors_fail_like_others() -> None:
         assert engine.run(strange, None, id="again")
 
 
+def test_what_leaves_by_a_strange_door_says_why_and_where() -> None:
+    """The text and the place of a SystemExit are on record, in the traceback."""
+
+    @zart.step()
+    def configured() -> None:
+        raise SystemExit("there is no file orders.toml")
+
+    @zart.workflow("asks-for-a-file")
+    def asks() -> zart.Flow[str]:
+        try:
+            yield from configured()
+        except zart.StepFailed as error:
+            return error.traceback
+        return ""
+
+    with zart.open("memory:", [asks]) as engine:
+        said = engine.run(asks)
+    assert "in configured" in said
+    assert "SystemExit: there is no file orders.toml" in said
+    assert said.rstrip().endswith("RuntimeError: the step raised SystemExit")
+
+
 def test_an_error_of_zarts_own_that_is_made_of_something_else_is_a_failure_like_others() -> None:
     """Its execution goes on, whatever stands in the error; it does not wait for ever."""
 

@@ -294,7 +294,9 @@ class Attempts:
     def raised(self, live: Live, attempt: Attempt, error: BaseException) -> None:
         """The attempt raised an error."""
         if not isinstance(error, Exception):
-            error = RuntimeError(f"the step raised {type(error).__name__}")
+            told = RuntimeError(f"the step raised {type(error).__name__}")
+            told.__cause__ = error  # its text and its traceback are kept with it
+            error = told
         self.finished(live, attempt, lambda now: live.run.raised(attempt.call, error, now, self.engine.lots))
 
     def gave(self, live: Live, attempt: Attempt, value: Any) -> None:
