@@ -735,6 +735,34 @@ def test_closed_while_a_turn_is_about_to_commit(bank):
     assert count in (1, 2)
 
 
+def test_asked_for_after_its_engine_was_closed(bank):
+    """A step that still runs then gets none: nobody would commit it, and the log that stays open would be locked."""
+    begun, closed, told = threading.Event(), threading.Event(), []
+
+    def late() -> int:
+        begun.set()
+        closed.wait()
+        try:
+            debit_by(30)
+        except zart.InvalidUse as error:
+            told.append(str(error))
+        else:
+            told.append("it was given one")
+        return 1
+
+    log = open_log(bank.url)
+    try:
+        with zart.open(log, [flow := flow_of(late)]) as engine:
+            engine.start(flow, id="p")
+            begun.wait()
+    finally:
+        closed.set()
+    until(lambda: told)
+    log.close()
+    assert "there is no transaction to be had: nobody waits for its step any more" in told[0]
+    assert bank.balance() == 100
+
+
 class Down(Weather):
     """A log that takes no outcome of a step, and that cannot be read back."""
 

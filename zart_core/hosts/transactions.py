@@ -290,10 +290,15 @@ class Transactions:
             self.engine.loop.call_soon(self.returned, *first)
 
     async def end_running(self) -> None:
-        """Roll back what attempts have written that are still running, before the engine writes its last."""
+        """Roll back what attempts have written that are still running, before the engine writes its last.
+
+        Who has not asked for a transaction gets none from now on: nobody would commit it, nor end it in time.
+        """
         for live in list(self.engine.live.values()):
             for attempt in list(live.calls.values()):
                 lent = attempt.lent
+                if lent is not None:
+                    lent.over = lent.over or UNWANTED
                 if lent is not None and lent.asked:
                     await self.engine.off_loop(lambda lent=lent: lent.end(UNWANTED))  # type: ignore[misc]
 
