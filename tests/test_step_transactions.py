@@ -683,6 +683,56 @@ class Robbed(Clouded):
         return outcomes
 
 
+class Threadless:
+    """An executor that has no thread for the first calls of some methods of a transaction."""
+
+    def __init__(self, executor, *names):
+        self.executor = executor
+        self.names = list(names)
+
+    def submit(self, fn, *args):
+        if getattr(fn, "__name__", "") in self.names:
+            self.names.remove(fn.__name__)
+            raise RuntimeError("can't start new thread")
+        return self.executor.submit(fn, *args)
+
+    def shutdown(self):
+        self.executor.shutdown()
+
+
+def test_no_thread_to_commit_in(bank, monkeypatch):
+    """It waits for one, and holds up others meanwhile, but not for ever."""
+    monkeypatch.setattr(transactions, "NO_THREAD_S", 0.01)
+    with zart.open(bank.url, [pay]) as engine:
+        engine.engine.readers = scarce = Threadless(engine.engine.readers, "commit", "commit")
+        assert engine.start(pay, 30, id="p").result(20) == 30
+    assert (scarce.names, bank.balance()) == ([], 70)
+
+
+def test_no_thread_to_roll_back_in(bank, monkeypatch):
+    """The same for one that nobody wants any more: the turn that says so waits for its lock, and not for its limit."""
+    monkeypatch.setattr(transactions, "NO_THREAD_S", 0.01)
+    released, told = threading.Event(), []
+
+    def slow() -> int:
+        db = zart.transaction(limit=9)
+        released.wait()
+        with pytest.raises(zart.InvalidUse) as caught:
+            db.execute("UPDATE accounts SET cents = 0")
+        told.append(str(caught.value))
+        return 1
+
+    try:
+        with zart.open(bank.url, [flow := flow_of(slow, timeout=0.05)]) as engine:
+            engine.engine.readers = scarce = Threadless(engine.engine.readers, "end", "end")
+            assert "timed out" in engine.start(flow).result(20)
+            assert scarce.names == []
+    finally:
+        released.set()
+    until(lambda: told)
+    assert "nobody waits for its step any more" in told[0]
+
+
 # ---------------------------------------------------------------- closing
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from zart_core.context import SCENE, Context, Scene
 from zart_core.empties import put
 from zart_core.errors import Cancelled
-from zart_core.hosts.live import Attempt, Live
+from zart_core.hosts.live import NO_THREAD_S, Attempt, Live
 from zart_core.hosts.ports import Part, StepCall
 from zart_core.hosts.transactions import Lent
 from zart_core.hosts.turns import Run
@@ -29,8 +29,6 @@ FAIR_S = 0.5
 """How long an execution may wait in line for a slot while others go on from step to step."""
 CLOSE_GRACE_S = 0.4
 """How long running attempts get to end when the engine closes."""
-NO_THREAD_S = 0.5
-"""How long a sync step waits for a thread before it is looked again."""
 EXECUTORS = (concurrent.futures.ThreadPoolExecutor, concurrent.futures.ProcessPoolExecutor)
 """Those that never begin what they say was cancelled."""
 LOGGER = logging.getLogger("zart.engine")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 UNWANTED = "nobody waits for its step any more: it timed out, was cancelled, or its worker is about to stop"
 """Why an attempt is to end, as it hears."""
 
+NO_THREAD_S = 0.5
+"""How long what needs a thread waits for one before it is looked again."""
+
 
 class Live:
     """An execution that the engine holds in memory."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -20,7 +21,7 @@ from zart_core import log as stored
 from zart_core.errors import InvalidUse, StoreFailed, StoreUnavailable, Weather
 from zart_core.events import Done, Ok, Resolved
 from zart_core.hosts.inline import conflict
-from zart_core.hosts.live import UNWANTED, Attempt, Live
+from zart_core.hosts.live import NO_THREAD_S, UNWANTED, Attempt, Live
 
 if TYPE_CHECKING:
     from zart_core.hosts.engine import AsyncEngine
@@ -29,6 +30,7 @@ ROLLED_BACK = "its transaction came to nothing, and with it what it wrote there"
 """Why a step that may run once only is lost."""
 TRIES_MAX = 8
 """How often an attempt is made again in a row because of the weather of its transaction."""
+LOGGER = logging.getLogger("zart.engine")
 
 
 def transactional(log: stored.EventLog) -> stored.Transactional:
@@ -205,8 +207,10 @@ class Transactions:
             return
         lent.over = lent.over or UNWANTED
         if lent.asked:
-            with contextlib.suppress(RuntimeError):  # the engine has closed, and the log ends what is left
+            try:
                 self.engine.readers.submit(lent.end, UNWANTED)
+            except RuntimeError as error:
+                self.later(error, self.end, attempt)
 
     def commit(self, live: Live, writes: Sequence[stored.Write]) -> bool:
         """Hand a turn to the transaction that is to commit it; False when the turn does not hold its outcome."""
@@ -215,16 +219,30 @@ class Transactions:
             self.give_up(live.run.id)
             return False
         pending.committing = True
+        self.hand_over(pending, writes)
+        return True
+
+    def hand_over(self, pending: Pending, writes: Sequence[stored.Write]) -> None:
+        """Have a thread commit a turn, as soon as there is one."""
         lent = pending.attempt.lent
         assert lent is not None
-        future = self.engine.readers.submit(lent.commit, writes)
+        try:
+            future = self.engine.readers.submit(lent.commit, writes)
+        except RuntimeError as error:
+            self.later(error, self.hand_over, pending, writes)
+            return
 
         def back(future: concurrent.futures.Future[list[stored.Appended]]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is gone, and who wanted to know with it
                 self.engine.loop.call_soon_threadsafe(self.committed, pending, future, len(writes))
 
         future.add_done_callback(back)
-        return True
+
+    def later(self, why: RuntimeError, work: Callable[..., None], *arguments: Any) -> None:
+        """The machine has no more threads: try again. Once the engine has closed, its log ends what is left."""
+        if not self.engine.closed.is_set():
+            LOGGER.warning("a step's transaction waits for a thread: %s", why)
+            self.engine.loop.call_later(NO_THREAD_S, work, *arguments)
 
     def is_committing(self, id: str) -> bool:
         """Whether a turn of an execution is being committed past the line of the writer."""
