@@ -711,6 +711,8 @@ def test_an_id_that_is_no_text(given):
                 ask(given)
         with pytest.raises(zart.InvalidUse, match=r"the key is .*7.*; give it as text"):
             engine.send("o-7", "paid", 1, key=given)
+        with pytest.raises(zart.InvalidUse, match=r"the reason is .*7.*; give it as text"):
+            engine.cancel("o-7", given)
 
 
 def test_unregistered_workflow():
@@ -742,6 +744,7 @@ def test_an_engine_that_is_awaited_on_another_loop():
             engine.stats(),
             engine.history("a"),
             engine.register(orders),
+            engine.close(),
         ]
         return [str(error) for error in await asyncio.gather(*calls, return_exceptions=True)]
 
@@ -752,7 +755,7 @@ def test_an_engine_that_is_awaited_on_another_loop():
             return said
 
     said = asyncio.run(here())
-    assert len(said) == 9
+    assert len(said) == 10
     assert all("this engine runs on another event loop: await it on the loop where it" in one for one in said)
 
 

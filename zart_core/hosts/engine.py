@@ -202,8 +202,9 @@ class AsyncEngine:
         """Stop, losing nothing: what runs is told to end and given back; what is durable stays so.
 
         Twice is once: who asks again waits for the same end. When it is cancelled, or what is left cannot be written,
-        all is put away nevertheless, the log too.
+        all is put away nevertheless, the log too. Raises InvalidUse on another loop than its own.
         """
+        self.check_loop()
         if self.closing:
             await self.closed.wait()
             return
@@ -495,7 +496,8 @@ class AsyncEngine:
     async def request(self, id: str, kind: stored.MessageKind, reason: str) -> bool:
         """Post a request that counts once."""
         key = request_key(kind, (await self.summary(id)).run)
-        post = stored.Post(id, kind, kind, reason.encode(errors="replace"), self.clock.now(), key)
+        data = checked_text(reason, "reason").encode(errors="replace")
+        post = stored.Post(id, kind, kind, data, self.clock.now(), key)
         try:
             await self.requests.post(post)
         except ExecutionClosed:
@@ -565,6 +567,10 @@ class AsyncEngine:
     def check_here(self) -> None:
         """As `check_usable`, and raise when this is another loop than its own: nobody would be woken there."""
         self.check_usable()
+        self.check_loop()
+
+    def check_loop(self) -> None:
+        """Raise when this is another loop than its own."""
         if asyncio.get_running_loop() is not self.loop:
             raise InvalidUse(
                 "this engine runs on another event loop: await it on the loop where it was opened; "
