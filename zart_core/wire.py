@@ -45,7 +45,7 @@ from zart_core.log import Record
 
 
 class Seal(Protocol):
-    """Encryption of what a log holds, with a key that the log does not have (docs/rules.md, Security).
+    """Encryption of records, with a key that the log does not have; docs/rules.md, Security, says what is no record.
 
     `associated` names the record's place, so that no record can be moved to another one.
     """
