@@ -310,3 +310,20 @@ def test_a_step_called_outside_a_workflow_says_that_it_did_nothing():
         warnings.simplefilter("always")
         lonely()
     assert "step 'lonely' was built outside a workflow and did nothing" in str(caught[0].message)
+
+
+def test_annotations_that_raise():
+    """An annotation is code: whatever it raises, the error says whose it is."""
+
+    @zart.step()
+    def odd(page: functools.no_such_type) -> functools.no_such_type: ...  # type: ignore[name-defined]
+
+    @zart.workflow()
+    def odder(page: functools.no_such_type) -> zart.Flow[None]:  # type: ignore[name-defined]
+        yield from odd(page)
+
+    for ask in lambda: odd.parameter_types, lambda: odd.result_type, lambda: odder.input_type:
+        with pytest.raises(
+            zart.InvalidUse, match=r"the annotations of .*odd.* cannot be resolved \(module 'functools'"
+        ):
+            ask()

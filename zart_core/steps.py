@@ -175,7 +175,7 @@ def annotations_of(fn: Callable[..., Any]) -> dict[str, Any]:
     fn = underlying(fn)
     try:
         return typing.get_type_hints(fn, include_extras=True)
-    except (NameError, TypeError, SyntaxError) as error:
+    except Exception as error:  # an annotation is code
         raise InvalidUse(
             f"the annotations of {fn.__qualname__} cannot be resolved ({error}); "
             "import the types it names at module level, not only under TYPE_CHECKING"
