@@ -545,6 +545,8 @@ def on_terminal(shell, *args, answer="", **env):
         (["start", "two.py:one", "2", "--id", "e1"], 6, "the id 'e1' is taken by another workflow, or by this one "),
         (["run", "two.py:one", "--id", "e1"], 6, "the id 'e1' belongs to workflow 'waiting', not 'one'"),
         (["history", "e1", "--run", "1"], 2, "execution 'e1' has the runs 0 to 0, not 1"),
+        (["start", "two.py:one", "2", "--id", ""], 2, "the id is ''; give a non-empty text of printable characters"),
+        (["run", "two.py:one", "2", "--id", ""], 2, "the id is ''; give a non-empty text of printable characters"),
     ],
 )  # fmt: skip
 def test_one_line(called, args, code, line, tmp_path):

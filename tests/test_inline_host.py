@@ -104,6 +104,12 @@ def test_a_child_whose_workflow_is_called_otherwise_by_now_is_still_there(log):
     assert driven(renamed, Post("kid", "event", "go", b"5", 0.0)).payload == b'[5,"w"]'
 
 
+def test_an_empty_id_is_refused():
+    """A variable that is not set makes no new execution each time (L9)."""
+    with pytest.raises(zart.InvalidUse, match="the id is ''; give a non-empty text"):
+        zart.run_inline(grandchild, id="")
+
+
 @pytest.mark.parametrize("fault", ["rejected", "written", "unwritten"])
 def test_a_start_is_tried_again(log, fault):
     """An execution is created once, whatever becomes of the first append."""

@@ -18,15 +18,13 @@ from zart_core.cli.exits import OK
 from zart_core.cli.finding import load
 from zart_core.cli.moments import Names, event_line
 from zart_core.cli.reading import opened, recorded
-from zart_core.cli.running import again, read_text
+from zart_core.cli.running import again, named, read_text
 from zart_core.cli.show import said_url
 from zart_core.cli.texts import as_json, payload, plain, say
-from zart_core.commands import checked_name
 from zart_core.errors import ExecutionConflict, InvalidUse
 from zart_core.events import Closed, Done, Event, Failed, Issued, Ok, Outcome
 from zart_core.hosts.explain import moment
 from zart_core.hosts.inline import Inline
-from zart_core.hosts.ports import new_id
 from zart_core.insight.explaining import command
 from zart_core.insight.forking import Fork, execution_of, failure_like, refuse_what_is_rehearsed_only
 from zart_core.insight.forking import fork as forked
@@ -70,7 +68,7 @@ def fork(
         made = forked(
             workflow_of(registry, events),
             events,
-            id=checked_name(name, "id") if name else new_id(time.time()),
+            id=named(name),
             at=wish.at,
             outcomes=outcomes_of(wish, events),
         )

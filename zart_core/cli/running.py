@@ -24,6 +24,7 @@ from zart_core.cli.progress import Note, Progress, words_about
 from zart_core.cli.reading import opened
 from zart_core.cli.texts import as_json, at, jsonable, payload, plain, say
 from zart_core.cli.view import View, counted, stream_for, view_on
+from zart_core.commands import checked_name
 from zart_core.errors import InvalidUse
 from zart_core.events import Closed, Status
 from zart_core.hosts import face
@@ -43,7 +44,7 @@ LOOK_S = 0.1
 def run(target: str, text: str | None, url: str, id: str | None, concurrency: int, json: bool) -> int:
     """Run an execution to its end, or attach to it and resume it; gives the exit code."""
     workflow, registry = find(target)
-    name = id or new_id(time.time())
+    name = named(id)
     with opened(url, new=True) as log, reporting(name):
         known = not create(log, workflow, text, name)
         view, progress = view_on(stream_for(json)), Progress(log, name)
@@ -98,11 +99,16 @@ def again(target: str, url: str, id: str) -> str:
 def start(target: str, text: str | None, url: str, id: str | None, json: bool) -> int:
     """Record an execution durably, without running it."""
     workflow, _ = find(target)
-    name = id or new_id(time.time())
+    name = named(id)
     with opened(url, new=True) as log:
         created = create(log, workflow, text, name)
     say(as_json({"id": name, "created": created}) if json else name)
     return OK
+
+
+def named(id: str | None) -> str:
+    """Give the id that was given, or a new one. Raises InvalidUse, for an empty one too: a variable that is not set."""
+    return new_id(time.time()) if id is None else checked_name(id, "id")
 
 
 def create(log: stored.EventLog, workflow: Workflow[Any, Any], text: str | None, id: str) -> bool:

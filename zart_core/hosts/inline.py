@@ -16,6 +16,7 @@ import attrs
 
 from zart_core import log as stored
 from zart_core.codec import Codec
+from zart_core.commands import checked_name
 from zart_core.context import Scene
 from zart_core.errors import Cancelled, Defect, ExecutionConflict, StoreUnavailable, Weather, ZartError
 from zart_core.events import Closed, Failure, Ok, Status
@@ -406,13 +407,15 @@ def run_inline(
     Raises ExecutionFailed and its kin, the defect that parks it or a child of its, and Stuck when it waits for an event
     that nobody can send.
     """
+    if id is not None:
+        checked_name(id, "id")
     private = log is None
     where = open_log("memory:") if log is None else log
     idle = idle_workers(where)
     host = Inline(where, Registry(workflow), resources=resources, worker=taken_from(idle))
     if private:
         host.rest = functools.partial(rest_alone, host)
-    name = id or new_id(host.clock.now())
+    name = new_id(host.clock.now()) if id is None else id
     try:
         host.start(workflow, input, name)
         return result_of(host.codec, workflow, name, host.drive(name))
