@@ -538,6 +538,16 @@ def on_terminal(shell, *args, answer="", **env):
         (["run", "nix.py", "1"], 2, "there is no file 'nix.py'; give a file.py, or the dotted path of a module"),
         (["run", "nix", "1"], 2, "there is no module 'nix'; give a dotted path from here, or a file.py"),
         (["run", "broken.py", "1"], 2, "importing broken.py failed: ZeroDivisionError: division by zero ("),
+        (["run", "nested.py", "1"], 2, "importing nested.py failed: KeyError: 'NOT_SET' (FOLDER/nested.py, line 3)"),
+        (["run", "unfit.py", "1"], 2, "importing unfit.py failed: write @zart.workflow() with parentheses, or "
+                                      "@zart.workflow('a-name') (FOLDER/unfit.py, line 2)"),
+        (["run", "syntax.py", "1"], 2, "importing syntax.py failed: SyntaxError: invalid syntax (syntax.py, line 1)\n"),
+        (["run", "astray.py", "1"], 2, "importing astray.py failed: No module named 'not_there'; install it, or run "
+                                       "zart where it is (FOLDER/astray.py, line 1)"),
+        (["run", "empty.txt", "1"], 2, "there is no module 'empty.txt'; give a dotted path from here, or a file.py"),
+        (["run", "./empty.txt", "1"], 2, "'empty.txt' is no Python file; its name must end in .py"),
+        (["run", ".", "1"], 2, "there is no module '.'; give a dotted path from here, or a file.py"),
+        (["run", "", "1"], 2, "there is no module ''; give a dotted path from here, or a file.py"),
         (["run", "empty.py", "1"], 2, "empty.py has no workflow; decorate a generator function with @zart.workflow()"),
         (["run", "two.py", "1"], 2, "two.py has several workflows (one, two); add one of them, as in two.py:one"),
         (["run", "two.py:three", "1"], 2, "two.py has no workflow 'three'; it has: one, two"),
@@ -552,8 +562,17 @@ def on_terminal(shell, *args, answer="", **env):
 def test_one_line(called, args, code, line, tmp_path):
     """Whatever is wrong is one line on stderr that says what to do, and an exit code; stdout stays empty."""
     with_executions(tmp_path, 1)
-    tmp_path.joinpath("broken.py").write_text("1 / 0\n")
-    tmp_path.joinpath("empty.py").write_text("")
+    modules = {
+        "broken.py": "1 / 0\n",
+        "nested.py": "import os\n\nos.environ['NOT_SET']\n",
+        "unfit.py": "import zart_core as zart\n@zart.workflow\ndef flow(): yield\n",
+        "syntax.py": "def f(:\n",
+        "astray.py": "import not_there\n",
+        "empty.py": "",
+        "empty.txt": "",
+    }
+    for name, source in modules.items():
+        tmp_path.joinpath(name).write_text(source)
     two = "import zart_core as zart\n" + "".join(
         f"@zart.workflow('{name}')\ndef {name}(n: int) -> zart.Flow[None]:\n    yield from zart.sleep('s', n)\n"
         for name in ("one", "two")
@@ -562,10 +581,11 @@ def test_one_line(called, args, code, line, tmp_path):
     try:
         found, out, err = called(*args)
     finally:
-        for name in ("broken", "empty", "two"):
-            sys.modules.pop(name, None)
+        for name in (*modules, "two.py"):
+            sys.modules.pop(name.removesuffix(".py"), None)
 
     assert (found, out) == (code, "")
+    line = line.replace("FOLDER", str(tmp_path))
     assert err.startswith(f"zart: {line}") and err.count("\n") == 1
     assert "hunter2" not in err
 

@@ -8,12 +8,18 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import sysconfig
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from zart_core.errors import InvalidUse, ZartError
+from zart_core.insight.sources import is_own
 from zart_core.workflows import Registry, Workflow, is_workflow, workflows_in
+
+NOT_THEIRS = ("<frozen ", *(sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")))
+"""What the files of Python itself and of installed packages begin with."""
 
 
 def find(target: str) -> tuple[Workflow[Any, Any], Registry]:
@@ -52,38 +58,45 @@ def listed(registry: Registry) -> str:
 
 def load(place: str) -> ModuleType:
     """Import a module by its dotted path, or from its file. Raises InvalidUse: what went wrong, and where."""
+    nowhere = InvalidUse(f"there is no module '{place}'; give a dotted path from here, or a file.py")
+    is_file = place.endswith(".py") or "/" in place
+    if is_file:
+        check_file(Path(place))
+    elif not place or place.startswith("."):
+        raise nowhere
     try:
-        if place.endswith(".py") or "/" in place:
+        if is_file:
             return load_file(Path(place))
         sys.path.insert(0, str(Path.cwd()))
         return importlib.import_module(place)
-    except InvalidUse:
-        raise
     except ModuleNotFoundError as missing:
         if missing.name is not None and (place == missing.name or place.startswith(f"{missing.name}.")):
-            raise InvalidUse(
-                f"there is no module '{place}'; give a dotted path from here, or a file.py"
-            ) from None
+            raise nowhere from None
         raise InvalidUse(
-            f"importing {place} failed: {missing}; install it, or run zart where it is"
+            f"importing {place} failed: {missing}; install it, or run zart where it is{line_of(missing)}"
         ) from missing
     except (Exception, SystemExit) as error:
         known = str(error) if isinstance(error, ZartError) else f"{type(error).__name__}: {error}"
         raise InvalidUse(f"importing {place} failed: {known}{line_of(error)}") from error
 
 
-def load_file(path: Path) -> ModuleType:
-    """Import a file, as a module named like it; files beside it can be imported, as in a script."""
+def check_file(path: Path) -> None:
+    """Raise InvalidUse unless it is a file that can be imported."""
     if not path.is_file():
         raise InvalidUse(f"there is no file '{path}'; give a file.py, or the dotted path of a module")
+    if importlib.util.spec_from_file_location(path.stem, path) is None:
+        raise InvalidUse(f"'{path}' is no Python file; its name must end in .py")
+
+
+def load_file(path: Path) -> ModuleType:
+    """Import a file, as a module named like it; files beside it can be imported, as in a script."""
     known = sys.modules.get(path.stem)
     if known is not None and getattr(known, "__file__", None) == str(path.resolve()):
         return known  # named twice on one command line: its steps are the same ones
     sys.path[:0] = [str(path.resolve().parent), str(Path.cwd())]
     name = f"{path.stem}_" if path.stem in sys.modules else path.stem
     spec = importlib.util.spec_from_file_location(name, path.resolve())
-    if spec is None or spec.loader is None:
-        raise InvalidUse(f"'{path}' is no Python file; its name must end in .py")
+    assert spec is not None and spec.loader is not None, path
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -91,10 +104,9 @@ def load_file(path: Path) -> ModuleType:
 
 
 def line_of(error: BaseException) -> str:
-    """Tell where an error was raised, at the end of its traceback."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return ""
-    return f" ({trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno})"
+    """Tell which line of the user's an error came through last; the very last one where none is the user's."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return ""  # it says so itself
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [place for place in frames if not place[0].startswith(NOT_THEIRS) and not is_own(place[0])]
+    return "".join(f" ({file}, line {line})" for file, line in (own or frames)[-1:])
