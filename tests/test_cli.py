@@ -590,6 +590,18 @@ def test_one_line(called, args, code, line, tmp_path):
     assert "hunter2" not in err
 
 
+def test_stdin_that_is_no_text(called, tmp_path, monkeypatch):
+    """Bytes that are no text are a wrong use, and not shown."""
+    with_executions(tmp_path, 1)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'"hunter2\xff"'), "utf-8"))
+
+    assert called("send", "e1", "go", "-") == (
+        2,
+        "",
+        "zart: stdin is no utf-8 text, from byte 8 on; give JSON\n",
+    )
+
+
 @zart.workflow("waiting")
 def waiting(n: int) -> zart.Flow[int]:
     """Waits."""

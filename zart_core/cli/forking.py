@@ -15,7 +15,7 @@ from zart_core import log as stored
 from zart_core.cli.checking import registry_of
 from zart_core.cli.debugging import workflow_of
 from zart_core.cli.exits import OK
-from zart_core.cli.finding import load
+from zart_core.cli.finding import line_of, load
 from zart_core.cli.moments import Names, event_line
 from zart_core.cli.reading import opened, recorded
 from zart_core.cli.running import again, named, read_text
@@ -136,7 +136,10 @@ def steps_of(target: str) -> Mapping[StepFunction[..., Any], Any]:
     if not colon:
         raise InvalidUse(f"--steps takes MODULE:NAME, not '{target}'")
     found: Any = getattr(load(place), name, None)
-    mapping: Any = found() if callable(found) else found
+    try:
+        mapping: Any = found() if callable(found) else found
+    except Exception as error:
+        raise InvalidUse(f"calling {target} failed: {type(error).__name__}: {error}{line_of(error)}") from error
     if not is_steps(mapping):
         raise InvalidUse(
             f"{target} is no mapping of steps to fakes, such as {{charge: 'txn-1'}}, and gives none"

@@ -138,8 +138,13 @@ def input_of(workflow: Workflow[Any, Any], text: str | None) -> Any:
 
 
 def read_text(text: str | None) -> str | None:
-    """Give an argument; `-` reads stdin, so that a secret need not stand on the command line."""
-    return sys.stdin.read() if text == "-" else text
+    """Give an argument; `-` reads stdin, so that a secret need not stand on the command line. Raises InvalidUse."""
+    if text != "-":
+        return text
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InvalidUse(f"stdin is no {error.encoding} text, from byte {error.start} on; give JSON") from None
 
 
 # ---------------------------------------------------------------- watching
