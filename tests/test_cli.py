@@ -590,6 +590,29 @@ def test_one_line(called, args, code, line, tmp_path):
     assert "hunter2" not in err
 
 
+@pytest.mark.parametrize(
+    "args", [("list",), ("show", "e1"), ("verify",), ("check", "flows.py"), ("cancel", "e1")]
+)
+def test_nothing_is_made_by_who_reads(called, tmp_path, args):
+    """In a folder of something else, or for a file without content, there is no store, and none is made there."""
+    tmp_path.joinpath("flows.py").write_text(FLOWS)
+    tmp_path.joinpath("empty.db").touch()
+    sys.modules.pop("flows", None)
+    for url, place in (
+        ("file:.", "."),
+        (f"file://{tmp_path}", f"//{tmp_path}"),
+        ("sqlite:empty.db", "empty.db"),
+    ):
+        said = (
+            f"zart: there is no store at '{place}'; check --store, or make one with zart run or zart start\n"
+        )
+        assert called(*args, "--store", url) == (4, "", said)
+    sys.modules.pop("flows", None)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.db", "flows.py"]
+    assert tmp_path.joinpath("empty.db").stat().st_size == 0
+
+
 def test_stdin_that_is_no_text(called, tmp_path, monkeypatch):
     """Bytes that are no text are a wrong use, and not shown."""
     with_executions(tmp_path, 1)

@@ -211,6 +211,24 @@ def test_text(capsys, tmp_path):
     assert lines[-1].startswith("verdict: ")
 
 
+def test_no_store_is_made(capsys, tmp_path):
+    """Where there is something else, or an empty file, there is no store yet, and there is none afterwards."""
+    tmp_path.joinpath("mine").mkdir()
+    tmp_path.joinpath("mine/notes.txt").touch()
+    tmp_path.joinpath("empty.db").touch()
+    for url in (
+        f"file:{tmp_path}/mine",
+        f"file://{tmp_path}/mine",
+        f"file://{tmp_path}/none",
+        f"sqlite:{tmp_path}/empty.db",
+    ):
+        app.main(["doctor", url])
+        assert "there is none yet; one like it opens here" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.joinpath("mine").iterdir()] == ["notes.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.db", "mine"]
+    assert tmp_path.joinpath("empty.db").stat().st_size == 0
+
+
 # ------------------------------------------------ power loss
 
 

@@ -17,7 +17,7 @@ from zart_core.cli.doctor_machine import Finding, clock, examine
 from zart_core.cli.exits import OK, STORE
 from zart_core.cli.texts import as_json, columns, say
 from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed, Weather, ZartError
-from zart_core.hosts.ports import opener_of
+from zart_core.hosts.ports import missing, opener_of
 from zart_core.log import EventLog, Examinable, Level
 from zart_core.records import record
 from zart_core.testing.power import PowerLossReport, check_power_loss
@@ -80,6 +80,7 @@ def site_of(url: str, directory: Path | None) -> Site:
         raise InvalidUse("no store is given; name one, such as sqlite:orders.db, or set ZART_STORE")
     opener_of(url)
     scheme, _, rest = url.partition(":")
+    rest = rest.removeprefix("//") if scheme == "file" and rest.startswith("///") else rest
     path = Path(rest).absolute() if rest and not rest.startswith("//") else None
     if path is not None and not path.parent.is_dir():
         if directory is None and scheme in ("file", "sqlite"):
@@ -95,7 +96,7 @@ def site_of(url: str, directory: Path | None) -> Site:
 def look_at_store(found: Examination, url: str, site: Site) -> Iterator[Finding]:
     """Open the store, or one like it where there is none yet, and ask it for its level and settings."""
     with contextlib.ExitStack() as stack:
-        there = site.path is None or site.path.exists()
+        there = site.path is None or (site.path.exists() and not missing(f"{site.scheme}:{site.path}"))
         if not there:
             scratch = stack.enter_context(
                 tempfile.TemporaryDirectory(prefix="zart-doctor-", dir=site.directory)

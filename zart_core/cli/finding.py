@@ -18,7 +18,10 @@ from zart_core.errors import InvalidUse, ZartError
 from zart_core.insight.sources import is_own
 from zart_core.workflows import Registry, Workflow, is_workflow, workflows_in
 
-NOT_THEIRS = ("<frozen ", *(sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")))
+NOT_THEIRS = (
+    "<frozen ",
+    *(sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")),
+)
 """What the files of Python itself and of installed packages begin with."""
 
 

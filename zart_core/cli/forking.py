@@ -139,7 +139,9 @@ def steps_of(target: str) -> Mapping[StepFunction[..., Any], Any]:
     try:
         mapping: Any = found() if callable(found) else found
     except Exception as error:
-        raise InvalidUse(f"calling {target} failed: {type(error).__name__}: {error}{line_of(error)}") from error
+        raise InvalidUse(
+            f"calling {target} failed: {type(error).__name__}: {error}{line_of(error)}"
+        ) from error
     if not is_steps(mapping):
         raise InvalidUse(
             f"{target} is no mapping of steps to fakes, such as {{charge: 'txn-1'}}, and gives none"

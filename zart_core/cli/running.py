@@ -144,7 +144,9 @@ def read_text(text: str | None) -> str | None:
     try:
         return sys.stdin.read()
     except UnicodeDecodeError as error:
-        raise InvalidUse(f"stdin is no {error.encoding} text, from byte {error.start} on; give JSON") from None
+        raise InvalidUse(
+            f"stdin is no {error.encoding} text, from byte {error.start} on; give JSON"
+        ) from None
 
 
 # ---------------------------------------------------------------- watching

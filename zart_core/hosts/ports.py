@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Callable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
 from zart_core.context import SCENE, Context, Scene
@@ -173,7 +174,19 @@ def open_log(url: str, durability: str = "power") -> EventLog:
 def missing(url: str) -> str:
     """The path of a store on disk that is not there, so that to open it would make one; empty for all others."""
     scheme, _, path = url.partition(":")
-    return path if scheme in ON_DISK and path and not os.path.lexists(path) else ""
+    return path if scheme in ON_DISK and path and is_bare(scheme, path) else ""
+
+
+def is_bare(scheme: str, path: str) -> bool:
+    """Whether no store is at a path: nothing, an empty file for SQLite, a directory without a segment of a file log."""
+    try:
+        if scheme == "sqlite" and Path(path).is_file():
+            return Path(path).stat().st_size == 0
+        if scheme == "file" and Path(path).is_dir():
+            return not any(entry.suffix == ".zart" for entry in Path(path).iterdir())
+    except OSError:
+        return False  # who opens it says what is wrong
+    return not os.path.lexists(path)
 
 
 def salvager_of(url: str) -> Callable[[str, str], Salvaged]:
