@@ -36,6 +36,19 @@ def w(placed: datetime) -> zart.Flow[str]:
     late = datetime.fromtimestamp(zart.context().now, UTC) - placed > timedelta(days=1)
     return f"{now} {late}"
 
+#: good what only computes, of modules that else look outside
+import secrets
+import socket
+import httpx
+import anthropic
+
+@zart.workflow("w")
+def w(host: str, token: str) -> zart.Flow[bool]:
+    url = httpx.URL("https://bank.example").copy_with(host=host)
+    block = anthropic.types.TextBlock(type="text", text=str(url))
+    yield from charge(f"{socket.inet_ntoa(socket.inet_aton(host))}-{block.text}")
+    return secrets.compare_digest(token, "t")
+
 #: bad a helper of a helper reads the clock
 def stamp() -> str:
     return f"{time.time():.0f}"  # -> ZT101

@@ -235,6 +235,24 @@ def w(orders: set[str]) -> zart.Flow[list[str]]:
         found.append(order)
     return found
 
+#: good the only item of a set, and a sum of lengths
+@zart.workflow("w")
+def w(orders: set[str]) -> zart.Flow[int]:
+    (only,) = orders
+    [same] = orders
+    size = 0
+    for order in orders:
+        size += len(order)
+    yield from charge(only + same)
+    return size
+
+#: bad the first of several items of a set
+@zart.workflow("w")
+def w(orders: set[str]) -> zart.Flow[None]:
+    first, second = orders  # -> ZT105
+    (*all_of_them,) = orders  # -> ZT105
+    yield from charge(first)
+
 #: good a table that other modules fill by a decorator of this one
 HANDLERS = {}
 

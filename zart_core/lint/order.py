@@ -38,12 +38,17 @@ def taken_in_order(code: Code, spot: Spot) -> list[ast.expr]:
             return in_order_by_call(code, spot, function, arguments)
         case ast.Starred(value=taken, ctx=ast.Load()):
             return [] if spot.parent is not None and isinstance(spot.parent.node, ast.Set) else [taken]
-        case ast.Assign(targets=[ast.Tuple() | ast.List()], value=taken):
-            return [taken]
+        case ast.Assign(targets=[ast.Tuple(elts=parts) | ast.List(elts=parts)], value=taken):
+            return [] if is_only_one(parts) else [taken]
         case ast.AugAssign(op=ast.Add(), value=taken) | ast.FormattedValue(value=taken):
             return [taken]
         case _:
             return []
+
+
+def is_only_one(targets: list[ast.expr]) -> bool:
+    """Whether `(only,) = several` takes the one item that there is, and raises where there are more."""
+    return len(targets) == 1 and not isinstance(targets[0], ast.Starred)
 
 
 def in_order_by_call(code: Code, spot: Spot, function: ast.expr, arguments: list[ast.expr]) -> list[ast.expr]:
@@ -76,6 +81,10 @@ def is_order_free(statement: ast.stmt) -> bool:
         case ast.Pass() | ast.Continue() | ast.Return(value=ast.Constant()):
             return True
         case ast.AugAssign(op=ast.Add() | ast.Sub(), value=ast.Constant(value=int())):
+            return True
+        case ast.AugAssign(
+            op=ast.Add() | ast.Sub(), value=ast.Call(func=ast.Name(id="len"), args=[ast.Name()])
+        ):
             return True
         case ast.Expr(value=ast.Call(func=ast.Attribute(attr="add" | "discard"), args=[argument])):
             return not any(isinstance(node, ast.Yield | ast.YieldFrom) for node in ast.walk(argument))

@@ -129,6 +129,17 @@ RETURNS: Mapping[str, str] = {
 }
 """What some functions give."""
 
+PURE = words(
+    under("socket", "inet_aton inet_ntoa inet_pton inet_ntop htonl htons ntohl ntohs")
+    + " secrets.compare_digest httpx.URL httpx.Headers httpx.QueryParams ulid.parse ulid.from_str ulid.ULID.from_str "
+    "ulid.from_bytes ulid.ULID.from_bytes ulid.from_uuid ulid.ULID.from_uuid requests.utils.quote "
+    "requests.utils.unquote requests.compat.urljoin requests.compat.quote urllib.request.quote urllib.request.unquote"
+)
+"""What only computes, of modules whose other names look outside; the methods of what it gives, too."""
+
+TYPES = ("openai.types.", "anthropic.types.")
+"""Packages of plain data, in those that talk to the network."""
+
 NO_EFFECT = ("Error", "Exception", "Warning", "Timeout", "Interrupt")
 """Classes that end so are errors to raise, whatever package they are of."""
 
@@ -176,7 +187,9 @@ def rule_of(name: str) -> str | None:
     """The rule that a call of this name breaks; None for none."""
     if name in CALLS:
         return CALLS[name]
-    if name.endswith(NO_EFFECT) or name.startswith(OBJECTS_EXCUSED):
+    if name.endswith(NO_EFFECT) or name.startswith((*OBJECTS_EXCUSED, *TYPES)):
+        return None
+    if name in PURE or name.rpartition(".")[0] in PURE:
         return None
     parts = name.split(".")
     for end in range(len(parts) - 1, 0, -1):
