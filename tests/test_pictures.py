@@ -123,6 +123,16 @@ def test_a_retry_that_is_due_runs() -> None:
     assert spans(timeline(events, now=15.0), "s")[-1] == ("gap", 10.0, 20.0)
 
 
+def test_a_wait_for_an_attempt_that_never_came_ends_with_its_command() -> None:
+    """Cancelled, or ended with its run, before it was due: what was waited is told, and not what was planned."""
+    cancelled = [*crashed()[:7], zart.Resolved(0, zart.Cancellation(), 12.0)]
+    ended = [*crashed()[:7], zart.Closed(zart.Status.TERMINATED, 13.0)]
+
+    assert spans(timeline(cancelled, now=30.0), "s")[-1] == ("gap", 10.0, 12.0)
+    assert spans(timeline(ended, now=30.0), "s")[-1] == ("gap", 10.0, 13.0)
+    assert "cancelled, 12.0 s" in timeline_svg(timeline(cancelled, now=30.0))
+
+
 def test_with_code_commands_stand_below_their_flow() -> None:
     """Each branch has a head, in the order in which they were started; without code all is flat."""
     events = run(shop, "ok").history

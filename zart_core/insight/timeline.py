@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
+import attrs
+
 from zart_core.branches import Node
 from zart_core.codec import Codec
 from zart_core.events import (
@@ -161,6 +163,7 @@ class Track:
         """Its outcome."""
         self.through = True
         if self.since > event.at:  # it ended while it waited for a retry
+            self.cut_gap(event.at)
             return
         if isinstance(event.outcome, Failed):
             self.add("failed", event.at, words_of(event.outcome.failure))
@@ -169,11 +172,18 @@ class Track:
 
     def close(self, end: float, *, ended: bool) -> list[Span]:
         """Its spans, with what goes on still."""
+        if not self.through and ended:
+            self.cut_gap(end)
         if not self.through and end >= self.since:
             runs = self.running or self.attempt > 0  # a retry begins without a record, when it is due
             kind: SpanKind = "lost" if ended else "running" if runs else "pending"
             self.add(kind, end, "the run ended before it" if ended else self.line.state)
         return self.spans
+
+    def cut_gap(self, at: float) -> None:
+        """Let the wait for an attempt that never came end with what ended it."""
+        if self.spans and self.spans[-1].kind == "gap" and self.spans[-1].end > at:
+            self.spans[-1] = attrs.evolve(self.spans[-1], end=at)
 
     def add(self, kind: SpanKind, until: float, says: str) -> None:
         """One span more."""
