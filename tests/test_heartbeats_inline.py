@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import pytest
 import zart_core as zart
 from tests.engines import until
 from zart_core.cli import app
+from zart_core.cli.progress import Progress
+from zart_core.cli.view import picture
 from zart_core.deploys.transfers import export_history
 from zart_core.hosts.inline import Inline
 from zart_core.hosts.progress import INTERVAL_S, heartbeats_of
@@ -191,8 +194,16 @@ def zart_text(*arguments: str) -> str:
     return said.getvalue()
 
 
+def drawing_of(url: str, id: str) -> str:
+    """What the live view of `zart run` draws."""
+    with contextlib.closing(zart.open_log(url)) as log:
+        progress = Progress(log, id)
+        progress.read()
+        return "\n".join(str(row) for row in picture(progress, [], time.time()).renderables)
+
+
 def test_on_the_command_line(tmp_path: Path) -> None:
-    """`show`, `explain` and `list`, as text that is escaped and cut, and as JSON."""
+    """`show`, `explain`, `list` and the live view, as text that is escaped and cut, and as JSON."""
     done = threading.Event()
 
     @zart.step("talk")
@@ -209,6 +220,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
     with zart.open(url, [speaks]) as engine:
         handle = engine.start(speaks, word, id="t")
         until(lambda: "said" in handle.explain())
+        drawn = drawing_of(url, "t")
         shown, explained = zart_text("show", "t", "--store", url), zart_text("explain", "t", "--store", url)
         listed = zart_text("list", "--store", url)
         (step,) = zart_json("show", "t", "--store", url)["steps"]
@@ -216,9 +228,11 @@ def test_on_the_command_line(tmp_path: Path) -> None:
         reasons = [item["reason"] for item in zart_json("list", "--store", url)["items"]]
         done.set()
         handle.result()
+        drawn_then = drawing_of(url, "t")
         (ended,) = zart_json("show", "t", "--store", url)["steps"]
 
-    for text in (shown, explained):
+    assert "said" not in drawn_then
+    for text in (shown, explained, drawn):
         assert ' s ago it said {"word":"red \\u001b[31m \\u202exxx' in text
         assert "characters)" in text
         assert "\x1b" not in text

@@ -6,13 +6,21 @@ Rule 2: each read costs what is new, not what is there.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Mapping
 
 from zart_core import log as stored
 from zart_core.cli.reading import events_of
 from zart_core.events import Closed, Event, Interrupted, Noted, Started, Status
 from zart_core.hosts.explain import StepLine, follow, moment, words_of
+from zart_core.hosts.progress import Progress as Said
+from zart_core.hosts.progress import believed, note_attempt
+from zart_core.interpreter import CODEC
 from zart_core.records import record
+
+SAID_S = 1.0
+"""Time between two looks at what running steps say, at the least."""
 
 
 @record
@@ -38,6 +46,11 @@ class Progress:
         """Steps that are done, failed or cancelled, and `retries`; over all runs."""
         self.suspects: set[int] = set()
         """Steps that were running when their worker died, and have not begun again."""
+        self.attempts: dict[int, tuple[int, float | None]] = {}
+        """The attempts that run, and when they began."""
+        self.said: Mapping[int, Said] = {}
+        """What they said last, by seq."""
+        self.listens_at = 0.0
         self.workflow = ""
         self.started_at: float | None = None
         self.closed: Closed | None = None
@@ -54,10 +67,22 @@ class Progress:
                 break
             self.run, self.position, self.closed = self.run + 1, 0, None
             self.lines.clear()
+            self.attempts.clear()
+        self.listen(time.monotonic())
         return notes
+
+    def listen(self, now: float) -> None:
+        """Read what running steps say, from time to time."""
+        if not self.attempts:
+            self.said = {}
+        elif now >= self.listens_at:
+            self.listens_at = now + SAID_S
+            summary = self.log.summary(self.id)
+            self.said = {} if summary is None else believed(summary, self.attempts, CODEC)
 
     def take(self, event: Event) -> list[Note]:
         """Take in one event; gives what is worth a line."""
+        note_attempt(self.attempts, event)
         line = follow(self.lines, event)
         if line is not None:
             return self.followed(line, event)

@@ -19,6 +19,8 @@ from zart_core.cli.exits import OutputGone
 from zart_core.cli.progress import Note, Progress
 from zart_core.cli.texts import duration, plain, shortened
 from zart_core.hosts.explain import StepLine, moment
+from zart_core.hosts.progress import Progress as Said
+from zart_core.insight.explaining import words_of_progress
 
 ROWS_MAX = 8
 """Commands that the live view names, of each kind."""
@@ -144,7 +146,10 @@ def picture(progress: Progress, notes: Sequence[Note], now: float) -> Group:
     )
     named = [line for line in waiting if line.kind != "step" or line.state != "waiting"]
     rows = [head, Text(f"  {bar(progress)} {counted(progress)}")]
-    rows += [Text(f"  > {running_words(line, now)}", "cyan") for line in running[:ROWS_MAX]]
+    rows += [
+        Text(f"  > {running_words(line, now, progress.said.get(line.seq))}", "cyan")
+        for line in running[:ROWS_MAX]
+    ]
     rows += [Text(f"  . {waiting_words(line, now)}", "yellow") for line in named[:ROWS_MAX]]
     more = len(running) + len(waiting) - min(len(running), ROWS_MAX) - min(len(named), ROWS_MAX)
     rows += [Text(f"    and {more:,} more", "dim")] if more else []
@@ -174,10 +179,13 @@ def counted(progress: Progress) -> str:
     return ", ".join(parts)
 
 
-def running_words(line: StepLine, now: float) -> str:
-    """Say which step runs, and since when."""
+def running_words(line: StepLine, now: float, said: Said | None) -> str:
+    """Say which step runs, since when, and what it said last of its progress."""
     tries = attempt(line, now)
-    return plain(f"{line.name}{f' (attempt {tries})' if tries > 1 else ''}  {duration(now - since(line))}")
+    last = "" if said is None else f"  {words_of_progress(said, now)}"
+    return plain(
+        f"{line.name}{f' (attempt {tries})' if tries > 1 else ''}  {duration(now - since(line))}{last}"
+    )
 
 
 def waiting_words(line: StepLine, now: float) -> str:

@@ -124,13 +124,16 @@ def heartbeats_of(summary: Summary) -> tuple[Heartbeat, ...]:
 
 def progress_of(summary: Summary, events: Sequence[Event], codec: Codec) -> Mapping[int, Progress]:
     """What the attempts said last that run by the log, by seq. O(n) in the events, if anything was said at all."""
-    heartbeats = heartbeats_of(summary)
-    if not heartbeats:
-        return {}
-    running = attempts_of(events)
+    return believed(summary, attempts_of(events), codec) if summary.reason.startswith(BEGINNING) else {}
+
+
+def believed(
+    summary: Summary, running: Mapping[int, tuple[int, float | None]], codec: Codec
+) -> Mapping[int, Progress]:
+    """What stands beside the log of the attempts that run, as `attempts_of` gives them."""
     return {
         one.seq: Progress(one.attempt, one.at, json)
-        for one in heartbeats
+        for one in heartbeats_of(summary)
         if one.run == summary.run
         and running.get(one.seq) in ((one.attempt, one.began), (one.attempt, None))
         and (json := json_of(one, summary.id, codec)) is not None
@@ -141,16 +144,21 @@ def attempts_of(events: Sequence[Event]) -> dict[int, tuple[int, float | None]]:
     """The attempt that runs or comes next of each step that has begun, and when it began; None while not on record."""
     running: dict[int, tuple[int, float | None]] = {}
     for event in events:
-        match event:
-            case Began(seq, attempt):
-                running[seq] = (attempt, event.at)
-            case Retried(seq, attempt):
-                running[seq] = (attempt + 1, None)
-            case Resolved(seq):
-                running.pop(seq, None)
-            case _:
-                pass
+        note_attempt(running, event)
     return running
+
+
+def note_attempt(running: dict[int, tuple[int, float | None]], event: Event) -> None:
+    """Bring what `attempts_of` gives up to date with one event more."""
+    match event:
+        case Began(seq, attempt):
+            running[seq] = (attempt, event.at)
+        case Retried(seq, attempt):
+            running[seq] = (attempt + 1, None)
+        case Resolved(seq):
+            running.pop(seq, None)
+        case _:
+            pass
 
 
 def json_of(one: Heartbeat, id: str, codec: Codec) -> str | None:
