@@ -238,13 +238,25 @@ def test_run_that_fails(shell):
     words = r"ValueError: red \x1b[31m, a bell \x07, a line and \u202e backwards"
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"zart: execution 'rude' is failed: {words}; zart history rude says more"
+        f"zart: execution 'rude' is failed: {words}; zart explain rude says more"
     ]
     for text in (done.stdout, done.stderr, *(other.stdout for other in others)):
         assert all(char.isprintable() or char == "\n" for char in text)
     assert [other.returncode for other in others] == [0, 0, 0]
     failed = json.loads(shell("run", "flows.py:insulted", "--id", "rude", "--json").stdout)
     assert failed["failure"]["message"].endswith("red \x1b[31m, a bell \a, a line\nand \u202e backwards")
+
+
+def test_the_next_command_can_be_copied(called, tmp_path):
+    """What says more of a failure is the whole command: with the store where the environment does not have it."""
+    tmp_path.joinpath("flows.py").write_text(FLOWS)
+    sys.modules.pop("flows", None)
+    try:
+        _, _, err = called("run", "flows.py:insulted", "--id", "no 1", "--store", "sqlite:other.db")
+    finally:
+        sys.modules.pop("flows", None)
+
+    assert err.endswith("; zart explain 'no 1' --store sqlite:other.db says more\n")
 
 
 def test_run_follows_every_run(shell):

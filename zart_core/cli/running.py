@@ -22,6 +22,7 @@ from zart_core.cli.exits import CONFLICT, FAILED, INTERRUPTED, OK, TERMINATED, E
 from zart_core.cli.finding import find, listed, load
 from zart_core.cli.progress import Note, Progress, words_about
 from zart_core.cli.reading import opened
+from zart_core.cli.show import said_url
 from zart_core.cli.texts import as_json, at, jsonable, payload, plain, say
 from zart_core.cli.view import View, counted, stream_for, view_on
 from zart_core.commands import checked_name
@@ -31,6 +32,7 @@ from zart_core.hosts import face
 from zart_core.hosts.explain import words_of
 from zart_core.hosts.inline import Inline
 from zart_core.hosts.ports import ON_DISK, new_id
+from zart_core.insight.explaining import command
 from zart_core.interpreter import CODEC
 from zart_core.queues import Queue
 from zart_core.workflows import Registry, Workflow
@@ -56,7 +58,7 @@ def run(target: str, text: str | None, url: str, id: str | None, concurrency: in
         if closed is None:
             code = TERMINATED if received == [signal.SIGTERM] else INTERRUPTED
             raise Ended(code, f"interrupted, and nothing is lost; go on with: {again(target, url, name)}")
-        return report(log, name, closed, json)
+        return report(name, closed, url, json)
 
 
 def work(modules: Sequence[str], url: str, concurrency: int, lease: str, queues: Sequence[Queue]) -> int:
@@ -220,7 +222,7 @@ def reporting(id: str) -> Generator[None]:
 # ---------------------------------------------------------------- the end
 
 
-def report(log: stored.EventLog, id: str, closed: Closed, json: bool) -> int:
+def report(id: str, closed: Closed, url: str, json: bool) -> int:
     """Print the result as the last line, as JSON; how it ended otherwise goes to stderr."""
     completed = closed.status is Status.COMPLETED
     if json:
@@ -232,4 +234,5 @@ def report(log: stored.EventLog, id: str, closed: Closed, json: bool) -> int:
     if completed:
         return OK
     why = f": {words_of(closed.failure)}" if closed.failure is not None else ""
-    raise Ended(FAILED, f"execution '{id}' is {closed.status}{why}; zart history {id} says more")
+    look = command("explain", id, said_url(url))
+    raise Ended(FAILED, f"execution '{id}' is {closed.status}{why}; {look} says more")
