@@ -545,8 +545,10 @@ def on_terminal(shell, *args, answer="", **env):
         (["list", "--store", "redis:x"], 2, "no installed package offers a store for 'redis:'; known schemes: "),
         (["list", "--store", ""], 2, "no store is given; add --store URL, such as sqlite:orders.db, or set ZART_STORE"),
         (["bogus"], 2, "No such command 'bogus'; zart --help says more"),
-        (["show"], 2, "Missing argument 'ID'; zart --help says more"),
-        (["list", "--bogus"], 2, "No such option: --bogus"),
+        (["show"], 2, "Missing argument 'ID'; zart show --help says more"),
+        (["list", "--bogus"], 2, "No such option: --bogus; zart list --help says more"),
+        (["db", "status", "--bogus"], 2, "No such option: --bogus; zart db status --help says more"),
+        (["list", "--limit", "0"], 2, "Invalid value for '--limit': "),
         (["run", "nix.py", "1"], 2, "there is no file 'nix.py'; give a file.py, or the dotted path of a module"),
         (["run", "nix", "1"], 2, "there is no module 'nix'; give a dotted path from here, or a file.py"),
         (["run", "broken.py", "1"], 2, "importing broken.py failed: ZeroDivisionError: division by zero ("),
@@ -683,6 +685,22 @@ def test_damage(called, tmp_path):
     assert all(found["damage"].values())
     assert err.count("\n") == 1 and err.endswith("; keep the store as it is and restore a copy\n")
     assert (called("verify")[0], called("verify")[1]) == (4, "")
+
+
+def test_damage_of_a_file_log(called, tmp_path):
+    """The advice stands there once: that of the store, which knows of zart salvage."""
+    with contextlib.closing(zart.open_log(f"file:{tmp_path / 'log'}")) as log:
+        Inline(log, zart.Registry()).start(waiting, 1, "e1")
+    (segment,) = tmp_path.joinpath("log").glob("*.zart")
+    data = segment.read_bytes()
+    place = data.index(b'"e1"') + 1
+    segment.write_bytes(data[:place] + b"x" + data[place + 1 :])
+    code, _, err = called("verify", f"file:{tmp_path / 'log'}")
+
+    assert code == 4
+    assert err.endswith(
+        ". Restore the directory from a copy, or bring out what lies before it with zart salvage\n"
+    )
 
 
 def test_help(called):

@@ -71,6 +71,12 @@ def usage_of(error: Exception) -> str:
     return "" if message is None else message().rstrip(".")
 
 
+def command_of(error: Exception) -> str:
+    """Give the command that typer speaks of, as it is typed."""
+    path: str | None = getattr(getattr(error, "ctx", None), "command_path", None)
+    return path or "zart"
+
+
 def code_of(error: Exception) -> int:
     """Give the exit code of an error."""
     match error:
@@ -95,6 +101,8 @@ def words_of(error: Exception) -> str:
     match error:
         case FormatTooNew():
             return f"{error}; use a version of zart that is as new as what wrote it, and leave it as it is"
+        case LogCorrupt() if "from a copy" in str(error):  # the store says what to do
+            return str(error)
         case LogCorrupt():
             return f"{error}; keep the store as it is and restore a copy"
         case Defect():
@@ -102,7 +110,7 @@ def words_of(error: Exception) -> str:
         case ZartError():
             return str(error)
         case _ if usage := usage_of(error):
-            return f"{usage}; zart --help says more"
+            return f"{usage}; {command_of(error)} --help says more"
         case _:
             text = f"{type(error).__name__}: {error}"
             return f"internal error, {text}; ZART_TRACEBACK=1 shows where, please report it"
