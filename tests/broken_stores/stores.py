@@ -389,6 +389,21 @@ class CutsPayloads(Broken):
         return item
 
 
+class TextForStatus(Broken):
+    """L5: a status is read as the text that was written for it."""
+
+    def summary(self, id: str) -> Summary | None:
+        found = self.log.summary(id)
+        return found and attrs.evolve(found, status=found.status.value)
+
+
+class ViewsForBytes(Broken):
+    """L5: payloads are given as a database's driver gives them."""
+
+    def records(self, id: str, run: int | None = None, start: int = 0) -> list[Record]:
+        return [Record(r.kind, r.at, bytearray(r.data)) for r in self.log.records(id, run, start)]
+
+
 class RoundsTimes(Broken):
     """L5: times are kept in whole seconds."""
 

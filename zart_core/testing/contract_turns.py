@@ -43,6 +43,25 @@ class TurnChecks(Contract):
         expect(type(log.blocking), bool)
         expect(log.level == "none", not self.durable, "L4: durable and level agree")
 
+    def test_types(self) -> None:
+        """L5: what is read is of the types that the protocol names, also when the log is opened again.
+
+        A text is equal to the Status that it names, and a bytearray to bytes; who reads a log needs the real ones.
+        """
+        log = self.opened()
+        write(log, new(), post(payload=b"m"), new("b", owner="w1"))
+        for _ in range(2 if self.durable else 1):
+            given = log.acquire("w1", "b", lease_s=LEASE_S)
+            summaries = [standing(log), *log.list().items, *([] if given is None else [given])]
+            expect([type(each.status).__name__ for each in summaries], ["Status"] * 4, "types of statuses")
+            expect(
+                {type(status).__name__ for status in log.stats()}, {"Status"}, "types of statuses in stats"
+            )
+            found = log.records("a")[0].data, log.inbox("a")[0].payload
+            expect([type(each).__name__ for each in found], ["bytes"] * 2, "types of data and payload")
+            log = self.reopened(log) if self.durable else log
+        log.close()
+
     def test_empty(self, log: EventLog) -> None:
         """L5: an empty log has nothing to tell."""
         expect(state(log, "a"), [(None, [], [])])
