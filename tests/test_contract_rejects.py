@@ -10,7 +10,7 @@ import pytest
 
 from tests.broken_stores import stores
 from zart_core.errors import InvalidUse
-from zart_core.testing import StoreContract, VirtualClock, check_store
+from zart_core.testing import Relay, StoreContract, VirtualClock, check_store
 from zart_core.testing.contract import all_checks
 from zart_core.testing.contract_report import PROMISES, stated
 from zart_stores import memory
@@ -134,6 +134,33 @@ def test_a_broken_store_is_rejected_for_the_right_reason(store):
         assert any(f"{number} is broken: {PROMISES[number]}" in result.text for number in result.promises)
         assert "\n  wanted: " in result.text
         assert "\n  found:  " in result.text
+
+
+class HardToClose(Relay):
+    """Cannot be closed."""
+
+    def close(self):
+        raise ValueError("the file is not open")
+
+
+class Forgetful(HardToClose):
+    """Cannot be closed either, and breaks a promise before."""
+
+    def records(self, id, run=None, start=0):
+        return []
+
+
+@pytest.mark.parametrize(
+    ("store", "found"), [(HardToClose, "ValueError: the file is not open"), (Forgetful, "[]")]
+)
+def test_a_store_that_cannot_be_closed_is_reported_as_any_other(store, found):
+    """One check is broken, with what went wrong first; the others are carried out."""
+    report = check_store(lambda place: store(memory_in(place)), durable=False, only="test_new")
+
+    assert len(report.results) > 10
+    (first,) = (result for result in report.results if result.check == "test_new")
+    assert first.verdict == "broken"
+    assert found in first.text.splitlines()[-1]
 
 
 @pytest.mark.parametrize("only", ["reads_back", "damaged"])

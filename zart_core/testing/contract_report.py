@@ -12,7 +12,7 @@ import inspect
 import itertools
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Literal, TypeAlias, TypeVar
 from unittest import SkipTest
 
@@ -170,11 +170,9 @@ def checked(method: Callable[..., None]) -> Callable[..., None]:
     def check(self: Any, **case: Any) -> None:
         done: list[str] = []
         self.done = done
-        log = None
         try:
             if takes_log:
-                log = self.opened()
-                method(self, log, **case)
+                with_log(self.opened(), lambda log: method(self, log, **case))
             else:
                 method(self, **case)
         except SkipTest:
@@ -183,12 +181,20 @@ def checked(method: Callable[..., None]) -> Callable[..., None]:
             shown = ", ".join(f"{name}={short(value, 60)}" for name, value in case.items())
             title = f"{method.__name__}({shown})"
             raise PromiseBroken(title, method.__doc__ or "", done[-8:], error) from error
-        finally:
-            if log is not None:
-                log.close()
 
     vars(check)["__signature__"] = signature.replace(parameters=parameters)  # what pytest asks inspect for
     return check
+
+
+def with_log(log: Any, check: Callable[[Any], None]) -> None:
+    """Check a log, and close it; what went wrong first is raised, in the check or when it is closed."""
+    try:
+        check(log)
+    except BaseException:
+        with suppress(Exception):
+            log.close()
+        raise
+    log.close()
 
 
 def short(value: object, chars_max: int = 2000) -> str:
