@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import datetime as dt
 import itertools
+import json
 import os
 import subprocess
 import sys
@@ -275,6 +276,33 @@ def test_numbers_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
     """InvalidUse at the edge."""
     with pytest.raises(zart.InvalidUse):
         simulate(order, **{"seed": 1, **options})
+
+
+@pytest.mark.parametrize(
+    "error", [asyncio.CancelledError, GeneratorExit, SystemExit], ids=lambda e: e.__name__
+)
+def test_a_step_raises_what_is_no_exception(error: type[BaseException]) -> None:
+    """An error of the step, sync or async, as with real threads and loops."""
+
+    @zart.step("sync")
+    def sync() -> None:
+        raise error
+
+    @zart.step("asynchronous")
+    async def asynchronous() -> None:
+        raise error
+
+    @zart.workflow("raising")
+    def raising() -> zart.Flow[list[str]]:
+        ended = yield from zart.settle([sync(), asynchronous()])
+        return [str(each.error) for each in ended if isinstance(each, zart.Err)]
+
+    report = simulate(raising, seed=1, faults=Faults.none())
+    report.check()
+
+    why = f"failed: RuntimeError: the step raised {error.__name__}"
+    told = [f"step '{step}' {why}" for step in ("sync", "asynchronous")]
+    assert report.outcomes == {"raising": f"completed: {json.dumps(told, separators=(',', ':'))}"}
 
 
 # ---------------------------------------------------------------- what is caught

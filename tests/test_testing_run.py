@@ -226,6 +226,19 @@ class TestTime:
         assert isinstance(result.error.__cause__, zart.StepTimedOut)
         assert result.elapsed == timedelta(seconds=5)
 
+    def test_an_async_step_that_was_cancelled_has_failed(self):
+        """What it awaited was cancelled by somebody: an error of the step's, as in an engine."""
+
+        async def awaits_what_is_cancelled(seconds: float) -> float:
+            task = asyncio.create_task(asyncio.sleep(seconds, seconds))
+            task.cancel()
+            return await task
+
+        result = run(one_slow, 1.0, steps={slow: awaits_what_is_cancelled})
+
+        assert result.status == "failed"
+        assert "the step raised CancelledError" in str(result.error)
+
     def test_real_work_is_not_overtaken_by_virtual_time(self):
         """While a thread works for a step, its timeout does not strike."""
 

@@ -110,7 +110,12 @@ class ScriptedRunner:
         if deadline is not None:
             left = deadline - self.clock.now()
             coroutine = within(self._loop.time() + left, deadline, coroutine)
-        return complete(self._loop, coroutine)
+        try:
+            return complete(self._loop, coroutine)
+        except (
+            asyncio.CancelledError
+        ) as error:  # by what it awaited: an error like any other, as in an engine
+            raise RuntimeError("the step raised CancelledError") from error
 
 
 def complete(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:

@@ -11,7 +11,6 @@ import concurrent.futures
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from zart_core.errors import Cancelled
 from zart_core.testing.simulation.timeline import SimulatedLoop
 
 P = ParamSpec("P")
@@ -64,7 +63,9 @@ class Blocking:
             return
         except Gone:
             return
-        except (Exception, Cancelled) as error:  # noqa: BLE001  # the caller's, whatever it is
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  # the caller's, whatever it is, as in real threads
             outcome = (None, error)
         finally:
             threads.current = None
