@@ -9,6 +9,7 @@ import math
 import random
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -18,6 +19,7 @@ import zart_core as zart
 from zart_core.testing import (
     Cancel,
     FaultyStore,
+    Reopened,
     Terminate,
     VirtualClock,
     explore_crashes,
@@ -557,6 +559,22 @@ class TestMistakes:
         """Each run has a store of its own, so it takes a function."""
         with pytest.raises(zart.InvalidUse, match="store= is a function that gives a fresh EventLog"):
             player(order_flow, Order("a", 1), store=store)
+
+
+@pytest.mark.parametrize("explore", [explore_crashes, explore_orders, functools.partial(simulate, seed=1)])
+def test_a_store_that_was_used_is_refused(explore: Any, tmp_path: Path):
+    """A path that stays the same: the execution would be there already, and nothing would be tested."""
+
+    def store() -> Reopened:
+        return Reopened(lambda: zart.open_log(f"sqlite:{tmp_path}/log.db"))
+
+    result = run(one_slow, 1.0, store=store)
+
+    assert result.value == 1.0
+    with pytest.raises(
+        zart.InvalidUse, match="execution 'one-slow' is there already, so that its steps would not"
+    ):
+        explore(one_slow, 1.0, store=store)
 
 
 def test_outcomes_are_several():

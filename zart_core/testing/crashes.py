@@ -50,6 +50,7 @@ from zart_core.testing.world import (
     TearingPlace,
     World,
     place_of,
+    refuse_used,
 )
 from zart_core.workflows import Registry, Workflow
 
@@ -231,6 +232,7 @@ class Player:
             ),
         )
         try:
+            refuse_used(world.log, world.id)
             ending = self.live(world, fate, witness, may_break=bool(late_s))
             return played_in(world, ending, fate, witness, schedule)
         finally:

@@ -36,7 +36,7 @@ from zart_core.testing.repeating import text_of_order
 from zart_core.testing.report import Violation, listed, plural, shortened
 from zart_core.testing.runner import Loops, ScriptedRunner, Steps
 from zart_core.testing.witness import CrashingLog, CrashingRunner, Fate, Key, Played, Witness
-from zart_core.testing.world import Place, Scenario, Sending, World, place_of, posts_of
+from zart_core.testing.world import Place, Scenario, Sending, World, place_of, posts_of, refuse_used
 from zart_core.workflows import Registry, Workflow
 
 I = TypeVar("I")  # noqa: E741  # the input
@@ -303,6 +303,7 @@ class Explorer:
         fate, witness, place = Fate(()), Witness(), place_of(self.store)
         world = OrderedWorld(self, place, path, pick, fate, witness)
         try:
+            refuse_used(world.log, world.id)
             ending = world.live()
             return Ordered(tuple(world.order), played_in(world, ending, fate, witness, ()))
         finally:

@@ -175,6 +175,15 @@ def place_of(store: Callable[[], Place | EventLog] | None) -> Place:
     raise InvalidUse(f"store= gives an EventLog or a Place each time it is called, not {made!r}")
 
 
+def refuse_used(log: EventLog, id: str) -> None:
+    """Raise InvalidUse for a log in which the execution is there already: nothing of it would run."""
+    if log.summary(id) is not None:
+        raise InvalidUse(
+            f"store= gave a log in which execution '{id}' is there already, so that its steps would not run; "
+            "give a fresh log each time it is called, such as one with another path"
+        )
+
+
 # ---------------------------------------------------------------- hosts
 
 

@@ -32,7 +32,7 @@ from zart_core.testing.simulation.report import SimulationReport
 from zart_core.testing.simulation.situations import situations
 from zart_core.testing.simulation.world import Simulation, is_misfitted
 from zart_core.testing.witness import Played
-from zart_core.testing.world import Ending, Place, Scenario, Sending, memory_opener, place_of
+from zart_core.testing.world import Ending, Place, Scenario, Sending, memory_opener, place_of, refuse_used
 from zart_core.workflows import Workflow
 
 I = TypeVar("I")  # noqa: E741  # the input
@@ -208,6 +208,8 @@ class Player:
         if isinstance(place, Shelf):
             place.now = lambda: world.timeline.now
         try:
+            for id in world.ids:
+                refuse_used(world.log, id)
             wrong = world.run()
             return self.report(plan, world, wrong)
         finally:
