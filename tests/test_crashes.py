@@ -1278,6 +1278,20 @@ def test_a_promise_may_be_a_question():
     explore_crashes(greeting, resources=lambda: {"box": Mailbox()}, ensure=lambda played: None).check()
 
 
+def test_what_a_promise_raises_says_for_which_run():
+    """An error that is no assertion is one of the promise's own; it tells the crashes of the run it was asked of."""
+
+    def once(played: Any) -> None:
+        {1: "one mail"}[len(played.resources["box"].mails)]
+
+    with pytest.raises(KeyError) as raised:
+        explore_crashes(greeting, resources=lambda: {"box": Mailbox()}, ensure=once)
+
+    assert raised.value.__notes__ == [
+        "ensure= raised this for the run with these crashes: Point(moment='effect', n=0); completed: null"
+    ]
+
+
 def test_a_long_report_is_cut():
     """Twenty violations are shown, and how many more there are."""
     report = explore_crashes(fan_out, host=Twice)

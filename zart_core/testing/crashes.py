@@ -23,7 +23,7 @@ from zart_core.log import EventLog
 from zart_core.testing.clock import START, VirtualClock
 from zart_core.testing.invariants import Judge
 from zart_core.testing.repeating import text_of_test
-from zart_core.testing.report import CrashReport, Violation
+from zart_core.testing.report import CrashReport, Violation, shortened
 from zart_core.testing.runner import Loops, Steps
 from zart_core.testing.witness import (
     Attempt,
@@ -327,6 +327,12 @@ def promised(ensure: Callable[[Played], object] | None, played: Played) -> Itera
                 yield "ensure", f"{getattr(ensure, '__name__', 'ensure')} does not hold: {played.outcome}"
         except AssertionError as error:
             yield "ensure", str(error) or f"an assertion failed: {played.outcome}"
+        except Exception as error:
+            points = ", ".join(map(str, played.schedule)) or "none"
+            error.add_note(
+                f"ensure= raised this for the run with these crashes: {points}; {shortened(played.outcome)}"
+            )
+            raise
 
 
 def missed(played: Played, moments: Collection[Moment]) -> Iterator[tuple[str, str]]:
