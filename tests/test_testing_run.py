@@ -554,6 +554,12 @@ class TestMistakes:
             with pytest.raises(zart.InvalidUse, match="is no workflow; give a function decorated with"):
                 player(given)
 
+    def test_what_is_no_mapping_of_resources(self, player: Any):
+        """The resource itself, without its name."""
+        for given in (object(), ["bank"], lambda: object()):
+            with pytest.raises(zart.InvalidUse, match="resources= maps names to objects"):
+                player(order_flow, Order("a", 1), resources=given)
+
     @pytest.mark.parametrize("store", ["memory:", memory.open("memory:")], ids=["url", "log"])
     def test_what_makes_no_store(self, player: Any, store: Any):
         """Each run has a store of its own, so it takes a function."""

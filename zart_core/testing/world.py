@@ -14,7 +14,7 @@ import importlib.metadata
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, cast, runtime_checkable
 
 import attrs
 
@@ -83,6 +83,16 @@ class Scenario:
     start: datetime | float = START
     id: str | None = None
     """The execution's id; the workflow's name by default."""
+
+
+def resources_of(scenario: Scenario) -> dict[str, Any]:
+    """The objects that steps have in one playing, fresh ones where a function makes them. Raises InvalidUse."""
+    given: Any = scenario.resources() if callable(scenario.resources) else scenario.resources
+    if given is not None and not isinstance(cast("object", given), Mapping):
+        raise InvalidUse(
+            f"resources= maps names to objects, or is a function that makes such a mapping, not {given!r}"
+        )
+    return dict(given or {})
 
 
 # ---------------------------------------------------------------- where the log is kept
@@ -259,9 +269,9 @@ class World:
         self.began = self.clock.now()
         self.registry = registry or Registry(scenario.workflow)
         """All workflows that were seen: what is deployed."""
-        steps, resources = scenario.steps, scenario.resources
+        steps = scenario.steps
         self.runner = ScriptedRunner(steps() if callable(steps) else steps, clock=self.clock, loops=loops)
-        self.resources = dict((resources() if callable(resources) else resources) or {})
+        self.resources = resources_of(scenario)
         self.make_host = make_host
         self.wrap_log = wrap_log
         self.wrap_sender = wrap_sender

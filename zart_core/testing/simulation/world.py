@@ -27,7 +27,7 @@ from zart_core.testing.simulation.process import RESTART_S, Process
 from zart_core.testing.simulation.threads import LATENCY_S
 from zart_core.testing.simulation.timeline import Timeline
 from zart_core.testing.simulation.watching import Watch
-from zart_core.testing.world import Place, Scenario, posts_of, seconds_of
+from zart_core.testing.world import Place, Scenario, posts_of, resources_of, seconds_of
 from zart_core.workflows import Registry, Workflow
 
 RESEND_S = 0.5
@@ -84,9 +84,9 @@ class Simulation:
         """What has happened, and how often."""
         self.witness = Watch(self)
         self.workflows = workflows
-        steps, resources = scenario.steps, scenario.resources
+        steps = scenario.steps
         self.runner = ScriptedRunner(steps() if callable(steps) else steps, clock=VirtualClock(self.start))
-        self.resources: Mapping[str, Any] = dict((resources() if callable(resources) else resources) or {})
+        self.resources: Mapping[str, Any] = resources_of(scenario)
         self.registry = Registry(*workflows)
         self.full_until = 0.0
         self.misfits = False
