@@ -122,7 +122,16 @@ def test_a_seed_is_a_script():
     assert {seeded(1, rejected=1.0)("summary", n) for n in range(50)} == {None}
 
 
-@pytest.mark.parametrize("chances", [{"rejected": 1.5}, {"written": -0.1}, {"rejected": 0.6, "written": 0.6}])
+@pytest.mark.parametrize(
+    "chances",
+    [
+        {"rejected": 1.5},
+        {"written": -0.1},
+        {"rejected": 0.6, "written": 0.6},
+        {"rejected": float("nan")},
+        {"unavailable": float("nan")},
+    ],
+)
 def test_chances_are_probabilities(chances):
     """Each lies between 0 and 1, and so does their sum."""
     with pytest.raises(zart.InvalidUse, match="probabilities"):

@@ -270,6 +270,8 @@ def test_one_fault_can_be_asked_for_again():
         {"faults": Faults(death=-0.1)},
         {"faults": Faults(death=0.6, pause=0.6)},
         {"faults": Faults(most=-1)},
+        {"faults": Faults(pause=float("nan"))},
+        {"faults": Faults(death=0.1, span_s=float("nan"))},
     ],
 )
 def test_numbers_that_cannot_be_are_refused(options: dict[str, Any]) -> None:

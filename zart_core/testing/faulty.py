@@ -97,7 +97,7 @@ def seeded(
     Raises InvalidUse for probabilities that are none.
     """
     chances: dict[Fault, float] = {"rejected": rejected, "written": written, "unwritten": unwritten}
-    if min(*chances.values(), unavailable) < 0 or sum(chances.values()) + unavailable > 1:
+    if not (min(*chances.values(), unavailable) >= 0 and sum(chances.values()) + unavailable <= 1):  # nor NaN
         raise InvalidUse(
             f"probabilities lie between 0 and 1, their sum too: {chances}, unavailable={unavailable}"
         )

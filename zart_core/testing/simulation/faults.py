@@ -158,8 +158,8 @@ def check(faults: Faults) -> None:
     """Raise InvalidUse for rates that are none."""
     for group in (OF_CALL, OF_STEP, OF_SEND):
         rates = {kind: getattr(faults, kind) for kind in group}
-        if min(rates.values()) < 0 or sum(rates.values()) > 1:
+        if not (min(rates.values()) >= 0 and sum(rates.values()) <= 1):  # so that NaN is refused
             told = ", ".join(f"{kind}={rate}" for kind, rate in rates.items() if rate)
             raise InvalidUse(f"rates of faults lie between 0 and 1, their sum too, not {told}")
-    if faults.most < 0 or faults.span_s < 0:
+    if not (faults.most >= 0 and faults.span_s >= 0):
         raise InvalidUse(f"most= and span_s= are 0 or more, not {faults.most} and {faults.span_s}")
