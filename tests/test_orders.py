@@ -329,6 +329,8 @@ def test_an_order_that_cannot_be_is_refused():
         explore_orders(fan, 2, orders=[["do-7"]])
     with pytest.raises(zart.InvalidUse, match="'its end' comes where only do-1 may come"):
         explore_orders(fan, 2, orders=[["do-0"]])
+    with pytest.raises(zart.InvalidUse, match="the run is over before 'do-2' comes"):
+        explore_orders(fan, 2, orders=[["do-0", "do-1", "do-2"]])
 
 
 def test_a_run_without_an_end_is_refused():

@@ -296,7 +296,10 @@ class Explorer:
             arrivals[number] = attrs.evolve(arrivals[number], late=late)
             return number
 
-        return self.play([], wanted)
+        run = self.play([], wanted)
+        if left:
+            raise InvalidUse(f"the order {list(order)} cannot be: the run is over before {left[0]!r} comes")
+        return run
 
     def play(self, path: list[Choice], pick: Callable[[list[Arrival]], int]) -> Ordered:
         """Play along a path, and by `pick` where it ends; what is picked is added to the path."""
