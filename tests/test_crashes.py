@@ -1299,3 +1299,20 @@ def test_a_long_report_is_cut():
     text = str(report)
     assert len(report.violations) > 20
     assert text.endswith(f"  and {len(report.violations) - 20} more")
+
+
+def test_what_is_long_is_cut_in_a_report():
+    """Inputs and results may be a MiB long; the record has the whole of it."""
+
+    @zart.workflow("echo")
+    def echo(text: str) -> zart.Flow[str]:
+        yield from one()
+        return text
+
+    text = "x" * 100_000
+    report = explore_crashes(echo, text, ensure=lambda played: False)
+
+    assert len(str(report)) < 100_000
+    assert "characters in all)" in str(report)
+    assert repr(text) in report.violations[0].code
+    assert text in report.violations[0].what

@@ -12,6 +12,8 @@ from zart_core.testing.witness import Played, Schedule
 
 OUTCOME_CHARS_MAX = 90
 VIOLATIONS_SHOWN_MAX = 20
+LINE_CHARS_MAX = 4000
+"""What is longer in a line of a report is cut: inputs and results may be a MiB long. Records have the whole of it."""
 
 
 @record
@@ -32,7 +34,7 @@ class Violation:
         lines = [
             line for line in self.code.splitlines() if line and not line.startswith(("from ", "import "))
         ]
-        return "\n    ".join([f"{self.rule}: {self.what}", *lines])
+        return "\n    ".join(map(cut, [f"{self.rule}: {self.what}", *lines]))
 
 
 @record
@@ -122,6 +124,15 @@ def repeated_in(played: Played) -> list[str]:
     """Find the steps that did the same attempt twice."""
     counts = Counter((call.id, call.run, call.name, call.attempt) for call in played.calls)
     return [name for (_, _, name, _), count in counts.items() if count > 1]
+
+
+def cut(text: str) -> str:
+    """Leave out what is too long for a report."""
+    return (
+        text
+        if len(text) <= LINE_CHARS_MAX
+        else f"{text[:LINE_CHARS_MAX]}... ({len(text):,} characters in all)"
+    )
 
 
 def shortened(text: str) -> str:

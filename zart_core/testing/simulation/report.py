@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from zart_core.events import Event
 from zart_core.records import record
-from zart_core.testing.report import Violation, plural, shortened
+from zart_core.testing.report import Violation, cut, plural, shortened
 from zart_core.testing.simulation.faults import Fault
 from zart_core.testing.witness import Key
 
@@ -55,7 +55,7 @@ class SimulationReport:
             *(f"'{id}' {shortened(outcome)}" for id, outcome in self.outcomes.items()),
         ]
         if self.violations:
-            lines += ["", "violations", *(f"  {wrong.rule}: {wrong.what}" for wrong in self.violations)]
-            lines += ["", "repeat it", f"  {self.code}", "", "the last of what happened"]
+            lines += ["", "violations", *(f"  {wrong.rule}: {cut(wrong.what)}" for wrong in self.violations)]
+            lines += ["", "repeat it", f"  {cut(self.code)}", "", "the last of what happened"]
             lines += [f"  {line}" for line in self.trace[-LINES_SHOWN:]]
         return "\n".join(lines)
