@@ -310,6 +310,31 @@ def test_a_step_raises_what_is_no_exception(error: type[BaseException]) -> None:
 # ---------------------------------------------------------------- what is caught
 
 
+def test_what_never_ends_is_said_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worlds that are tried to make it smaller take no more callbacks, all in all, than one may."""
+    monkeypatch.setattr("zart_core.testing.simulation.world.ROUNDS_MAX", 3000)
+    monkeypatch.setattr("zart_core.testing.simulation.simulate.ROUNDS_MAX", 3000)
+    worlds = itertools.count()
+
+    @zart.workflow("endless")
+    def endless() -> zart.Flow[None]:
+        yield from zart.sleep("nap", "1h")
+        yield from endless.continue_as_new(None)
+
+    def resources() -> dict[str, int]:
+        return {"number": next(worlds)}
+
+    report = simulate(endless, seed=1, faults=Faults(pause=0.1), resources=resources)
+
+    (violation,) = report.violations
+    assert violation.rule == "I18"
+    assert (
+        "callbacks were run; what goes on for ever by intention has to be ended: events=[Terminate"
+        in violation.what
+    )
+    assert next(worlds) == 3  # as it was drawn, one that was to be smaller, and that once more
+
+
 def test_what_goes_wrong_only_once_is_told():
     """A cache in the process hides the wrong from every later world: the one that showed it is what is told."""
     cache: dict[str, int] = {}

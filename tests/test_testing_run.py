@@ -16,6 +16,7 @@ import attrs
 import pytest
 
 import zart_core as zart
+from zart_core.hosts.inline import Stuck
 from zart_core.testing import (
     Cancel,
     FaultyStore,
@@ -393,6 +394,21 @@ class TestEndings:
         ):
             result.value
         assert [type(event).__name__ for event in result.history][-1] == "Issued"
+
+    def test_what_never_ends_is_stuck(self, monkeypatch: pytest.MonkeyPatch):
+        """It waits and goes on for ever: the error says how often it waited, and how a test ends it."""
+        monkeypatch.setattr("zart_core.testing.world.RESTS_MAX", 20)
+
+        @zart.workflow("endless")
+        def endless() -> zart.Flow[None]:
+            yield from zart.sleep("nap", "1h")
+            yield from endless.continue_as_new(None)
+
+        with pytest.raises(
+            Stuck, match=r"waited 20 times in 72,000 s and has not ended.*events=\[Terminate"
+        ):
+            explore_crashes(endless)
+        assert run(endless, events=[Terminate("5h")]).status == "terminated"
 
     def test_a_parked_run_raises_its_defect(self):
         """A defect is not a result."""

@@ -36,7 +36,7 @@ from zart_core.workflows import Registry, Workflow, is_workflow
 RESEND_S = 1.0
 """After how many seconds a sender tries again whose event could not be written."""
 RESTS_MAX = 100_000
-"""How often a host may rest without time passing before it counts as stuck."""
+"""How often a host may rest before its workflow counts as one that never ends."""
 
 
 class SimulatedCrash(BaseException):
@@ -284,7 +284,7 @@ class World:
         """What was accepted, in order."""
         self._sending = False
         """Whether a sender is at it; still true when it has died there."""
-        self._rests = (math.nan, 0)
+        self._rests = 0
         self._coming = posts_of(self.codec, self.id, scenario.events, self.began, keyed=keyed)
         for post in self._coming:
             self.clock.at(post.at, self._send)
@@ -344,13 +344,18 @@ class World:
     # ------------------------------------------------------------ what goes on outside
 
     def rest(self, until: float | None) -> None:
-        """Let time pass until something is due; raises Stuck when nothing ever will be."""
+        """Let time pass until something is due; raises Stuck when nothing ever will be, or there is no end to it."""
         now, coming = self.clock.now(), self.clock.next_at
-        self._rests = (now, self._rests[1] + 1 if self._rests[0] == now else 1)
+        self._rests += 1
         if until is None or until <= now or math.isinf(until):
             until = coming
-        if until is None or self._rests[1] > RESTS_MAX:
+        if until is None:
             raise self.stuck()
+        if self._rests > RESTS_MAX:
+            raise Stuck(
+                f"execution '{self.id}' has waited {RESTS_MAX:,} times in {now - self.began:,.0f} s and has not ended. "
+                "If it is to go on for ever, end it: events=[Terminate(after)], or Cancel(after)"
+            )
         self.clock.pass_until(until)
 
     def _due(self) -> list[Post]:

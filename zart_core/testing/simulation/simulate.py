@@ -30,7 +30,7 @@ from zart_core.testing.runner import Steps
 from zart_core.testing.simulation.faults import Faults
 from zart_core.testing.simulation.report import SimulationReport
 from zart_core.testing.simulation.situations import situations
-from zart_core.testing.simulation.world import Simulation, is_misfitted
+from zart_core.testing.simulation.world import ROUNDS_MAX, Simulation, is_misfitted
 from zart_core.testing.witness import Played
 from zart_core.testing.world import Ending, Place, Scenario, Sending, memory_opener, place_of, refuse_used
 from zart_core.workflows import Workflow
@@ -41,8 +41,8 @@ WORKERS_MAX = 5
 COPIES_MAX = 100
 BOUND_S = 300.0
 """So long after the last fault everything must have ended, in virtual seconds; long waits do not count."""
-TRIES_MAX = 60
-"""Worlds that are tried to make a bad one smaller."""
+TRIES_MAX = 200
+"""Worlds that are tried to make a bad one smaller; none any more once they have taken as many callbacks as one may."""
 
 
 @overload
@@ -130,7 +130,7 @@ def simulate(
         outcomes: all ways in which it may end, as the report says them; anything by default. Another way is a
             violation of I10, unless a step was lost with its worker.
         only: places of the faults that strike, from `SimulationReport.struck`; all by default.
-        shrink: whether a world in which something is wrong is made smaller; costs up to sixty worlds more.
+        shrink: whether a world in which something is wrong is made smaller; costs up to 200 worlds more.
         store: gives a fresh log, or its `Place`, for each world. In memory by default, with leases in virtual time.
         start: when virtual time begins.
         codec: in place of a plain one.
@@ -187,6 +187,8 @@ class Player:
         usual = (None, CODEC, AsyncEngine, ())
         own = {"children": tuple(workflows[1:]), "store": store, "codec": codec, "engine": engine}
         self.own = [name for name, value in own.items() if value not in usual]
+        self.rounds = 0
+        """How many callbacks worlds have taken since they are made smaller."""
 
     def play(self, plan: Plan) -> SimulationReport:
         """Let one world be, and judge it."""
@@ -213,6 +215,7 @@ class Player:
             wrong = world.run()
             return self.report(plan, world, wrong)
         finally:
+            self.rounds += world.timeline.rounds
             world.wind_up()
 
     def report(self, plan: Plan, world: Simulation, wrong: str) -> SimulationReport:
@@ -243,15 +246,14 @@ class Player:
         A workflow that keeps something in its process may do wrong in the first world only.
         """
         rules = {wrong.rule for wrong in report.violations}
-        for _ in range(TRIES_MAX):
-            for smaller in smaller_than(plan, report):
-                again = self.play(smaller)
-                broken = {wrong.rule for wrong in again.violations}
-                if broken and broken <= rules:
-                    plan, report = smaller, again
-                    break
-            else:
-                break
+        tries, self.rounds, plans = 0, 0, smaller_than(plan, report)
+        while tries < TRIES_MAX and self.rounds < ROUNDS_MAX and (smaller := next(plans, None)) is not None:
+            tries += 1
+            again = self.play(smaller)
+            broken = {wrong.rule for wrong in again.violations}
+            if broken and broken <= rules:
+                plan, report = smaller, again
+                plans = smaller_than(plan, report)
         told = self.play(attrs.evolve(plan, only=tuple(place for place, _ in report.struck)))
         return told if rules & {wrong.rule for wrong in told.violations} else report
 

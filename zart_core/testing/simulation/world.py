@@ -162,7 +162,10 @@ class Simulation:
         if not going and not self.is_over():
             return "nothing goes on any more, and not everything has ended"
         if self.timeline.rounds >= ROUNDS_MAX:
-            return f"it does not come to rest: {ROUNDS_MAX} callbacks were run"
+            return (
+                f"it does not come to rest: {ROUNDS_MAX} callbacks were run; what goes on for ever by intention has "
+                "to be ended: events=[Terminate(after)]"
+            )
         left = [
             f"'{summary.id}' ({summary.status})" for summary in self.executions() if summary.status in OPEN
         ]
