@@ -136,6 +136,31 @@ def test_a_broken_store_is_rejected_for_the_right_reason(store):
         assert "\n  found:  " in result.text
 
 
+class RewritesAll(Relay):
+    """Writes all it has at each append, as one that keeps a single JSON file does."""
+
+    appends = 0
+
+    def append(self, batch):
+        self.appends += 1
+        assert self.appends < 3000, "the check does not end"
+        for record in self.log.records("a"):
+            for part in (record.kind, record.at, record.data) * 5:
+                self.written(part)
+        return self.log.append(batch)
+
+    def written(self, part):
+        return repr(part)
+
+
+def test_a_store_that_rewrites_all_it_has_is_interrupted_and_passes():
+    """Each interruption makes it a few calls longer: the check comes to its end all the same."""
+    report = check_store(lambda place: RewritesAll(memory_in(place)), durable=False, only="test_interrupted")
+    report.check()
+
+    assert report.kept == 1
+
+
 class HardToClose(Relay):
     """Cannot be closed."""
 

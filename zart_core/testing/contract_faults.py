@@ -36,6 +36,8 @@ MARKED = b'{"a payload that is looked for": "0123456789abcdef"}'
 
 FORKS = 10
 """How often a child is forked while a thread works: most of them find it in the store."""
+CALLS_MAX = 1 << 30
+"""More calls of functions than an append makes."""
 WITHIN_A_WITH = frozenset({"__enter__", "__exit__", "__del__", "inner", "helper"})
 
 
@@ -178,14 +180,17 @@ class FaultChecks(Contract):
     def test_interrupted(self) -> None:
         """F27: interrupted at any call in an append, a turn is whole or absent, and after it others can write.
 
-        A store that fails for it may have to be opened again.
+        A store that fails for it may have to be opened again. One that does more in each append, the more it holds, is
+        interrupted at some of its calls only.
         """
         log = self.opened()
         write(log, new())
-        position, calls, through = 1, 1, False
-        while not through:
+        left = append_interrupted(log, turn("a", 1, "0.0", "0.1", "0.2"), CALLS_MAX)
+        each = 2 * (CALLS_MAX - left)
+        position, calls, left = standing(log).position, 1, 0
+        while not left:
             kinds = [f"{calls}.{n}" for n in range(3)]
-            through = append_interrupted(log, turn("a", position, *kinds), calls)
+            left = append_interrupted(log, turn("a", position, *kinds), calls)
             try:
                 log.summary("a")
             except StoreFailed:
@@ -197,7 +202,7 @@ class FaultChecks(Contract):
             expect(standing(log).position, position, f"interrupted at call {calls}")
             together([partial(write, log, turn("a", position, "After"))])
             position += 1
-            calls += 1
+            calls += 1 if calls < each else 1 + calls // 20
         log.verify()
         log.close()
 
@@ -231,8 +236,8 @@ def forbidden_uses(log: EventLog) -> int:
     return 0
 
 
-def append_interrupted(log: EventLog, item: Turn, calls: int) -> bool:
-    """Append, and raise KeyboardInterrupt at the so-manieth call of a function there; True when it got through.
+def append_interrupted(log: EventLog, item: Turn, calls: int) -> int:
+    """Append, and raise KeyboardInterrupt at the so-manieth call of a function there; gives how many were left.
 
     Where a function begins a signal's handler may run; not in what a `with` calls, where no code can be safe from it.
     """
@@ -249,8 +254,8 @@ def append_interrupted(log: EventLog, item: Turn, calls: int) -> bool:
     sys.settrace(count)
     try:
         log.append([item])
-        return left > 0
+        return left
     except KeyboardInterrupt:
-        return False
+        return 0
     finally:
         sys.settrace(before)
