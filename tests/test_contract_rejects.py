@@ -13,6 +13,7 @@ from zart_core.errors import InvalidUse
 from zart_core.testing import Relay, StoreContract, VirtualClock, check_store
 from zart_core.testing.contract import all_checks
 from zart_core.testing.contract_report import PROMISES, stated
+from zart_core.testing.contract_writes import together
 from zart_stores import memory
 
 CLOCK = VirtualClock()
@@ -238,3 +239,11 @@ def test_it_needs_no_pytest():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "2 kept"
+
+
+def test_threads_of_a_check_take_turns_as_often_as_they_can():
+    """So that a store without a lock is found out; afterwards all is as it was."""
+    before = sys.getswitchinterval()
+
+    assert max(together([sys.getswitchinterval] * 3)) < before / 100
+    assert sys.getswitchinterval() == before
