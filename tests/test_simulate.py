@@ -8,6 +8,7 @@ import datetime as dt
 import itertools
 import json
 import os
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -114,6 +115,25 @@ def test_the_world_does_not_hang_on_the_hash_seed():
 
 
 # ---------------------------------------------------------------- what a world is
+
+
+@zart.workflow("tossed")
+def tossed() -> zart.Flow[str]:
+    lot = yield from zart.random("lot")
+    token = yield from zart.uuid("token")
+    yield from keep(1 if lot < 0.5 else 2)
+    return f"{lot} {token}"
+
+
+def test_what_a_workflow_draws_comes_from_the_seed_too():
+    """Rule 2: the world may hang on it; what the process draws besides goes on as it was."""
+    before = random.getstate()
+
+    first, again, other = (simulate(tossed, seed=seed, faults=Faults.none()) for seed in (1, 1, 2))
+
+    assert (first.outcomes, first.digest) == (again.outcomes, again.digest)
+    assert first.outcomes != other.outcomes
+    assert random.getstate() == before
 
 
 def test_without_faults_it_ends_as_in_run():

@@ -8,10 +8,13 @@ Rule 3: a world in which something is wrong is made smaller as long as the same 
 from __future__ import annotations
 
 import logging
+import random
+import uuid
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, overload
+from unittest import mock
 
 import attrs
 
@@ -212,7 +215,8 @@ class Player:
         try:
             for id in world.ids:
                 refuse_used(world.log, id)
-            wrong = world.run()
+            with chance(plan.seed):
+                wrong = world.run()
             return self.report(plan, world, wrong)
         finally:
             self.rounds += world.timeline.rounds
@@ -416,6 +420,18 @@ class Shelf:
         """The end."""
         log.close()
         self.log.close()
+
+
+@contextmanager
+def chance(seed: int) -> Generator[None]:
+    """Draw from the seed what workflows and steps draw: `zart.random`, `zart.uuid`, and the module `random`."""
+    lots, before = random.Random(f"chance of {seed}"), random.getstate()  # noqa: S311  # for tests, the same each time
+    random.seed(f"random of {seed}")
+    try:
+        with mock.patch.object(uuid, "uuid4", lambda: uuid.UUID(int=lots.getrandbits(128), version=4)):
+            yield
+    finally:
+        random.setstate(before)
 
 
 @contextmanager
