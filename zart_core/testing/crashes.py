@@ -132,8 +132,8 @@ def explore_crashes(
             a violation "ensure". What a run did to the world is in its `resources`, made fresh by a function.
 
     Raises what is wrong without any crash: the defect of a parked run, and Stuck for one that waits for what
-    never comes; InvalidUse for a depth, points or a promise that are none. Violations are in the report; `check()`
-    raises them.
+    never comes, or never ends; InvalidUse for a depth, points or a promise that are none, and for a store that was
+    used. Violations are in the report; `check()` raises them.
     """
     if depth < 0:
         raise InvalidUse(f"depth= is the number of crashes that a run may have, 0 or more, not {depth}")
