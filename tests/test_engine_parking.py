@@ -113,7 +113,9 @@ def test_what_is_parked_for_want_of_code_that_another_worker_has_is_not_late(
 
 
 @pytest.mark.parametrize("fault", ["rejected", "unwritten", "written"])
-def test_what_could_not_be_parked_for_want_of_code_is_left_to_who_has_it(tmp_path: Path, fault: Fault) -> None:
+def test_what_could_not_be_parked_for_want_of_code_is_left_to_who_has_it(
+    tmp_path: Path, fault: Fault
+) -> None:
     """I8, L3: a worker keeps nothing that it does not know, whatever the weather was when it was opened."""
     url, flow = url_of("sqlite", tmp_path), changing()
     with zart.open(url, [flow]) as engine:

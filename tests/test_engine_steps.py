@@ -839,7 +839,9 @@ def test_what_was_to_begin_again_when_its_engine_closed_is_handed_over(tmp_path:
         assert engine.get("a").result(PATIENCE_S) == 1
 
 
-def test_what_may_run_once_only_and_was_to_begin_still_when_its_engine_closed_is_not_lost(tmp_path: Path) -> None:
+def test_what_may_run_once_only_and_was_to_begin_still_when_its_engine_closed_is_not_lost(
+    tmp_path: Path,
+) -> None:
     """R10: it was held back, and never ran."""
     steps, url = OneByOne(at_most_once=True), url_of("sqlite", tmp_path)
     with concurrent.futures.ThreadPoolExecutor(1) as executor:

@@ -419,7 +419,10 @@ def test_what_cannot_be_forked_is_said(place: Place, capsys: pytest.CaptureFixtu
         (["--steps", f"{place.flows}:FAKES"], "--steps and --send are for a rehearsal"),
         (["--dry-run", "--steps", "nothing"], "--steps takes MODULE:NAME"),
         (["--dry-run", "--steps", f"{place.flows}:NOTHING"], "is no mapping of steps to fakes"),
-        (["--dry-run", "--steps", f"{place.flows}:broken"], f"broken failed: KeyError: 'fake' ({place.flows}, line"),
+        (
+            ["--dry-run", "--steps", f"{place.flows}:broken"],
+            f"broken failed: KeyError: 'fake' ({place.flows}, line",
+        ),
         (["--at", "2", "--set", "charge=1"], "'charge': not issued at event 2"),
     ):
         capsys.readouterr()

@@ -404,9 +404,7 @@ class TestEndings:
             yield from zart.sleep("nap", "1h")
             yield from endless.continue_as_new(None)
 
-        with pytest.raises(
-            Stuck, match=r"waited 20 times in 72,000 s and has not ended.*events=\[Terminate"
-        ):
+        with pytest.raises(Stuck, match=r"waited 20 times in 72,000 s and has not ended.*events=\[Terminate"):
             explore_crashes(endless)
         assert run(endless, events=[Terminate("5h")]).status == "terminated"
 

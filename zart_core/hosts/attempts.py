@@ -144,8 +144,8 @@ class Attempts:
     def lapse(self) -> None:
         """The lease may run out, or has: stop what runs, and read back whatever is under way (F24).
 
-        An attempt that may run once only is lost if it has begun, others run again. What is idle is read back when it is
-        due: the log may have made it nobody's, and takes its turn all the same.
+        An attempt that may run once only is lost if it has begun, others run again. What is idle is read back when it
+        is due: the log may have made it nobody's, and takes its turn all the same.
         """
         self.leases += 1
         for live in list(self.engine.live.values()):

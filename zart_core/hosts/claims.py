@@ -419,7 +419,7 @@ class Claims:
                         held.id, Status.PARKED, reason, self.engine.build, wake, 0, held.fence, releases=True
                     )
                     (outcome,) = self.engine.log.append([mark])
-                    if not isinstance(outcome, Ok):  # it is held still, and nothing here would let it go again
+                    if not isinstance(outcome, Ok):  # it is held still, and nobody here would let it go
                         self.engine.log.release(self.engine.worker, [held.id])
 
     async def retry_parked(self) -> None:
