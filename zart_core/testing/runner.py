@@ -112,9 +112,7 @@ class ScriptedRunner:
             coroutine = within(self._loop.time() + left, deadline, coroutine)
         try:
             return complete(self._loop, coroutine)
-        except (
-            asyncio.CancelledError
-        ) as error:  # by what it awaited: an error like any other, as in an engine
+        except asyncio.CancelledError as error:  # by what it awaited: an error like any other
             raise RuntimeError("the step raised CancelledError") from error
 
 
