@@ -991,6 +991,26 @@ def test_a_marker_does_not_hide_what_is_new_beside_it(play):
         run.replayed(w(True))
 
 
+def test_a_log_that_ends_with_a_cancellation_ends_too_early_for_code_that_wants_more(play):
+    """P6: what the interpreter decided about a loser is an answer like any other."""
+
+    def w(new):
+        def racing():
+            yield from zart.race(do("a"), zart.sleep("nap", 9))
+            if new:
+                yield from do("b")
+
+        def w():
+            yield from zart.gather(zart.wait_for_event("e"), racing())
+
+        return plain(w)
+
+    run = play(w(False)).start().done("do-a")
+    assert run.log[-1].outcome == zart.Cancellation()
+    with pytest.raises(zart.Diverged, match="the log ends here"):
+        run.replayed(w(True))
+
+
 def test_a_marker_that_newer_code_recorded_parks_code_that_does_not_know_it(play):
     """R23: a roll-back. An answer that the code has no branch for, and its type does not allow, is none."""
 

@@ -198,6 +198,7 @@ class Execution:
         self._captures: dict[int, None] = NO_ENTRIES
         """Values that the host has to evaluate before facts that were held go on."""
         self._unanswered = True
+        """Whether the answer to the last fact may be missing from a complete log: it is the start, or was held."""
         self._scene = Scene(self._context, NO_RESOURCES, NO_ITEMS, NO_ITEMS)
 
     # ------------------------------------------------------------ the two verbs, and the question
@@ -385,7 +386,6 @@ class Execution:
             raise self._unreadable(event, "the input", self.workflow.input_type, error) from error
         gen = self.workflow.fn(self._input) if self.workflow.takes_input else self.workflow.fn()
         self._root = self._branches.open_root(generator_of(gen))
-        self._unanswered = True
         self._run()
 
     def _on_began(self, event: Began) -> None:
