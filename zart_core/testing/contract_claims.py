@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
+from zart_core.errors import StoreFailed
 from zart_core.events import CLOSED, Status
 from zart_core.log import EventLog, Mark, Shared, Summary, Write
 from zart_core.testing.contract_base import Contract
-from zart_core.testing.contract_report import cases, checks
+from zart_core.testing.contract_report import cases, checks, raising
 from zart_core.testing.contract_writes import (
     ENDED,
     LEASE_S,
@@ -241,6 +242,9 @@ class ClaimChecks(Contract):
         expect([log.others(worker) for worker in ("w1", "w2", "w3")], [1, 1, 2])
         self.advance(SHORT_S * 2)
         expect([log.others(worker) for worker in ("w1", "w2", "w3")], [0, 1, 1])
+        log.close()
+        with raising(StoreFailed):
+            log.others("w1")
 
     def test_claim_renews(self, log: EventLog) -> None:
         """L8: a claim renews the worker's lease, also when it gives nothing."""

@@ -79,6 +79,7 @@ class EdgeChecks(Contract):
         write(log, new())
         bad: list[Write] = [
             new("b", workflow=text),
+            new("b", digest=text),
             new("b", owner=text),
             post(name=text),
             post(key=text),
