@@ -130,6 +130,30 @@ def test_a_start_gives_up(log):
         host.start(parent, None, "parent")
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError, zart.Cancelled])
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_step_that_raises_a_cancellation_by_itself_has_failed(kind, error):
+    """R8: as in an engine. Whoever had called run_inline was cancelled in its place, and each restart ran it again."""
+
+    @zart.step("async")
+    async def asynchronous() -> None:
+        raise error
+
+    @zart.step("sync")
+    def synchronous() -> None:
+        raise error
+
+    @zart.workflow("cancelled-by-itself")
+    def cancelled_by_itself() -> zart.Flow[str]:
+        try:
+            yield from asynchronous() if kind == "async" else synchronous()
+        except zart.StepFailed as failed:
+            return failed.message
+        return ""
+
+    assert zart.run_inline(cancelled_by_itself) == f"the step raised {error.__name__}"
+
+
 class Died(BaseException):
     """The process is gone."""
 

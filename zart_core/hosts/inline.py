@@ -5,6 +5,7 @@ Rule 1: it does nothing but claim, build a turn, append it, and carry out its ef
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import math
@@ -228,10 +229,10 @@ class Inline:
         value, error, over = None, None, False
         try:
             value = self.runner.run(call, scene)
-        except Cancelled:
+        except (Cancelled, asyncio.CancelledError) as raised:
             over = bool(pulse.over)
-            if not over:
-                raise
+            if not over:  # nothing has told it to end: it has failed, as in an engine
+                error = RuntimeError(f"the step raised {type(raised).__name__}")
         except Exception as raised:  # noqa: BLE001  # the attempt's outcome, whatever it is
             error = raised
         now = self.clock.now()
