@@ -1288,6 +1288,15 @@ def test_arguments_on_record_are_read_by_the_types_of_the_code_at_hand(play):
     with pytest.raises(zart.Diverged, match=r"the arguments of step 'x' no longer decodes to do-\{what\}'s"):
         other.execution.arguments(0)
 
+    @zart.step("do-{what}")
+    def takes_more(what: str, much: int = 1) -> Any:
+        return what
+
+    with pytest.raises(zart.Diverged, match="parameters: arguments: expected 2 arguments, found 1") as caught:
+        run.replayed(w(takes_more)).execution.arguments(0)
+    assert caught.value.field == "arguments"
+    assert caught.value.remedy.startswith("leave the parameters of this step as they are")
+
 
 def test_answers_of_markers_can_be_seen_and_supposed(play):
     """R23: by name; a supposed answer is given whatever the log says."""

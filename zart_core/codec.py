@@ -241,7 +241,7 @@ def _bytes(plain: Any) -> bytes:
 
 
 def _encode_error(unfit: Unfit, what: str) -> EncodeError:
-    path = failures.clean(unfit.path(what).lstrip("."))  # keys are the user's own text
+    path = failures.clean(unfit.path(what).lstrip(".")) or "arguments"  # keys are the user's own text
     remedy = unfit.remedy or "give a value of the declared type, or declare the type it has"
     return EncodeError(f"{path}: {unfit.message}; {remedy}", path=path)
 
@@ -278,18 +278,20 @@ def _undumpable(plain: Any) -> Unfit:
 
 
 def _decoder(form: Form, what: str) -> Decode:
+    root = what or "arguments"  # the path of one begins with its name
+
     def decode(data: bytes) -> Any:
         try:
             return form.read(_load(data))
         except Unfit as unfit:
-            path = unfit.path(what).lstrip(".")
+            path = unfit.path(what).lstrip(".") or root
             raise DecodeError(f"{path}: {unfit.message}", path=path) from unfit.__cause__
         except RecursionError:
-            raise DecodeError(f"{what}: {TOO_DEEP}", path=what) from None
+            raise DecodeError(f"{root}: {TOO_DEEP}", path=root) from None
         except (msgspec.DecodeError, ValueError) as error:
-            raise DecodeError(f"{what}: this is not JSON: {error}", path=what) from None
+            raise DecodeError(f"{root}: this is not JSON: {error}", path=root) from None
         except Exception as error:  # a hook of the user may raise anything
-            raise DecodeError(f"{what}: {type_name(type(error))} while it was read", path=what) from error
+            raise DecodeError(f"{root}: {type_name(type(error))} while it was read", path=root) from error
 
     if form.native is None:
         return decode

@@ -22,8 +22,8 @@ REMEDY = (
     "Put the recorded command back, or guard what is new with `zart.version(...)`."
 )
 STRICT_REMEDY = (
-    "Only a strict comparison minds this: a host goes on with what is recorded. Keep it as it was, guard the change "
-    "with `zart.version(...)`, or compare without arguments if the recorded ones will do."
+    "Only a strict comparison minds this: a host goes on with what is recorded, if that still decodes. Keep it as it "
+    "was, guard the change with `zart.version(...)`, or compare without arguments if the recorded ones will do."
 )
 SHOWN_MAX = 3
 
@@ -105,6 +105,8 @@ def unreadable(
 ) -> Diverged:
     """A recorded payload no longer decodes to the declared type."""
     remedy = "keep the old type readable: give new fields a default, or decode to a union of old and new"
+    if error.path == "arguments":
+        remedy = "leave the parameters of this step as they are; what takes others is a step of another name"
     wanted = declared if isinstance(declared, str) else type_name(declared)
     return Diverged(
         f"{title} diverged at event {position}: {what} no longer decodes to {wanted}: {error}\n  {remedy}",
