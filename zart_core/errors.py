@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 class ZartError(Exception):
     """Base of every error that Zart itself raises, `Cancelled` apart."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Say how pickle and copy make it again: its constructor takes other things than `args`."""
+        return made_again, (type(self), self.args), vars(self)
+
+
+def made_again(cls: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """An error as it was, its attributes apart."""
+    error = cls.__new__(cls, *args)
+    error.args = args
+    return error
+
 
 def text_of(error: BaseException) -> str:
     """The error's text, whatever its __str__ does."""
