@@ -1,6 +1,7 @@
 """The `zart` command: every command from outside, as a process; its text, its JSON, its exit codes."""
 
 import contextlib
+import importlib.metadata
 import io
 import json
 import os
@@ -442,6 +443,37 @@ def test_nobody_reads(shell):
     assert shell("run", "flows.py:napping", "--id", "n").returncode == 0
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only where there is a disk that is always full")
+def test_output_to_a_full_disk(shell):
+    """It is said as what it is, once, and no bug."""
+    with_executions(shell.folder, 1)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            shell.command("export", "e1"),
+            env=shell.env,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=shell.folder,
+        )
+
+    assert (done.returncode, done.stderr) == (
+        2,
+        "zart: the output cannot be written: No space left on device\n",
+    )
+
+
+def test_output_without_all_characters(called, tmp_path, monkeypatch):
+    """Text that the output's encoding does not have is escaped, and nothing fails."""
+    with contextlib.closing(zart.open_log(f"sqlite:{tmp_path / 'store'}")) as log:
+        Inline(log, zart.Registry()).start(waiting, 1, "größe-✓")
+    data = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(data, "latin-1"))
+
+    assert app.main(["list"]) == 0
+    assert b"gr\xf6\xdfe-\\u2713" in data.getvalue()
+
+
 def test_parked(shell):
     """Code that does not fit the log is exit code 5 and one line that says what to do; fixed code goes on."""
     with shell.running("run", "flows.py:napping", "--id", "n", NAP="30") as process:
@@ -722,6 +754,11 @@ def test_help(called):
         "Exit codes",
     ):
         assert word in out
+
+
+def test_version(called):
+    """Which zart this is, to be told beside a store that is too new for it."""
+    assert called("--version") == (0, f"zart {importlib.metadata.version('zart')}\n", "")
 
 
 def test_without_typer(shell):

@@ -6,12 +6,22 @@ Rule 1: nothing here needs typer or rich, so that their absence can be told.
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
 
-from zart_core.cli.exits import INTERRUPTED, OUTPUT_GONE, USAGE, Ended, OutputGone, code_of, words_of
+from zart_core.cli.exits import (
+    INTERRUPTED,
+    OUTPUT_GONE,
+    USAGE,
+    Ended,
+    OutputGone,
+    code_of,
+    reason_of,
+    words_of,
+)
 from zart_core.cli.texts import one_line
 
 MISSING = 'the command line needs typer and rich: pip install "zart[cli]"'
@@ -22,13 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logger = logging.getLogger("zart")
     if not any(isinstance(handler, OneLine) for handler in logger.handlers):
         logger.addHandler(OneLine())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # for a terminal or a pipe that has not all characters
     try:
         code = run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
-    except (OutputGone, BrokenPipeError):
-        silence_stdout()
-        return OUTPUT_GONE
-    return code
+    except OutputGone as gone:
+        why = str(gone)
+    except OSError as error:  # of the last that was to be printed
+        why = reason_of(error)
+    else:
+        return code
+    silence_stdout()
+    return fail(f"the output cannot be written: {why}", USAGE) if why else OUTPUT_GONE
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -82,6 +83,23 @@ def invoke(arguments: list[str]) -> int | None:
         arguments or ["--help"], prog_name="zart", standalone_mode=False
     )
     return code
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        say(f"zart {importlib.metadata.version('zart')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and end."),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 @app.command()

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from zart_core.cli.checking import registry_of
-from zart_core.cli.exits import OK, OutputGone
+from zart_core.cli.exits import OK, OutputGone, reason_of
 from zart_core.cli.moments import (
     STYLES,
     Line,
@@ -174,8 +174,8 @@ class Session:
                 else:
                     print(text)  # noqa: T201  # this is a command
             sys.stdout.flush()
-        except BrokenPipeError as gone:
-            raise OutputGone from gone
+        except OSError as error:
+            raise OutputGone(reason_of(error)) from error
 
     # ------------------------------------------------------------ the commands
 

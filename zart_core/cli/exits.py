@@ -58,7 +58,12 @@ class Ended(Exception):
 
 
 class OutputGone(Exception):
-    """Nobody reads what is printed any more."""
+    """What is printed goes nowhere any more; the text says why, and is empty where it is only that nobody reads it."""
+
+
+def reason_of(error: OSError) -> str:
+    """Say why something cannot be printed; empty where only the reader has gone."""
+    return "" if isinstance(error, BrokenPipeError) else error.strerror or str(error)
 
 
 class StoreMissing(Weather):

@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from zart_core.cli.exits import OutputGone
+from zart_core.cli.exits import OutputGone, reason_of
 from zart_core.events import Cancellation, Done, Failed, Taken
 from zart_core.hosts.explain import moment
 from zart_core.insight.values import duration as duration
@@ -27,8 +27,8 @@ def say(line: str = "") -> None:
     """Print a line of text that is escaped already. Raises OutputGone when nobody reads it."""
     try:
         print(line, flush=True)  # noqa: T201  # this is a command
-    except BrokenPipeError as gone:
-        raise OutputGone from gone
+    except OSError as error:
+        raise OutputGone(reason_of(error)) from error
 
 
 def one_line(text: str) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from zart_core.cli.exits import OutputGone
+from zart_core.cli.exits import OutputGone, reason_of
 from zart_core.cli.progress import Note, Progress
 from zart_core.cli.texts import duration, plain, shortened
 from zart_core.hosts.explain import StepLine, moment
@@ -105,8 +105,8 @@ class Lines:
         """Print one escaped line. Raises OutputGone when nobody reads it."""
         try:
             print(f"{moment(at)} {plain(text)}", file=self.stream, flush=True)  # this is a command
-        except BrokenPipeError as gone:
-            raise OutputGone from gone
+        except OSError as error:
+            raise OutputGone(reason_of(error)) from error
 
 
 class Drawn:
