@@ -17,7 +17,7 @@ import pytest
 
 import zart_core as zart
 from zart_core import log as stored
-from zart_core.cli import app
+from zart_core.cli import app, reading
 from zart_core.hosts.explain import moment
 from zart_core.hosts.inline import Inline
 from zart_core.insight.explaining import Explanation, circumstances, explanation, lines_of
@@ -166,6 +166,17 @@ def test_an_event_of_a_similar_name_is_pointed_out(world: World) -> None:
 
     assert "('words' was sent: was 'word' meant?)" in told.waits[0].ends
     assert "1 message is in its inbox, not taken so far: 1 'words'" in told.notes
+
+
+@pytest.mark.parametrize("kind", ["cancel", "terminate"])
+def test_what_was_asked_of_it_is_said(world: World, kind: Any) -> None:
+    """Who looks while nobody runs it sees that its end was asked for already."""
+    world.start(listens, None).leave().send("words")
+    assert reading.request(world.log, "x", kind, "no need")
+
+    assert (
+        f"2 messages are in its inbox, not taken so far: a request to {kind}, 1 'words'" in world.told().notes
+    )
 
 
 def test_a_sleep_ends_by_itself(world: World) -> None:

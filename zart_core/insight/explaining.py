@@ -414,8 +414,9 @@ def notes(given: Circumstances, teller: Teller, waits: Sequence[Awaited]) -> Ite
     if teller.deadline is not None:
         yield f"its deadline is {moment(teller.deadline)}"
     if summary.unread:
-        events = ", ".join(f"{count} '{name}'" for name, count in teller.posted.most_common(SHOWN_MAX))
-        named = f": {events}" if events else ""
+        asked = [f"a request to {one.kind}" for one in given.inbox if one.kind in ("cancel", "terminate")]
+        events = [f"{count} '{name}'" for name, count in teller.posted.most_common(SHOWN_MAX)]
+        named = f": {', '.join([*asked, *events])}" if asked or events else ""
         messages = "1 message is" if summary.unread == 1 else f"{summary.unread:,} messages are"
         yield f"{messages} in its inbox, not taken so far{named}"
     if waits and all(one.hopeless for one in waits):
