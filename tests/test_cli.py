@@ -430,6 +430,9 @@ def test_sigterm_and_kill(shell):
 
     assert again.returncode == 0
     assert shell.ran() == ["nap-0", "nap-1", "nap-2", "nap-3", "nap-3", "nap-3", "nap-4"]
+    starts = [(step["attempts"], step["starts"]) for step in shell.read("show", "n")["steps"]]
+    assert starts == [(1, 1), (1, 1), (1, 1), (1, 3), (1, 1)]
+    assert re.search(r"nap-3 +step +done +1 \(3 starts\)", shell("show", "n").stdout)
 
 
 def test_nobody_reads(shell):

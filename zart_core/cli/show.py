@@ -162,7 +162,8 @@ def step_row(
     step: StepLine, now: float, progress: Progress | None
 ) -> tuple[str, str, str, str, str, str, str]:
     """Give one command as cells."""
-    attempts = str(step.attempts) if step.attempts else ""
+    starts = f" ({step.attempts + step.again} starts)" if step.again else ""
+    attempts = f"{step.attempts}{starts}" if step.attempts else ""
     return (
         step.name,
         step.kind,
@@ -187,6 +188,7 @@ def step_json(step: StepLine) -> dict[str, Any]:
         "name": step.name,
         "state": step.state,
         "attempts": step.attempts,
+        "starts": step.attempts + step.again,
         "issued_at": at(step.issued_at),
         "began_at": at(step.began_at),
         "ended_at": at(step.ended_at),

@@ -46,6 +46,8 @@ class StepLine:
     error: str
     event: str
     """The event's name, the id of the child or of the offered step, the queue that a step waits for, or empty."""
+    again: int = 0
+    """How often an attempt was begun again, after its worker had died or stopped: no attempt more, but one start."""
 
 
 def steps_of(events: Sequence[Event]) -> list[StepLine]:
@@ -61,9 +63,8 @@ def follow(lines: dict[int, StepLine], event: Event) -> StepLine | None:
     match event:
         case Issued():
             line = issued(event)
-        case Began(seq=seq, attempt=attempt):
-            began_at = event.at if lines[seq].began_at is None else lines[seq].began_at
-            line = changed(lines[seq], state="running", attempts=attempt + 1, began_at=began_at, until=None)
+        case Began(seq=seq):
+            line = began(lines[seq], event)
         case Retried(seq=seq, attempt=attempt, failure=failure, retry_at=retry_at):
             error = words_of(failure)
             line = changed(lines[seq], state="retrying", attempts=attempt + 1, error=error, until=retry_at)
@@ -96,6 +97,18 @@ def issued(event: Issued) -> StepLine:
         site=event.site,
         error="",
         event=subject,
+    )
+
+
+def began(line: StepLine, event: Began) -> StepLine:
+    """The line once an attempt begins, for the first time or again."""
+    return changed(
+        line,
+        state="running",
+        attempts=event.attempt + 1,
+        began_at=event.at if line.began_at is None else line.began_at,
+        until=None,
+        again=line.again + (event.takeover is not None or line.attempts == event.attempt + 1),
     )
 
 
