@@ -17,6 +17,7 @@ import pytest
 
 import zart_core as zart
 from zart_core.cli import app
+from zart_core.cli.running import misfit
 from zart_core.cli.texts import columns, duration, plain, shortened
 from zart_core.hosts.explain import steps_of
 from zart_core.hosts.inline import Inline
@@ -678,6 +679,27 @@ def test_stdin_that_is_no_text(called, tmp_path, monkeypatch):
 def waiting(n: int) -> zart.Flow[int]:
     """Waits."""
     return (yield from zart.wait_for_event("go", int)) + n
+
+
+def test_attaching_with_code_that_does_not_fit():
+    """It is said at once: an execution that waits is read back only when it goes on, which may be in a year."""
+    log = zart.open_log("memory:")
+    host = Inline(log, zart.Registry(waiting))
+    host.start(waiting, 1, "e1")
+    while host.work():
+        pass
+
+    @zart.workflow("waiting")
+    def changed(n: int) -> zart.Flow[None]:
+        yield from zart.sleep("first", n)
+
+    (note,) = misfit(log, "e1", zart.Registry(changed), "flows.py:waiting", "sqlite:a.db")
+    assert note.text == (
+        "the code at hand does not fit, and would park it: execution 'e1' (run 0) of workflow 'waiting' "
+        "diverged at event 1; zart check flows.py --store sqlite:a.db says more"
+    )
+    assert misfit(log, "e1", zart.Registry(waiting), "flows.py", "") == []
+    assert misfit(log, "none", zart.Registry(waiting), "flows.py", "") == []
 
 
 def with_executions(folder, count):

@@ -26,6 +26,7 @@ from zart_core.cli.show import said_url
 from zart_core.cli.texts import as_json, at, jsonable, payload, plain, say
 from zart_core.cli.view import View, counted, stream_for, view_on
 from zart_core.commands import checked_name
+from zart_core.deploys.checking import judged
 from zart_core.errors import InvalidUse
 from zart_core.events import Closed, Status
 from zart_core.hosts import face
@@ -50,7 +51,8 @@ def run(target: str, text: str | None, url: str, id: str | None, concurrency: in
     with opened(url, new=True) as log, reporting(name):
         known = not create(log, workflow, text, name)
         view, progress = view_on(stream_for(json)), Progress(log, name)
-        stood, fence = attached(progress) if known else [], fence_of(log, name)
+        stood = [*attached(progress), *misfit(log, name, registry, target, url)] if known else []
+        fence = fence_of(log, name)
         with face.open(log, registry, max_concurrent_steps=concurrency) as engine, signals() as received:
             if fence_of(log, name) != fence:
                 progress.take_over()
@@ -179,6 +181,20 @@ def attached(progress: Progress) -> list[Note]:
         return [Note(progress.closed.at, f"it had ended before: {progress.closed.status}")]
     waits = [words for line in progress.waiting(now)[:WAITS_MAX] if (words := words_about(line))]
     return [Note(now, "; ".join([f"attached to run {progress.run}: {counted(progress)}", *waits]))]
+
+
+def misfit(log: stored.EventLog, id: str, registry: Registry, target: str, url: str) -> list[Note]:
+    """Say that the code at hand does not fit: an execution that waits is read back only when it goes on."""
+    summary = log.summary(id)
+    if summary is None or summary.status.closed:
+        return []
+    with contextlib.redirect_stdout(sys.stderr):  # what the workflow's own code prints
+        verdict = judged(log, summary, registry, False, CODEC)
+    if verdict is None or verdict.fits:
+        return []
+    check = command("check", target.rpartition(":")[0] or target, said_url(url))
+    why = verdict.message.splitlines()[0]
+    return [Note(time.time(), f"the code at hand does not fit, and would park it: {why}; {check} says more")]
 
 
 @contextlib.contextmanager
