@@ -178,6 +178,20 @@ def test_not_a_file(tmp_path):
     expect(os.listdir(tmp_path), ["link"])
 
 
+def test_a_path_that_the_system_refuses(tmp_path):
+    """Such as one below a directory that this user may not look into: weather, with the system's own reason."""
+    with pytest.raises(StoreUnavailable, match="cannot be made or looked at: File name too long"):
+        sqlite.open(f"sqlite:{tmp_path}/{'n' * 300}")
+
+
+def test_what_this_user_may_not_write_is_said_to_be_so(tmp_path):
+    """SQLite's own words ("unable to open database file") do not say what to do."""
+    with pytest.raises(
+        StoreUnavailable, match="SQLITE_CANTOPEN: .*; this user must be able to write to it, to the f"
+    ):
+        sqlite_file.connect(str(tmp_path))
+
+
 def test_not_a_database(path):
     """F26: a file that is no database is refused and left as it is."""
     content = b"Dear diary, " * 1000

@@ -191,20 +191,22 @@ def settings_of(db: sqlite3.Connection) -> dict[str, str | int]:
 def _create_file(path: str) -> None:
     """Make an empty file of mode 0600 if there is none; the name of an empty one is made durable (F4)."""
     file = Path(path)
-    if file.is_symlink():
-        raise InvalidUse(f"{path!r} is a symbolic link; give the path of the database itself")
-    if file.exists():
-        if not file.is_file():
-            raise InvalidUse(f"{path!r} is not a file; give the path of a database")
-        if file.stat().st_size:
-            return
     try:
+        if file.is_symlink():
+            raise InvalidUse(f"{path!r} is a symbolic link; give the path of the database itself")
+        if file.exists():
+            if not file.is_file():
+                raise InvalidUse(f"{path!r} is not a file; give the path of a database")
+            if file.stat().st_size:
+                return
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         _sync_directory(file.parent)
     except FileNotFoundError:
         raise InvalidUse(f"the directory {str(file.parent)!r} does not exist; make it first") from None
     except OSError as error:
-        raise StoreUnavailable(f"{path!r} cannot be made: {os.strerror(error.errno or 0)}") from error
+        raise StoreUnavailable(
+            f"{path!r} cannot be made or looked at: {os.strerror(error.errno or 0)}"
+        ) from error
 
 
 def _sync_directory(path: Path) -> None:

@@ -19,6 +19,9 @@ Trouble: TypeAlias = sqlite3.Error | UnicodeDecodeError
 TROUBLE = (sqlite3.Error, UnicodeDecodeError)
 """What sqlite3 raises: its own errors, and one about the text of its error when SQLite quotes damaged bytes in it."""
 
+REFUSALS = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+REFUSED = "; this user must be able to write to it, to the files beside it and to their directory"
+
 
 def patiently(action: Callable[[], T], busy_s: float, path: str) -> T:
     """Do it again, after a random pause, while another process has the database locked (F17).
@@ -64,7 +67,7 @@ def weather(error: Trouble, path: str) -> ZartError:
         return LogCorrupt(
             f"{path!r} is damaged ({what})", where=path, expected="a whole database", found=what
         )
-    return StoreUnavailable(f"{path!r}: {what}")
+    return StoreUnavailable(f"{path!r}: {what}{REFUSED if code(error) in REFUSALS else ''}")
 
 
 def leniently(data: bytes) -> str:
