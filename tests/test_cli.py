@@ -727,6 +727,36 @@ def test_pages_of_a_list(called, tmp_path):
     assert json.loads(called("list", "--status", "completed", "--json")[1]) == {"items": [], "next": None}
 
 
+def test_a_list_says_why_something_failed(called, tmp_path):
+    """Beside each execution that ended without a result; of one whose end is damaged it says that."""
+
+    @zart.workflow("fails")
+    def fails(why: str) -> zart.Flow[None]:
+        yield from zart.sleep("s", 0)
+        raise ValueError(why)
+
+    with contextlib.closing(zart.open_log(f"sqlite:{tmp_path / 'store'}")) as log:
+        host = Inline(log, zart.Registry(fails))
+        for why in ("no money", "no time"):
+            host.start(fails, why, why[3:])
+            host.drive(why[3:])
+    listed = called("list", "--status", "failed")[1].splitlines()
+    assert [line.split("  ")[-1].strip() for line in listed] == [
+        "REASON",
+        "ValueError: no money",
+        "ValueError: no time",
+    ]
+
+    data = (tmp_path / "store").read_bytes()
+    place = data.rindex(b'"message":"no time"')
+    (tmp_path / "store").write_bytes(data[:place] + b"x" + data[place + 1 :])
+    code, out, _ = called("list", "--json")
+    assert (code, [item["reason"] for item in json.loads(out)["items"]]) == (
+        0,
+        ["ValueError: no money", "its last record is damaged; zart verify says more"],
+    )
+
+
 def test_damage(called, tmp_path):
     """`verify` of a damaged store is exit code 4, and says where, what was expected and what was found."""
     with_executions(tmp_path, 3)

@@ -213,7 +213,8 @@ def list_(
     wanted = None if status is None else status_of(status)
     with reading.opened(store) as log:
         page = page_of(log, status=wanted, workflow=workflow, id_prefix=prefix, limit=limit, after=after)
-    shown.show_list(page, json)
+        reasons = {item.id: shown.reason_for(log, item) for item in page.items}
+    shown.show_list(page, reasons, json)
     return OK
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zart_core import log as stored
@@ -22,8 +22,9 @@ from zart_core.cli.texts import (
     shortened,
 )
 from zart_core.deploys.versions import VersionUse
-from zart_core.events import Closed, Event, Started
-from zart_core.hosts.explain import StepLine, moment, steps_of
+from zart_core.errors import LogCorrupt
+from zart_core.events import Closed, Event, Started, Status
+from zart_core.hosts.explain import StepLine, moment, steps_of, words_of
 from zart_core.hosts.ports import ON_DISK
 from zart_core.hosts.progress import Progress, reason_of
 from zart_core.insight.explaining import (
@@ -35,11 +36,27 @@ from zart_core.insight.explaining import (
 )
 from zart_core.interpreter import CODEC
 
+WITHOUT_RESULT = frozenset({Status.FAILED, Status.CANCELLED, Status.TERMINATED, Status.TIMED_OUT})
 
-def show_list(page: stored.Page[stored.Summary], json: bool) -> None:
-    """Print a page of executions."""
+
+def reason_for(log: stored.EventLog, summary: stored.Summary) -> str:
+    """Give why an execution is parked or paused, or has ended without a result, for which its last record is read."""
+    if summary.status not in WITHOUT_RESULT:
+        return reason_of(summary)
+    try:
+        last = events_of(log, summary.id, summary.run, summary.position - 1)
+    except LogCorrupt:
+        return "its last record is damaged; zart verify says more"
+    return "".join(
+        words_of(end.failure) for end in last if isinstance(end, Closed) and end.failure is not None
+    )
+
+
+def show_list(page: stored.Page[stored.Summary], reasons: Mapping[str, str], json: bool) -> None:
+    """Print a page of executions, with the reason of each."""
     if json:
-        say(as_json({"items": [summary_json(item) for item in page.items], "next": page.next}))
+        items = [{**summary_json(item), "reason": reasons[item.id]} for item in page.items]
+        say(as_json({"items": items, "next": page.next}))
         return
     rows = [("ID", "WORKFLOW", "STATUS", "RUN", "EVENTS", "UPDATED", "REASON")]
     for item in page.items:
@@ -51,7 +68,7 @@ def show_list(page: stored.Page[stored.Summary], json: bool) -> None:
                 str(item.status),
                 *numbers,
                 moment(item.updated_at),
-                shortened(one_line(reason_of(item)), 100),
+                shortened(one_line(reasons[item.id]), 100),
             )
         )
     for line in columns(rows):
