@@ -483,6 +483,6 @@ def test_the_command_is_told_nonsense(called, tmp_path):
     assert called("check")[0] == 2
     assert called("check", "v1.py", "--junit", "no/such/file")[0::2] == (
         2,
-        "zart: the report could not be written to 'no/such/file': No such file or directory\n",
+        "zart: 'no/such/file' cannot be written: No such file or directory\n",
     )
     assert called("check", "v1.py", "--store", "sqlite:nowhere")[0] == 4

@@ -63,12 +63,12 @@ FIELDS = [field.name for field in attrs.fields(Verdict)]
 
 
 def write(file: str, text: str) -> None:
-    """Write a report, with mode 0600 where it is new. Raises InvalidUse when that cannot be."""
+    """Write a report or a picture, with mode 0600 where it is new. Raises InvalidUse when that cannot be."""
     try:
         with open(file, "w", encoding="utf-8", opener=private) as report:
             report.write(text)
     except OSError as error:
-        raise InvalidUse(f"the report could not be written to '{file}': {error.strerror}") from error
+        raise InvalidUse(f"'{file}' cannot be written: {error.strerror}") from error
 
 
 @contextmanager
