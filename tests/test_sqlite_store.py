@@ -187,7 +187,7 @@ def test_a_path_that_the_system_refuses(tmp_path):
 def test_what_this_user_may_not_write_is_said_to_be_so(tmp_path):
     """SQLite's own words ("unable to open database file") do not say what to do."""
     with pytest.raises(
-        StoreUnavailable, match="SQLITE_CANTOPEN: .*; this user must be able to write to it, to the f"
+        StoreUnavailable, match=r"SQLITE_CANTOPEN: .*; this user must be able to write to it, to the f"
     ):
         sqlite_file.connect(str(tmp_path))
 
