@@ -226,7 +226,8 @@ class Inline:
         """Run one attempt, and tell the run how it ended."""
         pulse = Pulse(self, run, call)
         scene = Scene(lambda: call.context, self.resources, heartbeat=pulse.beat)
-        value, error, over = None, None, False
+        error: Exception | None = None
+        value, over = None, False
         try:
             value = self.runner.run(call, scene)
         except (Cancelled, asyncio.CancelledError) as raised:
