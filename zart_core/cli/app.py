@@ -6,11 +6,10 @@ Rule 1: nothing here needs typer or rich, so that their absence can be told.
 from __future__ import annotations
 
 import importlib
-import io
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from zart_core.cli.exits import (
     INTERRUPTED,
@@ -32,10 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logger = logging.getLogger("zart")
     if not any(isinstance(handler, OneLine) for handler in logger.handlers):
         logger.addHandler(OneLine())
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(
-            errors="backslashreplace"
-        )  # for a terminal or a pipe that has not all characters
+    reconfigure: Callable[..., None] | None = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:  # a terminal or a pipe may not have all characters
+        reconfigure(errors="backslashreplace")
     try:
         code = run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
