@@ -172,7 +172,7 @@ def checked(method: Callable[..., None]) -> Callable[..., None]:
         self.done = done
         try:
             if takes_log:
-                with_log(self.opened(), lambda log: method(self, log, **case))
+                with_log(self.opened(), lambda log: method(self, log, **case), done)
             else:
                 method(self, **case)
         except SkipTest:
@@ -186,13 +186,18 @@ def checked(method: Callable[..., None]) -> Callable[..., None]:
     return check
 
 
-def with_log(log: Any, check: Callable[[Any], None]) -> None:
-    """Check a log, and close it; what went wrong first is raised, in the check or when it is closed."""
+def with_log(log: Any, check: Callable[[Any], None], done: list[str]) -> None:
+    """Check a log, and close it; what went wrong first is raised, in the check or when it is closed.
+
+    `done` holds what was called up to then.
+    """
     try:
         check(log)
     except BaseException:
+        before = len(done)
         with suppress(Exception):
             log.close()
+        del done[before:]
         raise
     log.close()
 
