@@ -12,10 +12,11 @@ from played import history
 import zart_core as zart
 from zart_core import log as stored
 from zart_core.codec import Codec
-from zart_core.events import Parent
+from zart_core.events import Closed, Parent, Started, Status
 from zart_core.hosts.calls import idempotency_key
+from zart_core.hosts.facts import received
 from zart_core.hosts.offers import offer
-from zart_core.hosts.relatives import new_execution, parents_key
+from zart_core.hosts.relatives import new_execution, parents_key, report
 from zart_core.hosts.turns import Effects, Run
 from zart_core.workflows import Registry
 
@@ -729,3 +730,28 @@ def test_a_step_that_is_too_large_to_be_handed_over_waits_for_a_slot_here(host):
         zart.Defect, match="'large' are too large to be handed to another worker: as JSON within"
     ):
         offer(CODEC, one.run.execution, one.run.execution.pending[0], do)
+
+
+class Placed:
+    """A seal that binds data to its place, and hides nothing."""
+
+    def seal(self, data: bytes, associated: bytes) -> bytes:
+        return associated + b"|" + data
+
+    def open(self, data: bytes, associated: bytes) -> bytes:
+        place, _, hidden = data.partition(b"|")
+        if place != associated:
+            raise ValueError("another place")
+        return hidden
+
+
+@pytest.mark.parametrize("codec", [CODEC, Codec(seal=Placed())])
+def test_the_end_of_a_child_that_an_earlier_run_left_behind(codec):
+    """It is told under the seal of that run, and is none of the next one's business."""
+    told = report(codec, Parent("p", 0, 0), Closed(Status.COMPLETED, 4.0, b"1"))
+    message = stored.Message(1, told.kind, told.name, told.payload, told.at, told.key)
+    execution = zart.Execution(kid, codec=codec)
+    execution.apply(Started("p", 1, "kid", b"1", 3.0))
+
+    assert received(codec, execution, message, 5.0) is None
+    execution.close()

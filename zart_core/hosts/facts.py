@@ -85,14 +85,12 @@ def received(codec: Codec, execution: Execution, message: stored.Message, now: f
         case "terminate":
             return terminated(message, now)
         case "child":
+            if message.name != str(started.run):  # for a run that is over, and under the seal of its place
+                return None
             fact = codec.decode_event(
                 stored.Record("Resolved", now, message.payload), started.id, started.run
             )
-            meant = (
-                message.name == str(started.run)
-                and isinstance(fact, Resolved)
-                and execution.is_pending(fact.seq)
-            )
+            meant = isinstance(fact, Resolved) and execution.is_pending(fact.seq)
             return accepted(execution, fact) if meant and isinstance(fact, Resolved) else None
 
 
