@@ -19,7 +19,7 @@ from typing_extensions import TypeAliasType
 
 from zart_core import errors
 from zart_core.codec import Codec
-from zart_core.errors import DecodeError, EncodeError, FormatTooNew, InvalidUse, LogCorrupt
+from zart_core.errors import DecodeError, EncodeError, FormatTooNew, InvalidUse, LogCorrupt, StoreUnavailable
 from zart_core.events import (
     Began,
     Cancellation,
@@ -837,6 +837,11 @@ def test_records(event, data):
         (Record("Began", 1.0, b'{"seq":0,"attempt":0,"mood":1}'), FormatTooNew, "unknown field `mood`"),
         (Record("Issued", 1.0, b'{"seq":0,"kind":"dream","name":"a"}'), FormatTooNew, "dream"),
         (
+            Record("Issued", 1.0, b'{"seq":0,"kind":"dream","name":"a","site":["m","q",4]}'),
+            FormatTooNew,
+            "dream",
+        ),
+        (
             Record("Started", 1.0, b'{"id":"a","run":0,"workflow":"w","semantics":9}\n'),
             FormatTooNew,
             "semantics 9",
@@ -895,6 +900,21 @@ def test_seal():
     assert b"reserve" not in b"".join(r.data for r in records)
     with pytest.raises(LogCorrupt, match="the seal of event 6 of run 0 of 'order-1' is broken"):
         codec.decode_events(records[:1] + records[:1], "order-1", 0, 5)
+
+
+def test_a_seal_whose_key_is_away():
+    """That may pass, and says nothing of the record."""
+
+    class Away(Rot):
+        def open(self, data: bytes, associated: bytes) -> bytes:
+            raise TimeoutError("the vault does not answer")
+
+    (record,) = Codec(seal=Rot()).encode_events([Noted("x", 1.0)], "a", 0, 5)
+    with pytest.raises(
+        StoreUnavailable,
+        match="the seal of event 5 of run 0 of 'a' cannot be opened: TimeoutError: the vault does not answer",
+    ):
+        Codec(seal=Away()).decode_events([record], "a", 0, 5)
 
 
 def test_a_seal_without_a_place():

@@ -64,7 +64,9 @@ def test_each_leaf_is_issued_with_all_that_code_does_not_know(play):
         issued(3, "event", "e[1]", of="e", until=60.0),
         issued(4, "child", "kid[1]", of="kid", payload=b"5", child="an-id.0.4"),
     ]
-    assert run.execution.pending == {fact.seq: fact for fact in run.log[1:]}
+    pending = {fact.seq: fact for fact in run.log[1:]}
+    assert (run.execution.pending, repr(run.execution.pending)) == (pending, repr(pending))
+    assert 4 in run.execution.pending and 5 not in run.execution.pending
     run.done("do-x", "x").done("nap").done("alarm").deliver("e", b"7").done("kid[1]", 5)
     assert run.result == ("x", None, None, 7, 5)
 

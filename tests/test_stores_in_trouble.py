@@ -338,6 +338,37 @@ def test_an_error_before_the_commit_rejects(path, code, word, words):
     log.close()
 
 
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT])
+def test_a_damaged_row_that_cannot_be_set_aside(path, code):
+    """I8: where only its indexes are damaged too, the others are claimed all the same; other trouble is weather."""
+    log = sqlite.open(f"sqlite:{path}")
+    write(log, new("a"), new("b"))
+    log._connection("writer").execute("UPDATE executions SET digest = 'x' WHERE id = 'a'")
+    ill(log, "leases", "UPDATE executions SET due = NULL", code)
+    if code == sqlite3.SQLITE_CORRUPT:
+        assert claimed(log) == ["b"]
+    else:
+        with pytest.raises(StoreUnavailable):
+            claimed(log)
+    assert claimed(log) == ([] if code == sqlite3.SQLITE_CORRUPT else ["b"])
+    log.close()
+
+
+@pytest.mark.parametrize("limit", [1, 1000])
+def test_a_commit_that_fails_with_a_checkpoint_due(path, limit):
+    """There is no connection any more that could make it: it is made after the next commit."""
+    log = sqlite.open(f"sqlite:{path}")
+    write(log, new())
+    log._pace.limit = limit
+    log._pace.changes = 10
+    ill(log, "writer", "COMMIT")
+    (outcome,) = log.append([turn("a", 1, "X")])
+    assert isinstance(outcome, Unknown) and log._pace.due == (limit == 1)
+    write(log, turn("a", 1, "Y"))
+    assert not log._pace.due
+    log.close()
+
+
 def test_an_interruption_of_an_append(path):
     """F27: nothing of it is there, and the log goes on."""
     log = sqlite.open(f"sqlite:{path}")

@@ -17,7 +17,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import CodeType, GeneratorType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from zart_core import commands as c
 from zart_core.empties import NO_ENTRIES, NO_ITEMS, added, put
@@ -25,9 +25,6 @@ from zart_core.errors import Cancelled, Defect, DuplicateName, InvalidUse, NotAC
 from zart_core.events import Issued, Site, Status
 from zart_core.records import record
 from zart_core.waiting import Wait
-
-if TYPE_CHECKING:
-    from zart_core.workflows import Workflow
 
 Where: TypeAlias = tuple[CodeType, int, dict[str, Any]]
 """Where a generator stood: code, instruction, globals. Turned into a Site only when somebody looks."""
@@ -224,7 +221,8 @@ WAITS = Suspend()
 class Issuer(Protocol):
     """Knows what is on record: the interpreter."""
 
-    workflow: Workflow[Any, Any]
+    workflow: Any
+    """The Workflow that runs, whose module rests on this one."""
 
     def release(self, node: Node) -> None:
         """A leaf that is on record has to end."""

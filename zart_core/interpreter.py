@@ -47,7 +47,6 @@ from zart_core.errors import (
     EventRejected,
     InvalidUse,
     LogCorrupt,
-    NotACommand,
     Parked,
     Unencodable,
 )
@@ -795,12 +794,6 @@ class Execution:
         error = root.error
         continued = self._branches.continued
         if continued is not None:
-            if continued.workflow.name != self.workflow.name:
-                raise NotACommand(
-                    f"{self._title()} continues as a new run of the same workflow, not of "
-                    f"'{continued.workflow.name}': call continue_as_new of its own workflow, or start the other one "
-                    "with `yield from zart.spawn(...)` or zart.child(...)"
-                )
             self._wanted.append(Closing(Status.CONTINUED, continued))
         elif error is None:
             self._wanted.append(Closing(Status.COMPLETED, root.value))

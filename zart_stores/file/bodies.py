@@ -163,11 +163,8 @@ def _lines_of(body: Birth | Step, id: str, run: int) -> list[Line] | None:
     if isinstance(body, Birth):
         if body.id == id and run == 0:
             return body.records
-    elif body.id == id:
-        if body.run == run:
-            return body.records
-        if body.run + 1 == run:
-            return body.opens
+    elif body.id == id and body.run + 1 == run:
+        return body.opens
     for child in body.creates:
         if (lines := _lines_of(child, id, run)) is not None:
             return lines

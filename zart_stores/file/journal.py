@@ -596,7 +596,7 @@ def _abandon_all() -> None:
         journal.abandon(unlock=False)
 
 
-if hasattr(os, "register_at_fork"):  # POSIX
+with contextlib.suppress(AttributeError):  # Windows has neither forks nor this
     os.register_at_fork(after_in_child=_abandon_all)
 
 

@@ -148,18 +148,9 @@ def _conditions(
         wanted["workflow = ?"] = workflow
     if id_prefix:
         wanted["id >= ?"] = id_prefix
-        if (above := _after_prefix(id_prefix)) is not None:
-            wanted["id < ?"] = above
+        wanted["id < ?"] = id_prefix[:-1] + chr(
+            ord(id_prefix[-1]) + 1
+        )  # it can be printed, so there is a next one
     if after is not None:
         wanted["id > ?"] = after
     return wanted
-
-
-def _after_prefix(prefix: str) -> str | None:
-    """Give the least text that is greater than every text with this prefix; None when there is none."""
-    while prefix:
-        last = ord(prefix[-1])
-        if last < 0x10FFFF:
-            return prefix[:-1] + chr(0xE000 if last == 0xD7FF else last + 1)
-        prefix = prefix[:-1]
-    return None
