@@ -849,6 +849,7 @@ def test_records(event, data):
         (Record("Began", 1.0, b'{"seq":0}'), LogCorrupt, "missing required field `attempt`"),
         (Record("Began", 1.0, b'{"seq":"0","attempt":0}'), LogCorrupt, "Expected `int`, got `str`"),
         (Record("Began", 1.0, b'{"seq":0,"attempt":0}\n'), LogCorrupt, "a payload where there is none"),
+        (Record("Noted", 1.0, b'{"what":"x"}\n'), LogCorrupt, "a payload where there is none"),
         (Record("Started", 1.0, b'{"id":"a","run":0,"workflow":"w"}'), LogCorrupt, "the payload is missing"),
         (Record("Resolved", 1.0, b'{"seq":0}'), LogCorrupt, "0 outcomes"),
         (Record("Resolved", 1.0, b'{"seq":0,"taken":1}\n1'), LogCorrupt, "2 outcomes"),
