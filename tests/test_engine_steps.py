@@ -801,7 +801,7 @@ def test_what_may_run_once_only_and_had_not_begun_when_the_lease_was_in_doubt_is
         handle, attempts = engine.start(steps.both, id="a"), engine.engine.attempts
         until(lambda: steps.ledger.entries and attempts.running == 2)
         engine.engine.loop.call_soon_threadsafe(attempts.lapse)
-        until(lambda: attempts.lapses == 2)
+        until(lambda: attempts.lapses >= 2)
         steps.gate.set()
         assert handle.result(PATIENCE_S) == ["held", "ran"]
     assert steps.ledger.entries == ["hold", "hold", "behind"]

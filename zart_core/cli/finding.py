@@ -18,10 +18,7 @@ from zart_core.errors import InvalidUse, ZartError
 from zart_core.insight.sources import is_own
 from zart_core.workflows import Registry, Workflow, is_workflow, workflows_in
 
-NOT_THEIRS = (
-    "<frozen ",
-    *(sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")),
-)
+NOT_THEIRS = tuple(sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib"))
 """What the files of Python itself and of installed packages begin with."""
 
 
@@ -111,5 +108,6 @@ def line_of(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return ""  # it says so itself
     frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    own = [place for place in frames if not place[0].startswith(NOT_THEIRS) and not is_own(place[0])]
-    return "".join(f" ({file}, line {line})" for file, line in (own or frames)[-1:])
+    frames = [place for place in frames if not place[0].startswith("<frozen ") and not is_own(place[0])]
+    theirs = [place for place in frames if not place[0].startswith(NOT_THEIRS)]
+    return "".join(f" ({file}, line {line})" for file, line in (theirs or frames)[-1:])
