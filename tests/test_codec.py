@@ -17,7 +17,7 @@ import attrs
 import pytest
 from typing_extensions import TypeAliasType
 
-from zart_core import errors
+from zart_core import errors, wire
 from zart_core.codec import Codec
 from zart_core.errors import DecodeError, EncodeError, FormatTooNew, InvalidUse, LogCorrupt, StoreUnavailable
 from zart_core.events import (
@@ -824,6 +824,7 @@ def test_records(event, data):
     """Each event is a line of JSON, and its payload as it is; these bytes are what released logs hold."""
     assert CODEC.encode_event(event) == Record(type(event).__name__, 1.5, data)
     assert CODEC.decode_event(Record(type(event).__name__, 1.5, data)) == event
+    assert wire.READERS[type(event).__name__](1.5, data) == event
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,23 @@ def test_a_run_tells_all():
     assert result.histories == {("order", 0): result.history}
 
 
+@pytest.mark.parametrize(("at", "got"), [(10, [50.0, "e"]), (29, [50.0, "e"]), (31, [50.0, "EventTimedOut"])])
+def test_an_event_that_comes_while_a_step_runs_is_in_time(at, got):
+    """R13: what came before a deadline came first, though the host had no time to look; a wait is no step's fault."""
+
+    @zart.step("long")
+    async def long() -> float:
+        await asyncio.sleep(50)
+        return 50.0
+
+    @zart.workflow("beside")
+    def beside() -> zart.Flow[list[Any]]:
+        ends = yield from zart.settle([long(), zart.wait_for_event("e", timeout=30)])
+        return [end.value if isinstance(end, zart.Ok) else type(end.error).__name__ for end in ends]
+
+    assert run(beside, events=[(at, "e", "e")]).value == got
+
+
 def test_virtual_time_is_exact():
     """Time begins where a test says, and a sleep of a year takes none."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from sys import intern
-from typing import Any, Literal, Never, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -283,9 +283,8 @@ def _site(place: tuple[str, str, int]) -> Site:
     return Site(*place)
 
 
-def _began(_: float, __: bytes) -> Never:
-    """One without a payload is ordinary: see `decode_events`."""
-    raise LogCorrupt("a payload where there is none")
+def _began(h: BeganHead, at: float) -> Began:
+    return Began(h.seq, h.attempt, at, h.takeover, h.deadline)
 
 
 def _retried(h: RetriedHead, at: float) -> Retried:
@@ -349,7 +348,7 @@ def _reader(
 READERS: dict[str, Callable[[float, bytes], Event]] = {
     "Started": _reader(StartedHead, _started, "must"),
     "Issued": _reader(IssuedHead, _issued, "may"),
-    "Began": _began,
+    "Began": _reader(BeganHead, _began, "none"),
     "Retried": _reader(RetriedHead, _retried, "none"),
     "Resolved": _reader(ResolvedHead, _resolved, "own"),
     "Delivered": _reader(DeliveredHead, _delivered, "must"),
@@ -357,7 +356,7 @@ READERS: dict[str, Callable[[float, bytes], Event]] = {
     "Closed": _reader(ClosedHead, _closed, "may"),
     "Noted": _reader(NotedHead, _noted, "none"),
 }
-"""How each kind of event is read, but for what is ordinary of it."""
+"""How each kind of event is read, whatever it holds."""
 
 
 _TROUBLE = (msgspec.MsgspecError, LogCorrupt, KeyError, ValueError, TypeError, AttributeError, RecursionError)
