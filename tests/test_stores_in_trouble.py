@@ -268,6 +268,31 @@ def test_a_disk_that_takes_nothing(fs, durability):
     assert kinds(opened(fs)) == ["Started", "Y"]
 
 
+def test_what_was_cut_off_does_not_come_back(fs):
+    """F5, F6, L3: a cut that could not be synced may never reach the disk; what was found after it counts for good."""
+    write(opened(fs), new(), new("b"))
+    fs.kill()
+    log = opened(fs)  # in a segment of its own, that holds what was read back
+    fs.inject("pwrite", 1, short=400)  # the first message, and a part of the second
+    fs.inject("pwrite", 2, error=errno.ENOSPC)
+    fs.inject("sync", 1, error=errno.EIO)
+    outcomes = log.append([post("a", b"old"), post("b", b"x" * 600)])
+    assert {type(outcome) for outcome in outcomes} == {Unknown}
+    fs.kill()
+    log = opened(fs)
+    assert log.inbox("a") == []
+
+    def lose_power(call):
+        for left in fs.crash_states(100) if call.kind in ("pwrite", "sync") else ():
+            found.append(opened(left).inbox("a"))
+
+    found = []
+    fs.on_call = lose_power
+    write(log, turn("a", 1, "X"))
+    fs.on_call = None
+    assert found and not any(found)
+
+
 # ---------------------------------------------------------------- SQLite
 
 

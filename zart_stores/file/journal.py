@@ -270,7 +270,11 @@ class Journal:
         segment.last_sum = frame.sum
 
     def _load_last(self, segment: Segment, replay: Replay) -> None:
-        """Recover the last segment (Rule 4), replay it, and continue it or begin another."""
+        """Recover the last segment (Rule 4), replay it, and continue it or begin another.
+
+        It is continued if it was closed. Else it may have been cut, and the cut may never have reached the disk: what
+        is written in its place could be found again beside what was cut off (Rule 3).
+        """
         data = self._read_file(segment.path)
         self._check_base(segment)
         frames, cut = recover(segment, data)
@@ -288,7 +292,7 @@ class Journal:
                 f"{segment.path}: the {cut} bytes from offset {len(data) - cut} on were the torn end of a "
                 "write that was never acknowledged; they are cut off"
             )
-        if not cut and all(frame.closing for frame in tail):
+        if tail and not cut and all(frame.closing for frame in tail):
             self._footers = tail
             for frame in tail:
                 replay(frame.body, True, Place(segment.number, frame.offset, frame.length))
