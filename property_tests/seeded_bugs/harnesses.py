@@ -160,7 +160,7 @@ HARNESSES: Mapping[str, Callable[[], None]] = {
     "machine memory": partial(machine, "memory", 60),
     "machine file": partial(machine, "file", 30),
     "machine sqlite": partial(machine, "sqlite", 20),
-    "power loss": partial(power_loss, 3),
+    "power loss": partial(power_loss, 5),
     "crash points": crash_points,
     "weather": partial(weather, 2),
     "simulation": partial(simulation, 400),
