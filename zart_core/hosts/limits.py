@@ -191,7 +191,7 @@ class Limits:
             if (
                 line is not None
             ):  # else it turned out to have no limits, and the run ended before it could begin
-                line.waiting.setdefault(live.run.id, live)
+                line.waiting[live.run.id] = live  # in the place of one that was lost and came back
         self.stirred.set()
 
     def is_waiting(self, queue: str) -> bool:
