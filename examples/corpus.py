@@ -11,6 +11,7 @@ import ast
 import hashlib
 import os
 import sysconfig
+import threading
 import warnings
 from pathlib import Path
 
@@ -23,6 +24,8 @@ warnings.filterwarnings("ignore", module="<unknown>")  # of the files that are p
 LEFT_OUT = {"site-packages", "dist-packages", "__pycache__"}
 DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 STATEMENTS = ast.stmt | ast.excepthandler | ast.match_case
+PARSING = threading.Lock()
+"""The parser of CPython 3.11 counts the depth of all threads together, and now and then is wrong (SystemError)."""
 JOURNAL = "CORPUS_JOURNAL"
 """Names a file to which every execution of a step adds a line: what really ran, whatever the log says."""
 
@@ -97,7 +100,8 @@ def corpus(order: Corpus) -> zart.Flow[Report]:
 def definitions_in(source: bytes) -> int | None:
     """How many functions and classes there are; None where it is no Python of this version."""
     try:
-        todo: list[ast.AST] = [ast.parse(source)]
+        with PARSING:
+            todo: list[ast.AST] = [ast.parse(source)]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     count = 0
