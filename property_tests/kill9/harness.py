@@ -329,9 +329,16 @@ class Campaign:
             raise Violation(f"I3: {id}/{run} does not replay: {taken_up.defect}")
         taken_up.drop()
 
+    def entries(self) -> list[dict[str, Any]]:
+        """The lines of the journal. A kill can cut the last one at the end of a page: its step got no further."""
+        data = self.journal.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        os.truncate(self.journal, len(whole))  # the next life begins a line of its own
+        return [json.loads(line) for line in whole.splitlines()]
+
     def check_steps(self, now: Snapshot) -> None:
         """Effects: one at least for each outcome, more only for what was in flight at a kill (I12, I13)."""
-        lines = [json.loads(line) for line in self.journal.read_text().splitlines()]
+        lines = self.entries()
         mine = [line for line in lines if line["life"] == self.life]
         seqs = {
             (id, run, event.name): event.seq
