@@ -113,7 +113,7 @@ def definitions_in(source: bytes) -> int | None:
 
 
 def note_down(path: str) -> None:
-    """Add a line to the journal, if there is one, in one write that no kill can tear."""
+    """Add a line to the journal, if there is one, in one write: a kill can tear it at the end of a page only."""
     if journal := os.environ.get(JOURNAL):
         file = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.write(file, f"{path}\n".encode())

@@ -53,6 +53,10 @@ class Job:
         environment = {**os.environ, "CORPUS_JOURNAL": str(self.journal)}
         return subprocess.Popen(self.command, env=environment, stdout=stdout)
 
+    def mend_journal(self) -> None:
+        """Take out the line that a kill cut, as it may at the end of a page: that file was not analysed."""
+        os.truncate(self.journal, self.journal.read_bytes().rfind(b"\n") + 1)
+
     def look(self) -> None:
         """Read what is new in the log, from outside, as any process may."""
         start = len(self.events)
@@ -92,6 +96,7 @@ def kill_at(job: Job, share: float) -> set[str]:
     finally:
         process.kill()
     process.wait()
+    job.mend_journal()
     job.look()
     if process.returncode != -signal.SIGKILL or isinstance(job.events[-1], zart.Closed):
         raise Failure("the job ended before it was killed")
