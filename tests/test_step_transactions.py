@@ -736,6 +736,33 @@ def test_no_thread_to_roll_back_in(bank, monkeypatch):
 # ---------------------------------------------------------------- closing
 
 
+def test_returned_to_a_run_that_is_over(bank, monkeypatch):
+    """What it wrote is rolled back, and nothing of it is kept."""
+    end = transactions.Transactions.end
+    released = threading.Event()
+
+    def end_late(self, attempt):
+        """The step returns while the turn is built that has no use for it, and is rolled back after that."""
+        if not released.is_set():
+            released.set()
+            until(attempt.future.done)
+        end(self, attempt)
+
+    monkeypatch.setattr(transactions.Transactions, "end", end_late)
+    monkeypatch.setattr(transactions, "NO_THREAD_S", 0.2)
+
+    def held() -> int:
+        debit_by(30)
+        assert released.wait(20)
+        return 30
+
+    with zart.open(bank.url, [flow := flow_of(held, timeout=0.2)]) as engine:
+        engine.engine.readers = scarce = Threadless(engine.engine.readers, "end")
+        assert "timed out" in engine.run(flow)
+        assert engine.engine.transactions.pending == {}
+    assert (scarce.names, bank.balance()) == ([], 100)
+
+
 def test_closed_while_a_step_writes(bank):
     """An engine that closes rolls back what runs; the next one runs the step again, and no crash is counted."""
     begun, released = threading.Event(), threading.Event()

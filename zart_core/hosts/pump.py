@@ -242,6 +242,7 @@ class Pump:
         assert run.closed is not None
         for seq in list(live.calls):
             self.engine.attempts.abandon(live, seq)
+        self.engine.transactions.give_up(run.id)  # of a step that returned while this turn was being written
         closed, opened = run.closed, run.opened
         run.drop()
         self.engine.suspects.end_trial(live)
