@@ -300,8 +300,8 @@ AGAIN = ("40001", "40P01", "55P03", "23505", "25P03")
 another transaction took first (F17), and a process that stood still for so long that the server let go of it (F24)."""
 FULL = ("53100", "53200")
 DAMAGE = ("XX001", "XX002")
-
-
+UNPREPARED = ("26000", "42P05")
+"""What a server says of a prepared statement that it does not know, or knows already: it was prepared elsewhere."""
 STRANGE = ("42703", "42P07", "42P16", "42809")
 """What making or reading tables says where there are others of the same names."""
 
@@ -345,4 +345,6 @@ def weather(error: psycopg.Error, where: str) -> ZartError:
         return LogCorrupt(
             f"{where} is damaged ({what})", where=where, expected="a whole database", found=what
         )
+    if state in UNPREPARED:
+        what += "; a pooler in between seems to hand connections over: add &prepare=no to the URL"
     return StoreUnavailable(f"{where}: {what}")
