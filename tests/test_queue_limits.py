@@ -11,8 +11,9 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -316,6 +317,55 @@ async def test_nothing_begins_with_a_slot_that_is_anothers_by_now() -> None:
         assert await handle.result() == 0
         begun = [event for event in await one.history("b") if isinstance(event, Began)]
     assert len(begun) == 2
+
+
+class Hung(Relay):
+    """A log whose next turn of execution `a`, once it is `armed`, is not written before `go` is set."""
+
+    blocking = True  # type: ignore[assignment]
+
+    def __init__(self, log: stored.EventLog) -> None:
+        super().__init__(log)
+        self.armed = False
+        self.hangs, self.go = threading.Event(), threading.Event()
+
+    def append(self, batch: Sequence[stored.Write]) -> list[stored.Appended]:
+        """See EventLog."""
+        if self.armed and any(isinstance(write, stored.Turn) and write.id == "a" for write in batch):
+            self.armed = False
+            self.hangs.set()
+            self.go.wait(PATIENCE_S)
+        return super().append(batch)
+
+
+@on_a_loop
+async def test_a_turn_that_is_refused_too_late_leaves_the_slot_of_who_came_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """L8: it was lost and taken again while the old turn hung; what the new one begins with is its own."""
+    monkeypatch.setattr(limits_module, "SPARE_S", 60.0)
+    crowd, gpu, log = Crowd(), Queue("gpu", limit=1), Hung(open_log("memory:"))
+    async with engines(log, ("default", gpu), crowd=crowd) as (one,):
+        await one.start(patient, id="a")
+        log.armed = True
+        await one.send("a", "go", None)
+        await until(log.hangs.is_set)
+        await until(lambda: bool(one.limits.lines["gpu"].slots))
+        old = one.live["a"]
+        log.release(one.worker, ["a"])
+        assert log.acquire("another", "a", lease_s=600.0) is not None
+        log.release("another")
+        one.claims.claiming.set()
+        await until(lambda: one.live["a"] is not old and bool(one.limits.uses))
+        log.go.set()
+        await until(lambda: crowd.inside == ["draw-0"])
+        late = await one.start(drawn, 1, id="b")
+        await asyncio.sleep(2 * limits_module.LOOK_MAX_S)  # a free slot is found by then
+        crowd.gate.set()
+        assert await late.result() == 0
+        assert await (await one.get("a")).result() == 0
+    log.close()
+    assert crowd.most == 1
 
 
 @on_a_loop

@@ -114,8 +114,8 @@ class Limits:
         self.lines = {name: Line(queue) for name, queue in queues.items() if is_limited(queue)}
         self.unlimited = {name for name, queue in queues.items() if not is_limited(queue)}
         """Queues of which any number of steps may run here."""
-        self.uses: dict[str, dict[int, Use]] = {}
-        """What attempts began with, by execution and seq."""
+        self.uses: dict[Live, dict[int, Use]] = {}
+        """What attempts began with, by execution and seq; one that was lost and came back is another."""
         self.lingering: dict[Attempt, Use] = {}
         """Attempts that were abandoned and whose threads still run (R11)."""
         self.back: list[tuple[Held, float | None]] = []
@@ -163,7 +163,7 @@ class Limits:
         ):  # from now on, though its execution may have seen a later time on another's clock (F13)
             token.wake = self.engine.clock.now() + seconds(line.queue.per)
         what = f"step '{step}' of execution '{run.id}'"
-        self.uses.setdefault(run.id, {})[seq] = Use(line, slot, token, what)
+        self.uses.setdefault(live, {})[seq] = Use(line, slot, token, what)
         return True
 
     def taken(self, place: deque[Held]) -> Held:
@@ -174,7 +174,7 @@ class Limits:
 
     def writes(self, live: Live) -> Iterator[stored.Write]:
         """What goes into the commit of a turn that begins limited attempts (Rules 1 and 2)."""
-        for use in self.uses.get(live.run.id, {}).values():
+        for use in self.uses.get(live, {}).values():
             if use.durable:
                 continue
             if use.slot is not None:
@@ -206,7 +206,7 @@ class Limits:
 
     def durable(self, live: Live) -> None:
         """The turn is in the log, and with it what its attempts began with."""
-        for use in self.uses.get(live.run.id, {}).values():
+        for use in self.uses.get(live, {}).values():
             use.durable = True
 
     def give_up(
@@ -216,7 +216,7 @@ class Limits:
         runs: concurrent.futures.Future[Any] | asyncio.Task[None] | None,
     ) -> None:
         """An attempt is over. If nobody waits for it and its thread or task runs, it keeps its slot until that ends."""
-        uses = self.uses.get(live.run.id)
+        uses = self.uses.get(live)
         if uses is None:
             return
         if runs is not None and not runs.done() and attempt.call.seq in uses:
@@ -235,13 +235,13 @@ class Limits:
 
     def settle(self, live: Live) -> None:
         """Attempts of an execution may have ended, or do not begin after all: take back what they had."""
-        uses = self.uses.get(live.run.id)
+        uses = self.uses.get(live)
         if uses is None:
             return
         for seq in [seq for seq in uses if seq not in live.run.running]:
             self.end(uses.pop(seq))
         if not uses:
-            del self.uses[live.run.id]
+            del self.uses[live]
 
     def end(self, use: Use) -> None:
         """An attempt is over: its slot is free for the next one here, unless it was kept for long enough."""
