@@ -15,6 +15,7 @@ import pytest
 import zart_core as zart
 from zart_core import log as stored
 from zart_core.events import Began, Closed, Issued, Noted, Resolved, Started, Status
+from zart_core.hosts import sharing
 from zart_core.hosts.offers import known_steps, offered_id, page_of
 from zart_core.hosts.ports import open_log
 from zart_core.testing.relay import Relay
@@ -29,7 +30,7 @@ def on_a_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        asyncio.run(test(*args, **kwargs))
+        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 2 * PATIENCE_S))
 
     return run
 
@@ -332,6 +333,40 @@ async def test_steps_that_find_no_slot_overflow_to_others(url: str) -> None:
         assert await asyncio.wait_for(handle.result(), PATIENCE_S) == [0, 1, 2, 3]
         offered = [event.who for event in await here.history("f") if isinstance(event, Noted)]
     assert offered == ["2", "3"]
+
+
+@zart.step("held-there-{n}", queue="gpu")
+def held_there(n: int) -> int:
+    STARTED.release()
+    GO.wait(PATIENCE_S)
+    return n
+
+
+@zart.workflow("fan-there")
+def fan_there(n: int) -> zart.Flow[list[int]]:
+    return (yield from zart.wait([held_there(i) for i in range(n)]))
+
+
+@pytest.mark.parametrize("flow", [fan, fan_there])
+@on_a_loop
+async def test_what_nobody_takes_comes_back_into_its_own_line(
+    flow: zart.Workflow[int, list[int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever queue it names, if it could run here; else it waited until this worker had nothing else to do."""
+    global STARTED  # a fresh one for each test
+    monkeypatch.setattr(sharing, "TAKE_BACK_S", 0.3)
+    STARTED = threading.Semaphore(0)
+    GO.clear()
+    async with (
+        zart.serve(f"memory:{tmp_path}", [flow], queues=("default", "gpu"), max_concurrent_steps=1) as here,
+        zart.serve(f"memory:{tmp_path}", [flow], queues=("cpu",)),
+    ):
+        handle = await here.start(flow, 2, id="f")
+        await taken(1)
+        while not [one for one in (await here.list(id_prefix="!step/")).items if one.owner == here.worker]:
+            await asyncio.sleep(0.01)
+        GO.set()
+        assert await asyncio.wait_for(handle.result(), PATIENCE_S) == [0, 1]
 
 
 @on_a_loop

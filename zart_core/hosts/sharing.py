@@ -157,7 +157,10 @@ class Sharing:
         now = self.engine.loop.time()
         for seq, id in live.run.offered.items():
             execution = live.run.execution
-            if execution is not None and execution.command(seq).function.policy.queue is None:
+            if execution is None:
+                continue
+            queue = execution.command(seq).function.policy.queue or DEFAULT_QUEUE
+            if queue in self.queues:  # else it was no overflow: this worker has no line for it
                 self.outstanding.setdefault(id, (live, seq, now))
 
     async def look_after(self) -> None:
