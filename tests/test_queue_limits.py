@@ -31,6 +31,9 @@ from zart_core.hosts.explain import steps_of
 from zart_core.hosts.inline import Inline
 from zart_core.hosts.offers import page_of
 from zart_core.hosts.ports import open_log
+from zart_core.hosts.relatives import new_execution
+from zart_core.hosts.turns import Run
+from zart_core.interpreter import CODEC
 from zart_core.queues import Places, Queue, declared, places_of, queues_of
 from zart_core.testing import VirtualClock
 from zart_core.testing.relay import Relay
@@ -392,6 +395,43 @@ async def test_terminated_when_it_turns_out_that_its_queue_has_no_limits(
             await asyncio.wait_for((await two.get("a")).result(), 20.0)
     log.close()
     assert crowd.inside == []
+
+
+@zart.workflow("beside")
+def beside(n: int) -> zart.Flow[int]:
+    return sum((yield from zart.wait([*(draw(k) for k in range(n)), other(n)])))
+
+
+@on_a_loop
+async def test_a_suspect_that_waits_for_its_queue_holds_up_no_other() -> None:
+    """R5: two of three wait for a slot that somebody has for hours; the third is tried meanwhile, and they in turn."""
+    crowd, gpu = Crowd(), Queue("gpu", limit=1)
+    crowd.gate.set()
+    log = open_log("memory:")
+    log.append([new_execution(CODEC, beside, "a", b"2", 0.0)])
+    summary = log.acquire("dead", "a", lease_s=600.0)
+    assert summary is not None
+    run = Run(summary, CODEC)
+    run.revive(log.records("a", 0), Registry(beside))
+    run.build(1.0)
+    assert run.begin(3, 1.0) == 3
+    log.append(run.compose(1.0))
+    run.drop()
+    flows, queues = [beside], ("default", "cpu", gpu)
+    async with zart.serve(log, flows, queues=queues, resources={"crowd": crowd}) as one:
+        held = log.acquire("somebody", "!slot/gpu/0", lease_s=600.0)
+        assert held is not None
+        log.release("dead")
+        one.claims.claiming.set()
+        while [line.name for line in await ended(one, "a")] != ["other-2"]:
+            await asyncio.sleep(0.02)
+        assert one.suspects.on_trial is not None
+        log.append([stored.Mark(held.id, Status.PAUSED, fence=held.fence, releases=True)])
+        assert await (await one.get("a")).result() == 3
+        begun = [event for event in await one.history("a") if isinstance(event, Began)]
+    log.close()
+    assert crowd.most == 1
+    assert [event.takeover for event in begun] == [None, None, None, 0, 0, 0]
 
 
 # ---------------------------------------------------------------- in a time

@@ -337,11 +337,14 @@ class Limits:
         await self.give_back()
         for line in list(self.lines.values()):
             wanted, now = self.wanted(line), self.engine.loop.time()
-            if now >= line.look_at:
+            looks = now >= line.look_at
+            if looks:
                 line.look_at = now + LOOK_MAX_S
                 if wanted > self.free(line) and self.may_get_more(line):
                     await self.look(line)
             self.serve(line)
+            if looks:
+                self.engine.suspects.stand_aside(line.waiting)
 
     def sort_out(self) -> None:
         """Put with what goes back whatever is in doubt, or was not used for a while."""

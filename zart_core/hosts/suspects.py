@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from zart_core.hosts.live import Live
@@ -71,6 +72,16 @@ class Suspects:
             if self.alone and self.on_trial is None:
                 self.alone = False
                 self.engine.attempts.feed()
+
+    def stand_aside(self, waiting: Mapping[str, Live]) -> None:
+        """What is on trial and finds no room in its queue lets other suspects come first, unless it is watched."""
+        if self.on_trial is None or self.alone or not self.quarantine:
+            return
+        id, seq = self.on_trial
+        live = waiting.get(id)
+        if live is not None and live.run.put_back(seq):
+            self.quarantine.append((live, seq))
+            self.acquit(id, seq)
 
     def end_trial(self, live: Live) -> None:
         """Acquit what was on trial in this execution, if it neither runs nor is about to."""

@@ -933,6 +933,17 @@ class Run:
         self._keep(Resolved(seq, Failed(Failure("lost", name, why, attempts=crashes)), now))
         return False
 
+    def put_back(self, seq: int) -> bool:
+        """Make a suspect again of one that was to be started and waits for room in its queue; False if it does not."""
+        queue = next((queue for queue, line in self.barred.items() if seq in line), None)
+        if queue is None or seq not in self._takeovers:
+            return False
+        self.barred[queue].remove(seq)
+        if not self.barred[queue]:
+            del self.barred[queue]
+        self.suspects = put(self.suspects, seq, self._takeovers.pop(seq))
+        return True
+
     # ------------------------------------------------------------ outcomes of attempts
 
     def returned(self, call: StepCall, value: Any, now: float) -> None:
