@@ -29,6 +29,7 @@ from zart_core.events import Began, Noted, Status
 from zart_core.hosts import limits as limits_module
 from zart_core.hosts.explain import steps_of
 from zart_core.hosts.inline import Inline
+from zart_core.hosts.live import Live
 from zart_core.hosts.offers import page_of
 from zart_core.hosts.ports import open_log
 from zart_core.hosts.relatives import new_execution
@@ -278,6 +279,36 @@ async def test_steps_of_other_queues_do_not_wait_for_those_of_a_full_one(url: st
 async def ended(engine: zart.AsyncEngine, id: str) -> list[Any]:
     """The commands of an execution that have an outcome."""
     return [line for line in steps_of(await engine.history(id)) if line.ended_at is not None]
+
+
+class Counted(dict[str, Live]):
+    """Those in line, and how many of them were looked at."""
+
+    seen = 0
+
+    def items(self) -> Any:
+        """One after the other."""
+        for item in super().items():
+            self.seen += 1
+            yield item
+
+
+@on_a_loop
+async def test_a_long_line_is_not_gone_through_for_each_attempt() -> None:
+    """No more of those who wait are looked at than may begin; who is gone is forgotten, wherever it stood."""
+    log = open_log("memory:")
+    async with engines(log, ("default", Queue("gpu", limit=1)), max_concurrent_steps=2) as (one,):
+        assert log.acquire("somebody", "!slot/gpu/0", lease_s=600.0) is not None
+        handles = [await one.start(drawn, 1) for _ in range(20)]
+        line = one.limits.lines["gpu"]
+        await until(lambda: len(line.waiting) == 20)
+        line.waiting = counted = Counted(line.waiting)
+        assert one.limits.wanted(line) == 2
+        assert counted.seen == 2
+        for handle in handles[10:]:
+            await handle.terminate()
+        await until(lambda: list(line.waiting) == [handle.id for handle in handles[:10]])
+    log.close()
 
 
 @on_a_loop

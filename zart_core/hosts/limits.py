@@ -17,6 +17,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -339,6 +340,7 @@ class Limits:
             wanted, now = self.wanted(line), self.engine.loop.time()
             looks = now >= line.look_at
             if looks:
+                self.clear(line)
                 line.look_at = now + LOOK_MAX_S
                 if wanted > self.free(line) and self.may_get_more(line):
                     await self.look(line)
@@ -376,23 +378,41 @@ class Limits:
             if not isinstance(outcome, Ok) and not lasting:
                 self.back.append(one)
 
+    def waits(self, line: Line, live: Live) -> bool:
+        """Whether an execution in line is still here, and has steps that wait for room in the queue."""
+        return self.engine.live.get(live.run.id) is live and line.queue.name in live.run.barred
+
+    def clear(self, line: Line) -> None:
+        """Forget who waits no more, wherever it stands in line. O(n)."""
+        for id in [id for id, live in line.waiting.items() if not self.waits(line, live)]:
+            del line.waiting[id]
+
     def wanted(self, line: Line) -> int:
-        """How many attempts could begin now if they had what they wait for; forgets who waits no more."""
+        """How many attempts could begin now if they had what they wait for; forgets who waits no more at the head.
+
+        Looks at no more of the line than may begin: it is asked for each attempt, and the line may be long.
+        """
         name, engine = line.queue.name, self.engine
-        for id, live in list(line.waiting.items()):
-            if engine.live.get(id) is not live or name not in live.run.barred:
-                del line.waiting[id]
+        slots, count = engine.attempts.slots, 0
+        gone: list[str] = []
+        for id, live in line.waiting.items():
+            if not self.waits(line, live):
+                gone.append(id)
+            elif (count := count + len(live.run.barred[name])) >= slots:
+                break
+        for id in gone:
+            del line.waiting[id]
         if not line.waiting and line.passed_over:
             line.passed_over = False
             engine.claims.claiming.set()
-        line.starved = bool(line.waiting) and engine.attempts.slots <= 0
+        line.starved = bool(line.waiting) and slots <= 0
         if engine.opening or line.starved:
             return 0
         watched = engine.suspects.watched
         if watched is not None:
             suspect = line.waiting.get(watched[0])
-            return int(suspect is not None and watched[1] in suspect.run.barred[name])
-        return min(engine.attempts.slots, sum(len(live.run.barred[name]) for live in line.waiting.values()))
+            return int(suspect is not None and watched[1] in suspect.run.barred.get(name, ()))
+        return min(slots, count)
 
     def may_get_more(self, line: Line) -> bool:
         """Whether this worker does not have all slots of a queue already."""
@@ -516,6 +536,6 @@ class Limits:
         """Have those build turns who have waited longest, as far as there is something to begin with."""
         watched = self.engine.suspects.watched
         room = min(self.wanted(line), self.free(line))
-        for id in list(line.waiting)[:room] if watched is None else [watched[0]] * room:
+        for id in list(islice(line.waiting, room)) if watched is None else [watched[0]] * room:
             self.engine.pump.kick(line.waiting.pop(id))
         self.wanted(line)
