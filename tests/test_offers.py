@@ -224,6 +224,25 @@ async def test_a_finished_run_takes_its_offers_along(url: str) -> None:
                 await asyncio.sleep(0.01)
 
 
+@zart.workflow("ends")
+def ends_otherwise() -> zart.Flow[str]:
+    yield from zart.now("the end")
+    yield from endless()
+    return "ended"
+
+
+@on_a_loop
+async def test_a_parked_run_that_is_terminated_takes_its_offers_along(url: str) -> None:
+    """What nobody took is ended here, as that of any run; it was there for ever where nobody serves its queue."""
+    async with engines(url, ("default",)) as (here,):
+        await here.start(ends, id="e")
+    async with zart.serve(url, [ends_otherwise]) as here:
+        await here.terminate("e", "enough")
+        while (await here.summary("!step/0/0/e")).status is not Status.TERMINATED:
+            await asyncio.sleep(0.01)
+        assert (await here.summary("e")).status is Status.TERMINATED
+
+
 class LosesAnAnswer(Relay):
     """The first execution that is asked for by id is given, and the answer is lost."""
 

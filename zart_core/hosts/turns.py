@@ -1038,6 +1038,7 @@ class Run:
         if self.started is not None and self.started.parent is not None:
             self._posts.append(self._report(self.started.parent, closed))
         self._posts += end_children(self._orphans, self.id, self.run, closed)
+        self._recalled += [child for child in self._orphans.values() if is_offered(child)]
 
     def hand_over(self, now: float, unbegun: Sequence[int] = ()) -> None:
         """Put a note into the turn that what runs is given back on purpose: no crash counts (R5).
