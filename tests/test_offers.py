@@ -388,6 +388,37 @@ async def test_what_nobody_takes_comes_back_into_its_own_line(
         assert await asyncio.wait_for(handle.result(), PATIENCE_S) == [0, 1]
 
 
+class Scratched(Relay):
+    """A log in which the first offered step is damaged."""
+
+    def summary(self, id: str) -> stored.Summary | None:
+        """See EventLog."""
+        if id == "!step/1/0/f":
+            raise zart.LogCorrupt("its row is damaged")
+        return super().summary(id)
+
+
+@on_a_loop
+async def test_an_offer_that_is_damaged_keeps_no_other_from_coming_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """I8: nothing was taken back any more, and nothing offered; and it is said (L12)."""
+    monkeypatch.setattr(sharing, "TAKE_BACK_S", 0.3)
+    GO.clear()
+    url = f"memory:{tmp_path}"
+    log = Scratched(open_log(url))
+    async with (
+        zart.serve(log, [fan], max_concurrent_steps=1) as here,
+        zart.serve(url, [fan], queues=("cpu",)),
+    ):
+        await here.start(fan, 3, id="f")
+        while not [one for one in (await here.list(id_prefix="!step/2/")).items if one.owner == here.worker]:
+            await asyncio.sleep(0.01)
+        GO.set()
+    log.close()
+    assert "an offered step cannot be taken back: its row is damaged" in caplog.text
+
+
 @on_a_loop
 async def test_a_single_process_offers_nothing(url: str) -> None:
     """Without other workers everything stays in line."""

@@ -8,12 +8,13 @@ Rule 2: what nobody takes comes back: this worker takes it up as anybody's offer
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zart_core import log as stored
-from zart_core.errors import Defect, StoreFailed, Weather
+from zart_core.errors import Defect, LogCorrupt, StoreFailed, Weather
 from zart_core.hosts.live import Live
 from zart_core.hosts.offers import is_offered, kind_of, known_steps, play, queue_of, workflows_of
 from zart_core.steps import DEFAULT_QUEUE, StepFunction
@@ -28,6 +29,7 @@ TAKE_BACK_S = 10.0
 """How long an offer waits for another worker before it comes back into this one's line."""
 LOOKS_MAX = 16
 """Offers that are looked after at a time."""
+LOGGER = logging.getLogger("zart.engine")
 
 
 class Sharing:
@@ -171,7 +173,10 @@ class Sharing:
                 del self.outstanding[id]
         late = [id for id, (_, _, since) in self.outstanding.items() if now - since > TAKE_BACK_S]
         for id in late[:LOOKS_MAX]:
-            summary = await self.engine.off_loop(partial(self.engine.log.summary, id))
-            if summary is not None and summary.owner is None and not summary.status.closed:
-                await self.engine.claims.take(id)
+            try:
+                summary = await self.engine.off_loop(partial(self.engine.log.summary, id))
+                if summary is not None and summary.owner is None and not summary.status.closed:
+                    await self.engine.claims.take(id)
+            except LogCorrupt as damage:  # it keeps no other from coming back (I8)
+                LOGGER.error("an offered step cannot be taken back: %s", damage)
             self.outstanding.pop(id, None)
