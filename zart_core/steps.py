@@ -300,7 +300,7 @@ def step(
         max_crashes: how often it may bring down its worker before it resolves as StepLost (R5).
         cancel_grace: how long a running attempt gets to end when it is cancelled (R18); an async one also when its
             time is over (PER_ATTEMPT).
-        queue: it runs only on workers that serve this queue (`zart.open(..., queues=("default", "gpu"))`,
+        queue: it begins only on workers that serve this queue (`zart.open(..., queues=("default", "gpu"))`,
             `zart worker --queue gpu`). By default on the worker that holds the execution, or on another with room.
 
     Raises InvalidUse for a definition that cannot work.
