@@ -244,6 +244,8 @@ def test_lock():
     fs, one = written()
     two = fs.open("/f")
     assert [fs.lock(one), fs.lock(two), fs.lock(one)] == [True, False, True]
+    fs.unlock(two)  # who does not have it cannot give it back
+    assert not fs.lock(two)
     fs.unlock(one)
     assert fs.lock(two)
     fs.close(two)

@@ -368,10 +368,11 @@ class SimulatedFileSystem:
         return self._locks.setdefault(file, fd) == fd
 
     def unlock(self, fd: int) -> None:
-        """Give the lock back."""
+        """Give the lock back; that which another descriptor holds stays."""
         file, path = self._at(fd)
         self._called(Call("unlock", path))
-        self._locks.pop(file, None)
+        if self._locks.get(file) == fd:
+            del self._locks[file]
 
     # ---- inside
 
