@@ -356,6 +356,17 @@ def test_claims_are_void(fs):
     expect(claimed(log, "w2", now=100.0), ["waiting"])
 
 
+def test_workers_of_earlier_sessions_have_no_lease(fs):
+    """However many sessions a log has had, a claim looks at the leases of this one's workers alone (Rule 2, L10)."""
+    for n in range(3):
+        log = opened(fs)
+        write(log, new(f"a{n}", owner=f"w{n}"))
+        log.close()
+    log = opened(fs)
+    write(log, new("b", owner="w"))
+    assert (set(log._memory._shelf.leases), set(log._memory._shelf.held)) == ({"w"}, {"w"})
+
+
 def test_fences_grow(fs):
     """Fences go on from the greatest on record, which a clean close brings up to date (I6)."""
     log = opened(fs)

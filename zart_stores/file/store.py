@@ -107,6 +107,8 @@ class FileLog:
                     self._fences[row.id] = row.fence
                     void(row)
                     self._shelf.changed(row)
+            self._shelf.unleased.clear()  # who held them is no worker of this process (Rule 2)
+            self._shelf.held.clear()
         except BaseException:
             self._journal.abandon(unlock=True)
             raise
