@@ -14,6 +14,7 @@ from zart_core.errors import InvalidUse, LogCorrupt, StoreLocked, StoreUnavailab
 from zart_core.events import Ok
 from zart_core.log import Post
 from zart_core.testing import SimulatedFileSystem, probe
+from zart_core.testing.contract import new, turn, write
 from zart_stores.file import bodies, frames, store
 from zart_stores.file import salvage as salvaging
 from zart_stores.file.salvage import salvage
@@ -69,11 +70,19 @@ def test_a_whole_log():
     assert told.writes == len(PICTURES) - 1
 
 
+def counts(path):
+    """How far a segment counts: what lies behind that is carried over to the next one, or was never acknowledged."""
+    if path == SEGMENTS[-1]:
+        return len(FS.read_file(path))
+    following = SEGMENTS[SEGMENTS.index(path) + 1]
+    return frames.read_head(FS.read_file(following), following)[0].previous.end
+
+
 def behind(path, offset):
     """How many bytes lie from an offset of a segment on; heads of those that follow hold nothing that could be lost."""
-    later = [FS.read_file(name) for name in SEGMENTS if name > path]
-    heads = [frames.read_head(data, path)[1] for data in later]
-    return len(FS.read_file(path)) - offset + sum(map(len, later)) - sum(heads)
+    later = [name for name in SEGMENTS if name > path]
+    heads = [frames.read_head(FS.read_file(name), name)[1] for name in later]
+    return sum(map(counts, [path, *later])) - offset - sum(heads)
 
 
 @pytest.mark.parametrize("path", SEGMENTS)
@@ -98,6 +107,7 @@ def test_a_byte_anywhere(path):
             # Without its salt nothing of the segment can be told from rubbish.
             head = f"{path}@0:" in told.damage
             assert head or whole >= len(PICTURES) - 2, "at most one write is unreadable"
+            assert whole < len(PICTURES), "what a later session carried over is counted once"
             assert head or told.writes >= end, "damage that lies later leaves no less"
             end = 0 if head else told.writes
 
@@ -109,6 +119,25 @@ def test_a_missing_segment():
     told, shown = brought(fs)
     assert shown == PICTURES[told.writes] and "segment-00000002.zart" in told.damage
     assert told.lost_writes and told.lost_bytes > 0
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_segment_of_another_log(number):
+    """Whole by itself, it is not the one that the next one follows, or does not follow the one before: damage."""
+    fs, other = SimulatedFileSystem(), SimulatedFileSystem()
+    for disk in (fs, other):
+        log = store.open("file:/log", fs=disk, segment_bytes=600)
+        write(log, new())
+        for position in range(1, 10):
+            write(log, turn("a", position, "X"))
+        log.close()
+    fs.write_file(SEGMENTS[number], other.read_file(SEGMENTS[number]))
+    with pytest.raises(LogCorrupt) as caught:
+        store.open("file:/log", fs=fs)
+    fs.kill()
+    told, _ = brought(fs)
+    assert told.damage == str(caught.value)
+    assert told.lost_writes == {"a": 10 - told.writes}
 
 
 def test_a_sector_that_cannot_be_read():

@@ -253,9 +253,7 @@ class Journal:
                 raise corrupt(segment.path, found)
             self._accept(segment, found)
             yield found
-        if segment.end != previous.end or segment.last_sum != previous.sum:
-            expected = f"the end at {previous.end}, after checksum {previous.sum}"
-            raise corrupt(segment.path, Damage(segment.end, expected, f"checksum {segment.last_sum}"))
+        check_seal(segment, previous)
 
     def _check_base(self, segment: Segment) -> None:
         if segment.head.base != self._sequence:
@@ -634,6 +632,13 @@ def check_order(segment: Segment, frame: Frame, sequence: int) -> None:
         expected = f"frame {sequence} with a mark up to {frame.offset}"
         found = f"frame {frame.sequence}, mark {frame.mark}"
         raise corrupt(segment.path, Damage(frame.offset, expected, found))
+
+
+def check_seal(segment: Segment, previous: Previous) -> None:
+    """Raise LogCorrupt unless the segment, read to its end, is the one that the head of the next one follows."""
+    if segment.end != previous.end or segment.last_sum != previous.sum:
+        expected = f"the end at {previous.end}, after checksum {previous.sum}"
+        raise corrupt(segment.path, Damage(segment.end, expected, f"checksum {segment.last_sum}"))
 
 
 def later(segment: Segment, data: bytes, offset: int) -> Iterator[Frame]:

@@ -17,7 +17,7 @@ import attrs
 from zart_core.errors import InvalidUse, LogCorrupt, StoreLocked, StoreUnavailable
 from zart_core.log import Salvaged
 from zart_stores.file.bodies import Closed, decode, encode_closed
-from zart_stores.file.frames import Damage, Frame, Head, Sealer, corrupt, read_head
+from zart_stores.file.frames import Damage, Frame, Previous, Sealer, corrupt, read_head
 from zart_stores.file.fs import FileSystem, RealFileSystem, path_of
 from zart_stores.file.index import FrameIndex
 from zart_stores.file.journal import (
@@ -28,6 +28,7 @@ from zart_stores.file.journal import (
     Place,
     Segment,
     check_order,
+    check_seal,
     later,
     segment_name,
 )
@@ -110,11 +111,12 @@ class Salvage:
             if number != expected and self.damage is None:
                 missing = Damage(0, "this segment", f"none, and {segment_name(number)} after it")
                 self.damage = corrupt(f"{self.source}/{segment_name(expected)}", missing)
-            segment, data = self.opened(number, path)
+            seal = self.seal_of(number + 1, numbers)
+            segment, data = self.opened(number, path, seal)
             if segment is None:
                 self.lost_bytes += len(data)
                 continue
-            for frame in self.frames(segment, data, self.end_of(number + 1, numbers)):
+            for frame in self.frames(segment, data, seal):
                 try:
                     check_order(segment, frame, self.sequence)
                     replay(frame.body, frame.closing, Place(number, frame.offset, frame.length))
@@ -134,9 +136,9 @@ class Salvage:
             lost_writes=dict(self.lost),
         )
 
-    def opened(self, number: int, path: str) -> tuple[Segment | None, bytes]:
-        """Read a segment; None when its head is damaged, or when it does not follow what was brought over."""
-        data = self.read(path)
+    def opened(self, number: int, path: str, seal: Previous | None) -> tuple[Segment | None, bytes]:
+        """Read a segment, as far as it counts; None when its head is damaged, or is not the next one."""
+        data = self.read(path)[: None if seal is None else seal.end]
         try:
             head, length, total = read_head(data, path)
             if head.segment != number:
@@ -155,28 +157,32 @@ class Salvage:
             return None, b""
         return segment, data
 
-    def end_of(self, following: int, numbers: list[int]) -> int | None:
+    def seal_of(self, following: int, numbers: list[int]) -> Previous | None:
         """Tell how far a segment counts, which the head of the next one says; None for the last."""
         if following not in numbers:
             return None
         path = f"{self.source}/{segment_name(following)}"
         with contextlib.suppress(LogCorrupt):
-            head: Head = read_head(self.read(path), path)[0]
-            return None if head.previous is None else head.previous.end
+            return read_head(self.read(path), path)[0].previous
         return None
 
-    def frames(self, segment: Segment, data: bytes, end: int | None) -> Iterator[Frame]:
+    def frames(self, segment: Segment, data: bytes, seal: Previous | None) -> Iterator[Frame]:
         """Yield the frames of a segment up to its end or its damage."""
-        offset = segment.head_bytes
-        while offset < (len(data) if end is None else end):
-            found = segment.sealer.read(data, offset, offset)
+        while segment.end < (len(data) if seal is None else seal.end):
+            found = segment.sealer.read(data, segment.end, segment.end)
             if isinstance(found, Damage):
                 self.damage = self.unread.get(segment.path) or corrupt(segment.path, found)
-                self.lose(segment, data, offset)
+                self.lose(segment, data, segment.end)
                 return
             yield found
-            offset = found.end
-        self.damage = self.unread.get(segment.path) if end is None else None
+            segment.end, segment.last_sum = found.end, found.sum
+        if seal is None:
+            self.damage = self.unread.get(segment.path)
+            return
+        try:
+            check_seal(segment, seal)
+        except LogCorrupt as damage:
+            self.damage = damage
 
     def lose(self, segment: Segment, data: bytes, offset: int) -> None:
         """Count what lies from here on in a segment."""
