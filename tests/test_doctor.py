@@ -68,6 +68,18 @@ def test_a_store_on_a_disk(doctor, tmp_path, monkeypatch, store, there):
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_store_behind_a_link(doctor, tmp_path, monkeypatch):
+    """The disk that is looked at is the one that the store is on, and not the one that the link to it is on."""
+    asked = []
+    monkeypatch.setattr(doctor_machine, "mount_of", asked.append)
+    (tmp_path / "disk").mkdir()
+    zart.open_log(f"file:{tmp_path}/disk/log").close()
+    (tmp_path / "link").symlink_to("disk/log")
+    _, found = doctor(f"file:{tmp_path}/link")
+    assert asked == [tmp_path / "disk"]
+    assert (found["directory"], found["findings"][0]["found"]) == (f"{tmp_path}/disk", "it opens")
+
+
 def test_settings_are_read_back(doctor, tmp_path):
     """Of the database that is there, not of the code: its page size is what it was made with."""
     with contextlib.closing(sqlite3.connect(tmp_path / "log.db")) as db:

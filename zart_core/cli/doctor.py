@@ -6,6 +6,7 @@ Rule 1: nothing of the store is changed, beyond what opening it changes; there n
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -51,7 +52,7 @@ class Examination:
 
 @record
 class Site:
-    """Where a store is, or would be."""
+    """Where a store is, or would be; behind symbolic links."""
 
     scheme: str
     path: Path | None
@@ -81,7 +82,7 @@ def site_of(url: str, directory: Path | None) -> Site:
     opener_of(url)
     scheme, _, rest = url.partition(":")
     rest = rest.removeprefix("//") if scheme == "file" and rest.startswith("///") else rest
-    path = Path(rest).absolute() if rest and not rest.startswith("//") else None
+    path = Path(os.path.realpath(rest)) if rest and not rest.startswith("//") else None
     if path is not None and not path.parent.is_dir():
         if directory is None and scheme in ("file", "sqlite"):
             raise InvalidUse(f"there is no directory '{path.parent}'; make it first")
