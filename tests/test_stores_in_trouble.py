@@ -197,15 +197,20 @@ def test_memory_and_disk_disagree(fs):
         log.verify()
 
 
-@pytest.mark.parametrize("kind", ["open", "truncate", "rename"])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        *((kind, code) for kind in ("open", "truncate", "rename") for code in (errno.ENOSPC, errno.EIO)),
+        *(("open", code) for code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)),
+    ],
+)
 def test_a_new_segment_that_cannot_be_begun(fs, kind, code):
-    """F6: without room the append is Rejected and the log goes on; any other error fails the log (I9)."""
+    """F6: without room, or a descriptor, the append is Rejected and the log goes on; else the log has failed (I9)."""
     log = opened(fs, segment_bytes=200)
     write(log, new())
     fs.inject(kind, error=code)
     (outcome,) = log.append([turn("a", 1, "X")])
-    if code == errno.ENOSPC:
+    if code != errno.EIO:
         assert isinstance(outcome, Rejected) and outcome.reason.startswith("full")
         write(log, turn("a", 1, "Y"))
         assert kinds(log) == ["Started", "Y"]

@@ -43,7 +43,9 @@ from zart_stores.file.fs import FileSystem
 
 SEGMENT_NAME = re.compile(r"segment-(\d{8})\.zart")
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-PASSING = FULL | {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+SCARCE = FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+"""There is no room, no descriptor, or no memory: nothing was opened, and it may be tried again."""
+PASSING = SCARCE | {errno.EIO}
 """What is no fault of who named the directory."""
 REOPEN = "Close it and open it again: what was not acknowledged is then read back"
 OPEN_FILES_MAX = 32
@@ -334,7 +336,7 @@ class Journal:
         try:
             fd = self._fs.open(provisional, write=True, create=True)
         except OSError as error:
-            raise self._refusal(error, provisional) from error
+            raise self._refusal(error, provisional, SCARCE) from error
         try:
             self._fs.truncate(fd, 0)
             self._write(fd, data, 0)
@@ -457,9 +459,9 @@ class Journal:
                 raise
             return
 
-    def _refusal(self, error: OSError, path: str) -> Exception:
+    def _refusal(self, error: OSError, path: str, full: frozenset[int] = FULL) -> Exception:
         """Say what an error while a segment is begun means: no room, or the end."""
-        if error.errno in FULL:
+        if error.errno in full:
             return Full(f"{path}: {error.strerror}")
         return self._fail(f"{path}: {error.strerror}")
 
