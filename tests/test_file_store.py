@@ -218,6 +218,15 @@ def test_second_opener(tmp_path):
     store.open(f"file:{tmp_path}/log").close()
 
 
+def test_second_opener_when_the_holder_cannot_be_read(fs):
+    """That the log is open is known all the same (F8, F11)."""
+    log = opened(fs)
+    fs.inject("pread", error=errno.EIO)
+    with pytest.raises(StoreLocked, match="is open already, in another process"):
+        opened(fs)
+    write(log, new())
+
+
 OPENER = """
 import sys
 from zart_core.errors import StoreLocked

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import os
 import re
 
 import msgspec
@@ -201,6 +202,16 @@ def test_bad_usage():
     with pytest.raises(StoreLocked, match="close it there first"):
         salvage("file:/log", "file:/new", fs=fs)
     log.close()
+    assert not fs.exists("/new")
+
+
+@pytest.mark.parametrize(("kind", "code"), [("open", errno.EACCES), ("lock", errno.ENOLCK)])
+def test_a_lock_that_cannot_be_had(kind, code):
+    """The system's no is weather, with the path; nothing is begun."""
+    fs = copy()
+    fs.inject(kind, error=code)
+    with pytest.raises(StoreUnavailable, match=f"/log/lock cannot be .*{os.strerror(code)}"):
+        salvage("file:/log", "file:/new", fs=fs)
     assert not fs.exists("/new")
 
 

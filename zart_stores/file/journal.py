@@ -193,14 +193,19 @@ class Journal:
             ) from error
         _locking.add(self)
         if not self._locked(path):
-            holder = self._fs.pread(self._lock_file, 100, 0).decode("ascii", "replace").strip()
             raise StoreLocked(
-                f"the log {self._path} is open already, in {holder or 'another process'}. One process at a "
+                f"the log {self._path} is open already, in {self._holder() or 'another process'}. One process at a "
                 "time may have a file log open: close it there, or use sqlite: or postgresql: for several"
             )
         with contextlib.suppress(OSError):
             self._fs.truncate(self._lock_file, 0)
             self._fs.pwrite(self._lock_file, b"process %d\n" % os.getpid(), 0)
+
+    def _holder(self) -> str:
+        """Say who has the lock; empty where that cannot be read."""
+        with contextlib.suppress(OSError):
+            return self._fs.pread(self._lock_file, 100, 0).decode("ascii", "replace").strip()
+        return ""
 
     def _raise_if_passing(self, error: OSError) -> None:
         if error.errno in PASSING:

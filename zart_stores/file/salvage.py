@@ -76,9 +76,19 @@ def locked(files: FileSystem, source: str, there: bool) -> Generator[None]:
     if not there:
         yield
         return
-    fd = files.open(f"{source}/lock")
+    path = f"{source}/lock"
     try:
-        if not files.lock(fd):
+        fd = files.open(path)
+    except OSError as error:
+        raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}") from error
+    try:
+        try:
+            free = files.lock(fd)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"{path} cannot be locked: {error.strerror}. A copy of the segments on a disk of this machine will do"
+            ) from error
+        if not free:
             raise StoreLocked(f"the log {source} is open in another process: close it there first")
         yield
     finally:
