@@ -124,6 +124,25 @@ def test_urls(tmp_path, monkeypatch):
         log.close()
 
 
+def test_a_link_that_is_changed_while_the_log_is_open(tmp_path):
+    """The log stays where it was opened: no segment of it is begun where the link leads now."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("one")
+    log = store.open(f"file:{link}/log", segment_bytes=200)
+    write(log, new())
+    link.unlink()
+    link.symlink_to("two")
+    (tmp_path / "two" / "log").mkdir()
+    write(log, turn("a", 1, "X"))
+    log.close()
+    assert list((tmp_path / "two" / "log").iterdir()) == []
+    log = store.open(f"file:{tmp_path}/one/log")
+    expect(kinds(log), ["Started", "X"])
+    log.close()
+
+
 def test_level(fs):
     """The level is what was asked for; only power syncs."""
     log = opened(fs, durability="process")

@@ -148,11 +148,11 @@ class RealFileSystem:
 
 
 def path_of(url: str) -> str:
-    """Give the directory of a URL. Raises InvalidUse."""
+    """Give the directory of a URL, behind symbolic links: they may be changed while it is in use. Raises InvalidUse."""
     scheme, colon, path = url.partition(":")
     path = path.removeprefix("//") if path.startswith("///") else path
     if scheme != "file" or not colon or not path or path.startswith("//") or "\0" in path:
         raise InvalidUse(
             f"{url!a} is no URL of a file log; write file:DIR, as in file:orders or file:/var/lib/orders"
         )
-    return os.path.abspath(path)  # noqa: PTH100  # paths are text here
+    return os.path.realpath(path)
