@@ -127,10 +127,12 @@ def test_bad_usage(doctor, arguments, said):
 
 
 def test_mounts(tmp_path):
-    """The innermost mount counts; spaces are escaped in the system's list."""
-    (tmp_path / "mounts").write_text(MOUNTINFO)
+    """The innermost mount counts; spaces are escaped in the system's list, and other names are bytes as they are."""
+    odd = b"26 21 8:3 / /caf\xe9 rw - vfat /dev/sdc1 rw\n27 21 8:4 / /a\xc2\xa0b\xe2\x80\xa8c rw - btrfs /dev/sdd1 rw\n"
+    (tmp_path / "mounts").write_bytes(MOUNTINFO.encode() + odd)
     kinds = {
         "/var/lib": "ext4", "/dev/shm/x": "tmpfs", "/dev/shmoo": "ext4", "/srv": "nfs4", "/srv/with space/a": "xfs",
+        "/caf\udce9/x": "vfat", "/a\xa0b\u2028c": "btrfs",
     }  # fmt: skip
     for directory, kind in kinds.items():
         mount = mount_of(directory, tmp_path / "mounts")

@@ -89,14 +89,14 @@ def tried(name: str, trial: Callable[[], Finding]) -> Finding:
 def mount_of(directory: Path, mounts: Path = MOUNTS) -> Mount | None:
     """Give the mount that a directory is on; None where the system does not tell."""
     try:
-        lines = mounts.read_text().splitlines()
+        lines = mounts.read_text("utf-8", "surrogateescape").split("\n")
     except OSError:
         return None
     where = os.path.realpath(directory)
     best: Mount | None = None
-    for line in lines:
+    for line in filter(None, lines):
         before, _, after = line.partition(" - ")
-        fields, (kind, _, superior) = before.split(), (*after.split(), "", "", "")[:3]
+        fields, (kind, _, superior) = before.split(" "), (*after.split(" "), "", "", "")[:3]
         point = re.sub(r"\\(\d{3})", lambda found: chr(int(found[1], 8)), fields[4])
         if f"{where}/".startswith(f"{point.rstrip('/')}/") and (
             best is None or len(point) >= len(best.point)
