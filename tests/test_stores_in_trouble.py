@@ -260,6 +260,31 @@ def test_a_write_that_cannot_be_taken_back(fs):
     assert kinds(opened(fs)) == ["Started"]
 
 
+@pytest.mark.parametrize("before", [[], [new()]])
+def test_writes_that_do_not_fit_leave_nothing_behind(fs, before):
+    """F6: each is tried in a segment of its own, and no empty one is added however often that is."""
+    log = opened(fs)
+    log.append(before)
+    log.close()  # with a footer, which goes along
+    log = opened(fs)
+    states = []
+    fs.on_call = lambda call: states.extend(fs.crash_states(8, ignore=["lock"]))
+    for n in range(9):
+        fs.inject("pwrite", 1 if n == 0 else 2, short=100, error=errno.ENOSPC)  # the head of a new one fits
+        (outcome,) = log.append([new("b", records=[Record("Started", 1.0, b"x" * 1000)])])
+        assert isinstance(outcome, Rejected) and outcome.reason.startswith("full")
+    fs.on_call = None
+    assert len(fs.list_directory("/log")) <= 4
+    write(log, new("c"))
+    found = [opened(state) for state in states]
+    assert {tuple(summary.id for summary in log.list().items) for log in found} == {
+        tuple(it.id for it in before)
+    }
+    for state in fs.crash_states(100, ignore=["lock"]):
+        assert [summary.id for summary in opened(state).list().items] == [*(it.id for it in before), "c"]
+    assert log.verify()["executions"] == len(before) + 1
+
+
 @pytest.mark.parametrize("durability", ["power", "process"])
 def test_a_disk_that_takes_nothing(fs, durability):
     """F7: a write that takes no byte, again and again, is a full disk and no endless loop."""

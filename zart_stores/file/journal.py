@@ -407,7 +407,13 @@ class Journal:
         return lines, places
 
     def _roll(self, segment: Segment) -> Segment:
-        """Begin the next segment; all of this one is synced first."""
+        """Begin the next segment; all of this one is synced first.
+
+        One that holds nothing yet is replaced: else each write that finds no room would leave an empty one (F6).
+        """
+        if self._spoiled and segment.end == segment.head_bytes:
+            before = self._segments.get(segment.number - 1)
+            return self._begin(self._draft(segment.number, self._footers, before))
         if self._synced < segment.end:
             self._sync(self._file(segment.number), segment.path)
             self._synced = segment.end
@@ -550,7 +556,10 @@ class Journal:
             raise StoreUnavailable(f"{path} cannot be opened: {error.strerror}") from error
 
     def _keep_open(self, number: int, fd: int) -> None:
+        replaced = self._files.pop(number, None)
         self._files[number] = fd
+        if replaced is not None:
+            self._fs.close(replaced)
         if len(self._files) > OPEN_FILES_MAX:
             oldest = next(n for n in self._files if n < len(self._segments))
             self._fs.close(self._files.pop(oldest))
