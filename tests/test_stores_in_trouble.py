@@ -15,7 +15,7 @@ import pytest
 from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed, StoreUnavailable
 from zart_core.events import Ok, Status
 from zart_core.log import Record, Rejected, Turn, Unknown
-from zart_core.testing.contract import claimed, new, post, turn, write
+from zart_core.testing.contract import claimed, new, post, records, turn, write
 from zart_core.testing.filesystem import SimulatedFileSystem
 from zart_stores import memory
 from zart_stores.file import bodies, frames, store
@@ -233,6 +233,29 @@ def test_a_directory_that_cannot_be_synced(fs):
     assert kinds(opened(fs)) == ["Started"]
 
 
+def batch_of_endings():
+    """An end and what comes too late for it; an execution and what would take its id; a turn that is stale anyway."""
+    ended = turn("a", 1, records=records("X", at=2.0, data=bytes(500_000)), status=Status.COMPLETED)
+    return [ended, post("a"), new("b"), new("b", workflow="other"), turn("c", 7, "X")]
+
+
+def words(outcomes):
+    return [
+        it.reason.split()[0].rstrip(":") if isinstance(it, Rejected) else type(it).__name__ for it in outcomes
+    ]
+
+
+def test_what_is_refused_for_the_sake_of_what_may_be_lost(fs):
+    """R14, R15: nobody is told that an execution has ended, or is another's, by a write that may not be in the log."""
+    log = opened(fs)
+    write(log, new(), new("c"))
+    fs.inject("sync", error=errno.EIO)
+    assert words(log.append(batch_of_endings())) == ["Unknown"] * 4 + ["stale"]
+    log.close()
+    left = opened(next(iter(fs.crash_states(1))))
+    write(left, post("a"), new("b", workflow="other"))
+
+
 @pytest.mark.parametrize("kind", ["pwrite", "rename", "sync_directory"])
 def test_an_interruption_at_any_call_of_an_append(fs, kind):
     """F27: the log says that it can no longer be used; opened again it holds the turn whole or not at all."""
@@ -421,6 +444,17 @@ def test_a_commit_that_fails_with_a_checkpoint_due(path, limit):
     assert isinstance(outcome, Unknown) and log._pace.due == (limit == 1)
     write(log, turn("a", 1, "Y"))
     assert not log._pace.due
+    log.close()
+
+
+def test_what_is_refused_for_the_sake_of_what_is_not_committed(path):
+    """F6, R14, R15: nobody is told that an execution has ended, or is another's, by a write that found no room."""
+    log = sqlite.open(f"sqlite:{path}")
+    write(log, new(), new("c"))
+    db = log._connection("writer")
+    db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0] + 20}")
+    assert words(log.append(batch_of_endings())) == ["full"] * 4 + ["stale"]
+    write(log, post("a"), new("b", workflow="other"))
     log.close()
 
 

@@ -17,7 +17,20 @@ from typing import Protocol
 import attrs
 
 from zart_core.events import CLOSED, Ok, Status
-from zart_core.log import Appended, Mark, Message, New, Post, Receipt, Record, Rejected, Summary, Turn, Write
+from zart_core.log import (
+    Appended,
+    Mark,
+    Message,
+    New,
+    Post,
+    Receipt,
+    Record,
+    Rejected,
+    Summary,
+    Turn,
+    Unknown,
+    Write,
+)
 from zart_stores.checks import plain, too_large
 
 NEVER_GIVEN = CLOSED | {Status.PAUSED}
@@ -152,6 +165,17 @@ def judge(tables: Tables, row: Row | None, item: Write) -> Appended | None:
     if item.fence is not None and item.fence != row.fence:
         return Rejected(f"stale: execution {item.id!r} has fence {row.fence}; the mark has {item.fence}")
     return None
+
+
+def not_kept(outcomes: Sequence[Appended], failed: Rejected | Unknown) -> list[Appended]:
+    """Answer for a batch that was not committed, or may not be: what was refused is, and all else has failed.
+
+    A refusal that tells what an execution has come to may rest on a write of that very batch, so it has failed too.
+    """
+    return [
+        each if isinstance(each, Rejected) and not each.reason.startswith(("closed", "conflict")) else failed
+        for each in outcomes
+    ]
 
 
 def _judge_turn(tables: Tables, row: Row, turn: Turn) -> Rejected | None:

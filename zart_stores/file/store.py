@@ -45,7 +45,7 @@ from zart_stores.file.journal import REOPEN, SEGMENT_BYTES, Full, Journal, Place
 from zart_stores.file.replaying import replayer
 from zart_stores.file.salvage import salvage as salvage  # offered beside `open`
 from zart_stores.memory import MemoryLog, Shelf
-from zart_stores.rows import Tables, carry_out, judge, void
+from zart_stores.rows import Tables, carry_out, judge, not_kept, void
 
 logger = logging.getLogger("zart.store")
 
@@ -140,10 +140,8 @@ class FileLog:
                 self._journal.sync()
             except StoreFailed as failed:
                 logger.error("%s", failed)
-                done: builtins.list[Appended] = [
-                    o if isinstance(o, Rejected) else Unknown(str(failed)) for o in outcomes
-                ]
-                return done + [Unknown(str(failed))] * (len(batch) - len(done))
+                unknown = Unknown(str(failed))
+                return not_kept(outcomes, unknown) + [unknown] * (len(batch) - len(outcomes))
             except BaseException:
                 self._journal.fail("an append was interrupted")
                 raise

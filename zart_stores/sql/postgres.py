@@ -31,7 +31,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed, StoreLocked, StoreUnavailable, Weather
-from zart_core.events import CLOSED, Ok, Status
+from zart_core.events import CLOSED, Status
 from zart_core.log import (
     Appended,
     EventLog,
@@ -47,7 +47,7 @@ from zart_core.log import (
     Write,
 )
 from zart_stores.checks import check, check_name, is_id
-from zart_stores.rows import Row, free, give, summary, take, void
+from zart_stores.rows import Row, free, give, not_kept, summary, take, void
 from zart_stores.sql.batch import Batch, Changes, Rows, ids_of, owners_of
 from zart_stores.sql.postgres_arrays import register
 from zart_stores.sql.postgres_batch import PostgresSource, write_changes
@@ -277,7 +277,7 @@ class PostgresLog:
         else:
             return outcomes
         outcomes += [failed] * (len(batch) - len(outcomes))
-        return [failed if isinstance(each, Ok) else each for each in outcomes]
+        return not_kept(outcomes, failed)
 
     def _ask_and_write(
         self,

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed, StoreLocked, StoreUnavailable, Weather
-from zart_core.events import CLOSED, Ok, Status
+from zart_core.events import CLOSED, Status
 from zart_core.log import (
     Appended,
     EventLog,
@@ -38,7 +38,7 @@ from zart_core.log import (
     Write,
 )
 from zart_stores.checks import check, check_name
-from zart_stores.rows import Row, free, give, summary, take, void
+from zart_stores.rows import Row, free, give, not_kept, summary, take, void
 from zart_stores.sql import lock, sqlite_wal
 from zart_stores.sql.batch import Batch, ids_of, owners_of
 from zart_stores.sql.line import Line
@@ -193,7 +193,7 @@ class SqliteLog:
         except TROUBLE as error:
             failed = self._give_up(error, committing)
             outcomes += [failed] * (len(batch) - len(outcomes))
-            return [failed if isinstance(each, Ok) else each for each in outcomes], False
+            return not_kept(outcomes, failed), False
         except BaseException:
             self._disconnect()
             raise
