@@ -304,6 +304,21 @@ def test_a_key_counts_once_for_the_life_of_the_execution(url: str) -> None:
         assert handle.result(10) == [1, 2, 3]
 
 
+class Text(str):
+    """A text of a library's own, as numpy's `str_` or what an XPath gives."""
+
+
+def test_a_text_of_a_librarys_own_is_a_text(url: str) -> None:
+    """F22: as an id, a name or a key it is what it says; it hinders neither its execution nor the store."""
+    assert zart.run_inline(sums, 1, id=Text("in-line")) == 5
+    with zart.open(url, [listens, sums]) as engine:
+        handle = engine.start(listens, 2, id=Text("listener"))
+        for n in (1, 1, 2):
+            engine.send(Text("listener"), Text("number"), n, key=Text(f"key-{n}"))
+        assert handle.result(PATIENCE_S) == [1, 2]
+        assert engine.run(sums, 1) == 5
+
+
 def test_a_users_key_is_never_taken_for_one_of_the_engines_own() -> None:
     """Whatever key a user gives, requests and children keep theirs."""
     with zart.open("memory:", [listens]) as engine:

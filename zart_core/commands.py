@@ -348,10 +348,15 @@ def starts_another(thing: object) -> TypeIs[Child[Any] | Spawn]:
 
 
 def checked_name(name: object, what: str = "name") -> str:
-    """The name, if it is a non-empty printable text; raises InvalidUse."""
+    """The name as a bare text, if it is a non-empty printable one; raises InvalidUse."""
     if not isinstance(name, str) or not name or not name.isprintable():
         raise InvalidUse(f"the {what} is {name!r}; give a non-empty text of printable characters")
-    return name
+    return bare(name)
+
+
+def bare(text: str) -> str:
+    """The text as nothing but a str: numpy, lxml and markupsafe have texts of their own, which no codec takes."""
+    return text if type(text) is str else str.__str__(text)
 
 
 # ---------------------------------------------------------------- what authors call

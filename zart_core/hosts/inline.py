@@ -410,7 +410,7 @@ def run_inline(
     that nobody can send.
     """
     if id is not None:
-        checked_name(id, "id")
+        id = checked_name(id, "id")
     private = log is None
     where = open_log("memory:") if log is None else log
     idle = idle_workers(where)

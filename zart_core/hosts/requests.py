@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from zart_core import log as stored
+from zart_core.commands import bare
 from zart_core.errors import (
     ExecutionClosed,
     InvalidUse,
@@ -244,14 +245,15 @@ class Requests:
 
 
 def checked_text(value: object, what: str) -> str:
-    """The value, if it is a text; raises InvalidUse. Anything else would hinder what is written beside it."""
+    """The value as a bare text; raises InvalidUse. Anything else would hinder what is written beside it."""
     if not isinstance(value, str):
         raise InvalidUse(f"the {what} is {value!r}, of type {type(value).__name__}; give it as text")
-    return value
+    return bare(value)
 
 
 def own_key(key: str | None) -> str | None:
     """The user's key, kept apart from those of requests and children. Raises InvalidUse."""
-    if key is not None:
-        checked_text(key, "key")
-    return f"{OWN_KEY}{key}" if key is not None and key.startswith(OWN_KEY) else key
+    if key is None:
+        return None
+    text = checked_text(key, "key")
+    return f"{OWN_KEY}{text}" if text.startswith(OWN_KEY) else text
