@@ -1202,6 +1202,36 @@ def test_interrupted_append(fs):
     assert kinds(opened(fs)) == ["Started", "X"]
 
 
+def test_what_cannot_be_written_fails_who_asks_for_it(fs):
+    """I8: the caller gets the error; nothing of it is there, and the log goes on for all others."""
+    log = opened(fs)
+    write(log, new())
+    for item in (post("a", None), turn("a", 1, records=[Record("X", 2.0, None)]), new("b", digest=b"d")):
+        with pytest.raises((TypeError, AttributeError)):
+            log.append([item])
+    write(log, turn("a", 1, "X"))
+    assert kinds(again(fs)) == ["Started", "X"]
+
+
+class Text(str):
+    """A text of a library's own."""
+
+
+class Number(float):
+    """A number of a library's own."""
+
+
+def test_texts_and_numbers_of_a_librarys_own(fs):
+    """L11: they are kept as what they say."""
+    log = opened(fs)
+    write(log, new(Text("a"), at=Number(1.0), wake=Number(9.0)), post(Text("a"), key=Text("k")))
+    claimed(log)
+    log.close()
+    log = opened(fs)
+    assert (log.summary("a").created_at, log.summary("a").fence) == (1.0, 1)
+    assert [(message.name, message.key) for message in log.inbox("a")] == [("ready", "k")]
+
+
 @pytest.mark.parametrize(
     "do",
     [lambda log: log.stats(), lambda log: claimed(log, "w1"), lambda log: log.append([turn("a", 1, "X")])],

@@ -95,7 +95,19 @@ class Closed(msgspec.Struct, tag_field="write", tag="closed", omit_defaults=True
 
 Body = Mail | Birth | Step | Note | Closed
 
-_encoder = msgspec.json.Encoder()
+
+def _bare(value: object) -> str | float:
+    """Give what the codec takes in place of a text or a number of a class of its own, such as numpy's."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    raise TypeError(f"{value!a:.100} of type {type(value).__name__} cannot be written")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_bare)
 _decoder: msgspec.json.Decoder[Body] = msgspec.json.Decoder(Body)
 
 
@@ -106,7 +118,7 @@ def encode(write: Write) -> bytes:
 
 def encode_closed(fences: Mapping[str, int]) -> bytes:
     """Give the body of a footer."""
-    return _encoder.encode(Closed(dict(fences)))
+    return _encoder.encode(Closed({str.__str__(id): fence for id, fence in fences.items()}))
 
 
 def decode(body: bytes) -> Write | Closed:

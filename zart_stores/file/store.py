@@ -99,6 +99,8 @@ class FileLog:
         self._shelf = Shelf(self._index)
         self._fences: dict[str, int] = {}
         """The fence of each open execution as it stands in the journal."""
+        self._begun = False
+        """Whether the append in hand has come to where it changes something."""
         self._gate = Gate(self._journal, path)
         try:
             self._journal.open(replayer(path, self._shelf, self._index))
@@ -134,6 +136,7 @@ class FileLog:
         outcomes: builtins.list[Appended] = []
         with self._gate.lock:
             self._gate.refuse_if_unusable()
+            self._begun = False
             try:
                 for part in apart(batch) if len(batch) > 1 else (batch,):
                     outcomes += self._write(part)
@@ -143,7 +146,8 @@ class FileLog:
                 unknown = Unknown(str(failed))
                 return not_kept(outcomes, unknown) + [unknown] * (len(batch) - len(outcomes))
             except BaseException:
-                self._journal.fail("an append was interrupted")
+                if self._begun:
+                    self._journal.fail("an append was interrupted")
                 raise
         return outcomes
 
@@ -164,6 +168,7 @@ class FileLog:
         done: builtins.list[Appended] = []
         try:
             if items:
+                self._begun = True
                 done = self._carry_out(items, self._journal.write(bodies))
         except Full as full:
             done = [Rejected(f"full: {full}")] * len(items)
