@@ -189,7 +189,7 @@ def test_a_store_that_cannot_be_closed_is_reported_as_any_other(store, found):
     assert found in first.text.splitlines()[-1]
 
 
-@pytest.mark.parametrize("only", ["reads_back", "damaged"])
+@pytest.mark.parametrize("only", ["reads_back", "damaged", "test_killed"])
 def test_what_the_stores_on_disk_are_built_on_keeps_those_promises(only):
     """So that they are rejected for their defect alone."""
 

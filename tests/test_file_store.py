@@ -72,6 +72,9 @@ class TestSimulatedDiskContract(StoreContract):
     def advance(self, seconds):
         self.now += seconds
 
+    def test_killed(self):
+        """Not as in the contract: the disk is part of this process. Its crash states are tested below."""
+
 
 @pytest.fixture
 def fs():

@@ -454,10 +454,13 @@ class Remembered(Relay):
 
     def append(self, batch: Sequence[Write]) -> list[Appended]:
         if self.written:
-            text = pickle.dumps(list(batch)).hex()
-            with self.file.open("a") as file:
-                file.write(f"{zlib.crc32(text.encode())} {text}\n")
+            self.write(batch)
         return self.log.append(batch)
+
+    def write(self, batch: Sequence[Write]) -> None:
+        text = pickle.dumps(list(batch)).hex()
+        with self.file.open("a") as file:
+            file.write(f"{zlib.crc32(text.encode())} {text}\n")
 
     @property
     def level(self) -> Any:
@@ -469,6 +472,25 @@ class ForgetsAll(Remembered):
 
     only = "reads_back"
     written = False
+
+
+class WritesWhenClosed(Remembered):
+    """L4: what was acknowledged is written when the store is closed."""
+
+    only = "test_killed"
+
+    def __init__(self, log: EventLog, place: Path) -> None:
+        super().__init__(log, place)
+        self.unwritten: list[Sequence[Write]] = []
+
+    def append(self, batch: Sequence[Write]) -> list[Appended]:
+        self.unwritten.append(batch)
+        return self.log.append(batch)
+
+    def close(self) -> None:
+        for batch in self.unwritten:
+            self.write(batch)
+        self.log.close()
 
 
 class SwallowsDamage(Remembered):

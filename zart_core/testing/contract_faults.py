@@ -8,7 +8,9 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import warnings
+from collections.abc import Callable
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -147,6 +149,24 @@ class FaultChecks(Contract):
             user.join(TOGETHER_S)
         log.verify()
 
+    def test_killed(self) -> None:
+        """L4: what was acknowledged is there though the process that wrote it has died and closed nothing."""
+        self.needs(self.durable and hasattr(os, "fork"), "its records go with its process")
+
+        def write_and_die() -> int:
+            store = self.open()
+            write(store, new(), new("b"))
+            write(store, turn("a", 1, "X", "Y"), post("b", b"m"))
+            return 0
+
+        expect(in_child(write_and_die), 0, "how the process ended that wrote (0: all was acknowledged)")
+        log = self.opened()
+        expect([record.kind for record in log.records("a")], ["Started", "X", "Y"])
+        expect([message.payload for message in log.inbox("b")], [b"m"])
+        write(log, turn("a", 3, "Z"))
+        log.verify()
+        log.close()
+
     # ------------------------------------------------ clocks and zombies
 
     def test_clock_goes_back(self, log: EventLog) -> None:
@@ -209,20 +229,26 @@ class FaultChecks(Contract):
 
 def refusal_in_child(log: EventLog) -> str:
     """What happens when a forked child appends and reads: "refused", or what it was allowed."""
+    ended = in_child(lambda: forbidden_uses(log))
+    return {0: "refused", 1: "append", 2: "records"}.get(ended, f"it died: {ended}")
+
+
+def in_child(work: Callable[[], int]) -> int:
+    """Do something in a forked child that dies of it: with the number that it gave, 3 for an error, or of a signal."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # other threads: the child does very little
         child = os.fork()
     if child == 0:
-        status = 3
+        ended = 3
         try:
             signal.alarm(20)
-            status = forbidden_uses(log)
+            ended = work()
+        except BaseException:  # noqa: BLE001  # it goes no further: the child ends
+            traceback.print_exc(file=sys.__stderr__)
         finally:
-            os._exit(status)
+            os._exit(ended)
     _, status = os.waitpid(child, 0)
-    return {0: "refused", 1: "append", 2: "records"}.get(
-        os.waitstatus_to_exitcode(status), f"it died: {status}"
-    )
+    return os.waitstatus_to_exitcode(status)
 
 
 def forbidden_uses(log: EventLog) -> int:
