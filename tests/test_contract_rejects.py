@@ -103,6 +103,7 @@ PLAUSIBLE = {
     "IgnoresFence": {*APART, "F15", "L1", "L3"},
     "IgnoresPosition": {*APART, "L1", "L3", "L6"},
     "KeepsWhatIsGivenBack": {"I6", "L2", "L11"},
+    "LeavesTheRunning": {*APART, "L1"},
     "LosesTheSecond": {*APART, "L2"},
     "MarksNothing": {*APART, "I7", "L5", "L8", "L10", "L11"},
     "MissesExpiredLeases": {"F15", "L1"},

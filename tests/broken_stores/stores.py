@@ -304,6 +304,31 @@ class MissesExpiredLeases(Broken):
         return self.log.renew(worker, lease_s=1e9)
 
 
+class LeavesTheRunning(Broken):
+    """L10: what is RUNNING and nobody's is due when its turn has said, and never if that has said nothing."""
+
+    def append(self, batch: Sequence[Write]) -> list[Appended]:
+        return [self.one(item) for item in batch]
+
+    def one(self, item: Write) -> Appended:
+        found = self.log.summary(item.id)
+        (outcome,) = self.log.append([item])
+        is_nobodys = found is not None and found.owner is None and isinstance(outcome, Ok)
+        if isinstance(item, Turn | Mark) and item.status is Status.RUNNING and is_nobodys:
+            self.log.append([Mark(item.id, Status.WAITING, wake=item.wake, seen=item.seen)])
+        return outcome
+
+
+class NeverFreesTheNew(Broken):
+    """L8: what a worker owns since it was created is never free."""
+
+    def append(self, batch: Sequence[Write]) -> list[Appended]:
+        for item in batch:
+            if isinstance(item, New) and item.owner is not None:
+                self.log.renew(item.owner, lease_s=1e9)
+        return self.log.append(batch)
+
+
 class RepeatsFences(Broken):
     """I6, L8: the fence stands still when an execution passes into another hand."""
 

@@ -216,6 +216,39 @@ class ClaimChecks(Contract):
         expect(taken is not None and (taken.owner, taken.fence), ("w2", 2), "it is free")
         expect(claimed(log, "w2", now=500.0), [] if status in (Status.RUNNING, Status.PAUSED) else ["a"])
 
+    def test_death_of_an_owner(self, log: EventLog) -> None:
+        """L8: what was created for a worker is free when its lease has run out, and due at once if it was at first."""
+        log.renew("w1", lease_s=SHORT_S)
+        write(log, new(owner="w1"), new("b", owner="w1", wake=500.0))
+        expect(claimed(log, "w2"), [], "the lease has not run out")
+        self.advance(SHORT_S * 2)
+        expect((claimed(log, "w2"), claimed(log, "w2", now=500.0)), (["a"], ["b"]))
+        expect([standing(log, id).fence for id in "ab"], [2, 2])
+        refused(log, turn("a", 1, "Zombie", fence=1), "stale")
+
+    def test_owner_without_a_lease(self, log: EventLog) -> None:
+        """L8: a worker that owns a new execution has a lease, though it has asked for none."""
+        self.needs(type(self).advance is not Contract.advance, "needs advance(seconds)")
+        write(log, new(owner="w1"))
+        expect(claimed(log, "w2"), [], "L8: it belongs to w1")
+        self.advance(3600.0)
+        expect(claimed(log, "w2"), ["a"], "nobody has heard of w1 for an hour")
+
+    @cases("how", ["turn", "mark", "new"])
+    def test_running_and_nobodys(self, log: EventLog, how: str) -> None:
+        """L10: what is RUNNING and in nobody's hand is due at once, until when it was to wait or not."""
+        write(log, new())
+        claimed(log, "w1")
+        write(log, turn("a", 1, "X", fence=1, releases=True))
+        expect(claimed(log, "w2"), [])
+        writes: dict[str, Write] = {
+            "turn": turn("a", 2, "Y", fence=1, status=Status.RUNNING, wake=500.0),
+            "mark": Mark("a", Status.RUNNING),
+            "new": new("b", status=Status.RUNNING, wake=None),
+        }
+        write(log, writes[how])
+        expect(claimed(log, "w2"), ["b" if how == "new" else "a"])
+
     def test_renew(self, log: EventLog) -> None:
         """L8: a lease that is renewed in time does not run out, for all that its worker holds."""
         write(log, new(), new("b"))
