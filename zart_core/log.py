@@ -37,6 +37,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 PAYLOAD_BYTES_MAX = 1 << 20
 """The largest payload of one record or message, in bytes (F19)."""
+RECORD_BYTES_MAX = PAYLOAD_BYTES_MAX + (64 << 10)
+"""The largest `Record.data`, in bytes: a payload and what its event wraps around it."""
 ID_CHARS_MAX = 255
 """The longest execution id, in characters."""
 TRANSACTION_S = 5.0

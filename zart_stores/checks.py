@@ -12,10 +12,19 @@ from typing import get_args
 
 from zart_core.errors import InvalidUse
 from zart_core.events import Status
-from zart_core.log import ID_CHARS_MAX, PAYLOAD_BYTES_MAX, Mark, MessageKind, New, Post, Record, Turn, Write
+from zart_core.log import (
+    ID_CHARS_MAX,
+    PAYLOAD_BYTES_MAX,
+    RECORD_BYTES_MAX,
+    Mark,
+    MessageKind,
+    New,
+    Post,
+    Record,
+    Turn,
+    Write,
+)
 
-RECORD_BYTES_MAX = PAYLOAD_BYTES_MAX + (64 << 10)
-"""The largest `Record.data`, in bytes: a payload and what its event wraps around it."""
 NAME_CHARS_MAX = 1024
 """The longest workflow, digest, message name, key, worker or record kind, in characters."""
 MESSAGE_KINDS = frozenset(get_args(MessageKind))

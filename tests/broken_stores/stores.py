@@ -18,6 +18,8 @@ import attrs
 from zart_core.errors import InvalidUse, LogCorrupt
 from zart_core.events import CLOSED, Ok, Status
 from zart_core.log import (
+    PAYLOAD_BYTES_MAX,
+    RECORD_BYTES_MAX,
     Appended,
     EventLog,
     Mark,
@@ -211,8 +213,20 @@ class TakesAnySize(Broken):
         if isinstance(item, Post):
             return attrs.evolve(item, payload=item.payload[: 1 << 20])
         if isinstance(item, Turn | New):
-            return attrs.evolve(item, records=[Record(r.kind, r.at, r.data[: 1 << 20]) for r in item.records])
+            return attrs.evolve(
+                item, records=[Record(r.kind, r.at, r.data[:RECORD_BYTES_MAX]) for r in item.records]
+            )
         return item
+
+
+class TakesPayloadsForRecords(Broken):
+    """L11: a record that is larger than a payload may be is refused."""
+
+    def append(self, batch: Sequence[Write]) -> list[Appended]:
+        records = [record for item in batch if isinstance(item, Turn | New) for record in item.records]
+        if any(len(record.data) > PAYLOAD_BYTES_MAX for record in records):
+            return [Rejected("too-large") for _ in batch]
+        return self.log.append(batch)
 
 
 class MarksNothing(Broken):

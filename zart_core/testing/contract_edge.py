@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from zart_core.errors import InvalidUse
 from zart_core.events import Status
-from zart_core.log import PAYLOAD_BYTES_MAX, EventLog, Mark, Message, Receipt, Record, Write
+from zart_core.log import (
+    PAYLOAD_BYTES_MAX,
+    RECORD_BYTES_MAX,
+    EventLog,
+    Mark,
+    Message,
+    Receipt,
+    Record,
+    Write,
+)
 from zart_core.testing.contract_base import Contract
 from zart_core.testing.contract_report import by_name, cases, checks, raising
 from zart_core.testing.contract_writes import (
@@ -35,7 +44,7 @@ class EdgeChecks(Contract):
         """F19: a payload over its limit is Rejected("too-large") before anything is written."""
         write(log, new(), new("c"))
         before = state(log, "a", "b", "c")
-        big = [Record("X", 2.0, bytes(PAYLOAD_BYTES_MAX + (64 << 10) + 1))]
+        big = [Record("X", 2.0, bytes(RECORD_BYTES_MAX + 1))]
         items: dict[str, Write] = {
             "new": new("b", records=big),
             "records": turn("a", 1, records=big),
@@ -48,6 +57,26 @@ class EdgeChecks(Contract):
         refused(log, items[part], "too-large")
         expect(state(log, "a", "b", "c"), before)
         expect((log.summary("d"), log.summary("e")), (None, None))
+
+    @cases("part", ["new", "records", "opens", "creates", "post", "child"])
+    def test_largest(self, log: EventLog, part: str) -> None:
+        """L11: what is as large as it may be is kept: a record and a child's end hold an event around a payload."""
+        write(log, new(), new("c"))
+        largest = PAYLOAD_BYTES_MAX if part == "post" else RECORD_BYTES_MAX
+        data = bytes(largest)
+        big = [Record("X", 2.0, data)]
+        items: dict[str, Write] = {
+            "new": new("b", records=big),
+            "records": turn("a", 1, records=big),
+            "opens": turn("a", 1, opens=big),
+            "creates": turn("a", 1, creates=[new("b", records=big)]),
+            "post": turn("a", 1, posts=[post("c", data)]),
+            "child": turn("a", 1, posts=[post("c", data, kind="child")]),
+        }
+        write(log, items[part])
+        kept = [record.data for id in "ab" for record in log.records(id)]
+        kept += [message.payload for message in log.inbox("c")]
+        expect(data in kept, True, f"{largest:,} bytes that come back as they were")
 
     @cases("id", by_name(NO_IDS))
     def test_no_id(self, log: EventLog, id: str) -> None:
