@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 
 from tests.broken_stores import stores
 from zart_core.errors import InvalidUse
+from zart_core.events import Ok
 from zart_core.testing import Relay, StoreContract, VirtualClock, check_store
 from zart_core.testing.contract import all_checks
 from zart_core.testing.contract_report import PROMISES, stated
@@ -161,6 +163,23 @@ def test_a_store_that_rewrites_all_it_has_is_interrupted_and_passes():
     report.check()
 
     assert report.kept == 1
+
+
+class GivesAList(Relay):
+    """Says which ids were taken in a list, as `Receipt` allows."""
+
+    def append(self, batch):
+        return [
+            Ok(attrs.evolve(one.value, conflicts=list(one.value.conflicts))) if isinstance(one, Ok) else one
+            for one in self.log.append(batch)
+        ]
+
+
+def test_conflicts_are_any_sequence():
+    """A store whose receipts hold a list keeps its promises."""
+    report = check_store(lambda place: GivesAList(memory_in(place)), durable=False, only="test_new")
+    report.check()
+    assert report.kept > 10
 
 
 class HardToClose(Relay):

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import attrs
+
 from zart_core.events import CLOSED, Ok, Status
 from zart_core.log import (
     ID_CHARS_MAX,
@@ -121,11 +123,12 @@ def post(id: str = "a", payload: bytes = b"", *, key: str | None = None, **chang
 
 
 def receipts(outcomes: Sequence[Appended]) -> list[Receipt]:
-    """Give the receipts of writes that all went well."""
+    """Give the receipts of writes that all went well; conflicts are any sequence."""
     for outcome in outcomes:
         if not isinstance(outcome, Ok):
             raise Differs("Ok", short(outcome), "the write should be acknowledged")
-    return [outcome.value for outcome in outcomes if isinstance(outcome, Ok)]
+    found = [outcome.value for outcome in outcomes if isinstance(outcome, Ok)]
+    return [attrs.evolve(receipt, conflicts=tuple(receipt.conflicts)) for receipt in found]
 
 
 def write(log: EventLog, *batch: Write) -> Receipt:
