@@ -243,6 +243,16 @@ def test_a_failure_says_what_was_done_wanted_and_found():
         report.check()
 
 
+def test_a_failure_shows_every_write_of_a_batch():
+    """Who is to find the one whose outcome is wrong has to see them all."""
+    report = check_store(
+        lambda place: stores.ConsumesNothing(memory_in(place)), durable=False, only="test_batch_in_order"
+    )
+
+    assert report.broken[0].text.count("Turn(id='a', run=0, position=") == 6
+    assert report.broken[0].text.count("consumes=[1]") == 2
+
+
 def test_no_check_is_called_so():
     """A typing mistake in `only` is no clean report."""
     with pytest.raises(InvalidUse, match="no check of the contract has 'test_foo' in its name"):

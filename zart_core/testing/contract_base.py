@@ -91,7 +91,7 @@ class Told:
 
     def _told(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
-            given = [short(arg, 300) for arg in args] + [f"{k}={short(v, 60)}" for k, v in options.items()]
+            given = [shown(arg) for arg in args] + [f"{k}={short(v, 60)}" for k, v in options.items()]
             self._done.append(f"{name}({', '.join(given)})")
             try:
                 result = method(*args, **options)
@@ -104,6 +104,14 @@ class Told:
             return result
 
         return call
+
+
+def shown(given: Any) -> str:
+    """What a call is given, in short; of a batch as much of each write, for each has an outcome of its own."""
+    if not isinstance(given, list | tuple) or not 1 < len(given) < 20:
+        return short(given, 300)
+    each = ", ".join(short(item, 4000 // max(14, len(given))) for item in given)
+    return f"[{each}]" if isinstance(given, list) else f"({each})"
 
 
 def outcome_text(outcome: object) -> str:
