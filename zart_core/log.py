@@ -74,7 +74,8 @@ class New:
     wake: float | None = 0.0
     """When it is next due by time, in seconds since the epoch; None for never; 0.0 for at once."""
     owner: str | None = None
-    """A worker that takes it at once, with fence 1; None leaves it to be claimed."""
+    """A worker that takes it at once, with fence 1; None leaves it to be claimed. It counts as given when its wake time
+    has come at `at`, and is given to its owner in a claim when not. An owner without a lease gets one (L8)."""
     creates: Sequence[New] = ()
     """Executions that are created in the same commit, if this one is."""
     posts: Sequence[Post] = ()
@@ -113,13 +114,14 @@ class Turn:
     at: float
     status: Status
     """The execution's status after this turn. A closed one makes it final (I7), except that a turn that `opens` a run
-    goes on; `RUNNING` says that steps are in flight, so that it is due at once should the worker die."""
+    goes on; `RUNNING` says that steps are in flight, so that it is due at once should the worker die, or where nobody
+    holds it."""
     wake: float | None = None
     """When it is next due by time; an unconsumed message numbered above `seen` makes it due at once all the same."""
     seen: int = 0
     """The greatest message number that the host had read when it built the turn."""
     consumes: Sequence[int] = ()
-    """Numbers of inbox messages that this turn used; they are gone with it."""
+    """Numbers of inbox messages that this turn used; they are gone with it. It is stale when one was gone before."""
     opens: Sequence[Record] | None = None
     """The first records of the execution's next run, `run + 1`, at position 0; the inbox stays with the execution.
     A closed `status` beside it is the old run's: the execution is then SCHEDULED."""
@@ -160,7 +162,8 @@ class Receipt:
     created: bool = True
     """False for a `New` that existed, and for a `Post` whose key had been seen."""
     number: int = 0
-    """A message's number in its execution's inbox, from 1 and growing; for a `New`, the run it now stands at."""
+    """A message's number in its execution's inbox, from 1 and growing, and for a key that had been seen that of the
+    message which brought it; for a `New`, the run it now stands at."""
     fence: int = 0
     """For a `New` with an owner: the fence it holds (0 when it did not get it)."""
     conflicts: Sequence[str] = ()
@@ -170,7 +173,8 @@ class Receipt:
 @record
 class Rejected:
     """Nothing was written, now or later. The reason begins with one word: stale, unknown, closed, conflict, full,
-    too-large, unavailable (locked or out of reach, try later), damaged (reading the execution will say more).
+    too-large, unavailable (locked or out of reach, try later), damaged (reading the execution will say more), invalid
+    (what a step wrote in its transaction cannot be committed).
     """
 
     reason: str
@@ -263,7 +267,10 @@ class EventLog(Protocol):
         """Write a batch in one commit, in order; one outcome for each (L1, L2, L3, L6).
 
         An error of the store (disk full, lock timeout) becomes Rejected or Unknown for each write it concerns;
-        `StoreFailed` is raised only when the store can no longer be used.
+        `StoreFailed` is raised only when the store can no longer be used. Raises InvalidUse, before anything of the
+        batch is written, for what no store keeps: a time that is not finite, an id that is not 1 to ID_CHARS_MAX
+        printable characters, another name (workflow, digest, owner, kind, message, key) that is empty or not
+        printable (F22).
         """
         ...
 
@@ -292,16 +299,19 @@ class EventLog(Protocol):
         execution not due until its next `Turn`, `Mark` or `Post`. Parked ones are given too; paused, ended ones never.
         When a holder's lease has run out, or it is known to be dead, what it held is free; what was `RUNNING`, or given
         and not answered by a turn or a mark yet, is due at once. `workflows` limits it to these names.
-        A claim also renews the worker's lease.
+        A claim also renews the worker's lease. Leases run by a clock of the store's own, whatever `now` says (F13).
         """
         ...
 
     def acquire(self, worker: str, id: str, *, lease_s: float) -> Summary | None:
-        """Take one execution by id, due or not; None when it is unknown, ended or held by another live worker."""
+        """Take one execution by id, due or not; None when it is unknown, ended or held by another live worker.
+
+        It is not given by that: a claim of the holder's gives it when it is due.
+        """
         ...
 
     def renew(self, worker: str, *, lease_s: float) -> bool:
-        """Extend the worker's lease on all it holds; False when it had run out and something was taken away."""
+        """Extend the worker's lease on all it holds; False, once, when it had run out and something was taken away."""
         ...
 
     def release(self, worker: str, ids: Collection[str] | None = None) -> None:
@@ -313,7 +323,10 @@ class EventLog(Protocol):
         ...
 
     def wait(self, timeout_s: float) -> bool:
-        """Block until somebody wrote something that may make an execution due, or the timeout passes (False)."""
+        """Block until somebody wrote something that may make an execution due, or the timeout passes (False).
+
+        What was written after the last claim through this object ends it at once; a claim itself is no news.
+        """
         ...
 
     def list(
@@ -326,7 +339,7 @@ class EventLog(Protocol):
         after: str | None = None,
     ) -> Page[Summary]:
         """Executions in the order of their ids; a page at a time. One that is damaged is reported and may be left out:
-        it keeps nobody from finding the others (I8).
+        it keeps nobody from finding the others (I8). Raises InvalidUse for a limit below 1.
         """
         ...
 
@@ -335,11 +348,18 @@ class EventLog(Protocol):
         ...
 
     def verify(self) -> Mapping[str, int]:
-        """Read everything and check it; counts of what was read. Raises LogCorrupt at the first damage (L12)."""
+        """Read everything and check it; how many `executions`, `records` and `messages` there are.
+
+        Raises LogCorrupt at the first damage (L12).
+        """
         ...
 
     def close(self) -> None:
-        """Release claims of this store object's workers, and everything it holds open. Twice is once."""
+        """Release claims of this store object's workers, owners of new executions too, and everything it holds open.
+
+        Twice is once; every other call then raises StoreFailed. In a child that was forked an open log is refused, too,
+        and waits for no lock of the parent's (F12).
+        """
         ...
 
 
