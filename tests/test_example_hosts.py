@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 import zart_core as zart
@@ -83,6 +85,24 @@ def test_the_engine_goes_on_where_the_queue_host_stood(url):
         handle.send("refund-wanted", "too big")
         assert handle.result(10) == "a refunded: too big"
         assert handle.history()[0].at < handle.history()[-1].at
+        assert not engine.start(payment, "a", id="a").created  # R15: by the digest that the consumer gave it
+
+
+def test_each_step_of_the_queue_host_has_a_key_of_its_own(url):
+    """As `Context` says: the same for every attempt, and that of no other step."""
+
+    @zart.step("key-{what}")
+    def key(what: str) -> str:
+        return zart.context().idempotency_key
+
+    @zart.workflow("keys")
+    def keys(order: str) -> zart.Flow[str]:
+        return f"{yield from key('a')} {yield from key('b')}"
+
+    with contextlib.closing(zart.open_log(url)) as log:
+        assert (
+            Consumer(keys, log, VirtualClock()).consume("x", "start", b'""').result() == "x/0/key-a x/0/key-b"
+        )
 
 
 def test_the_queue_host_is_refused_by_an_ended_execution(url):

@@ -28,7 +28,8 @@ class Consumer:
         now = self.clock.now()
         if what == "start":
             started = CODEC.encode_event(zart.Started(id, 0, self.workflow.name, payload, now), id)
-            self.log.append([stored.New(id, self.workflow.name, CODEC.digest(id, payload), [started], now)])
+            name = self.workflow.name
+            self.log.append([stored.New(id, name, CODEC.digest(name, payload), [started], now)])
         held = self.log.acquire("consumer", id, lease_s=30)
         assert held is not None, f"{id} is unknown, has ended, or is in other hands"
         execution = zart.replay(self.workflow, CODEC.decode_events(self.log.records(id), id))
@@ -60,7 +61,8 @@ class Consumer:
         """Run a step, and say how it ended."""
         issued, function = execution.pending[seq], execution.command(seq).function
         assert execution.started is not None
-        context = Context(execution.started.id, 0, self.workflow.name, self.clock.now(), issued.name)
+        id, name, now = execution.started.id, self.workflow.name, self.clock.now()
+        context = Context(id, 0, name, now, issued.name, idempotency_key=f"{id}/0/{issued.name}")
         values = CODEC.decode_args(issued.payload, function.parameter_types)
         try:
             value = self.runner.run(zart.StepCall(seq, function, values, context), Scene(lambda: context, {}))
