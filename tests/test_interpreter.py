@@ -1328,6 +1328,20 @@ def test_strict_leaves_out_what_the_code_does_not_say(play):
     assert play(w(2), strict=True).add(*log).history[-1] == "child kid[1]"
 
 
+def test_an_execution_is_of_a_workflow():
+    """The generator function itself is refused where it is given, with what to give."""
+
+    @zart.workflow("w")
+    def w() -> zart.Flow[None]:
+        yield from do("x")
+
+    for way in (zart.Execution, lambda fn: zart.replay(fn, [])):
+        with pytest.raises(
+            zart.InvalidUse, match=r"<function .*w at .*> is no workflow; give a function decorated"
+        ):
+            way(w.fn)
+
+
 def test_closing_leaves_the_context_of_its_caller_alone():
     """Whoever closes an execution, even the garbage collector in the midst of another: its variables stay its own."""
     place = ContextVar("place", default="outside")

@@ -73,7 +73,7 @@ from zart_core.events import (
 from zart_core.failures import message_of
 from zart_core.log import ID_CHARS_MAX
 from zart_core.steps import StepFunction, annotations_of
-from zart_core.workflows import Workflow
+from zart_core.workflows import Workflow, is_workflow
 
 NO_RESOURCES: Mapping[str, Any] = MappingProxyType({})
 CODEC = Codec()
@@ -164,6 +164,8 @@ class Execution:
     def __init__(
         self, workflow: Workflow[Any, Any], *, codec: Codec | None = None, strict: bool = False
     ) -> None:
+        if not is_workflow(workflow):
+            raise InvalidUse(f"{workflow!r} is no workflow; give a function decorated with @zart.workflow")
         self.workflow = workflow
         self.codec = codec or CODEC
         self.strict = strict
