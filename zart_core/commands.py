@@ -204,6 +204,7 @@ class Capture(Command[T_co]):
     name: str
     fn: Callable[[], T_co]
     type: Any
+    """What the value is encoded as; None for what `fn` is annotated to give, and Any where it says nothing."""
     yielded: Scene | bool | None = used()
     kind: ClassVar[Literal["capture"]] = "capture"
 

@@ -122,7 +122,8 @@ class Pending(Mapping[int, Issued]):
 
 
 class Execution:
-    """One run of a workflow: a cache of a pure function of its log. Dropping it and replaying is always legal.
+    """One run of a workflow: a cache of a pure function of its log. Dropping it and replaying is always legal; `close`
+    it first, for Python complains of a `finally` that yields when it finds one later.
 
     Args:
         workflow: the code, decorated with @workflow.
@@ -236,7 +237,8 @@ class Execution:
     def decide(self) -> list[Event]:
         """What should be appended next, up to and including the first event that resumes the workflow.
 
-        Asking changes nothing. Raises Unencodable when an argument or the result cannot be written down.
+        Asking changes nothing. Apply the answer and ask again, until it is empty, before the next fact (P6).
+        Raises Unencodable when an argument or the result cannot be written down.
         """
         decisions: list[Event] = []
         seq = self.next_seq
