@@ -251,7 +251,10 @@ class Page(Generic[T_co]):
 
 @runtime_checkable
 class EventLog(Protocol):
-    """Where executions are kept. See the module's text for what each promise means."""
+    """Where executions are kept. See the module's text for what each promise means.
+
+    What cannot be read or claimed at the moment raises StoreUnavailable, which hosts take for weather (F6, F8).
+    """
 
     @property
     def level(self) -> Level:
