@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import attrs
@@ -12,11 +14,13 @@ import pytest
 from tests.broken_stores import stores
 from zart_core.errors import InvalidUse
 from zart_core.events import Ok
+from zart_core.log import Turn
 from zart_core.testing import Relay, StoreContract, VirtualClock, check_store
 from zart_core.testing.contract import all_checks
 from zart_core.testing.contract_report import PROMISES, stated
 from zart_core.testing.contract_writes import together
 from zart_stores import memory
+from zart_stores.sql import sqlite
 
 CLOCK = VirtualClock()
 
@@ -163,6 +167,35 @@ def test_a_store_that_rewrites_all_it_has_is_interrupted_and_passes():
     report.check()
 
     assert report.kept == 1
+
+
+class LocksItsThreadsOnly(Relay):
+    """Looks where a run ends before it writes, under a lock that other processes do not know."""
+
+    lock = threading.Lock()
+
+    def append(self, batch):
+        with self.lock:
+            return [self.one(item) for item in batch]
+
+    def one(self, item):
+        if (
+            isinstance(item, Turn)
+            and (found := self.log.summary(item.id))
+            and found.position == item.position
+        ):
+            time.sleep(0.03)
+            item = attrs.evolve(item, position=self.log.summary(item.id).position)
+        return self.log.append([item])[0]
+
+
+def test_a_lock_for_threads_is_not_enough():
+    """A store that several processes may open is written by several."""
+    for store, broken in ((Relay, 0), (LocksItsThreadsOnly, 1)):
+        report = check_store(
+            lambda place, store=store: store(sqlite.open(f"sqlite:{place}/log")), only="test_processes"
+        )
+        assert len(report.broken) == broken, str(report)
 
 
 class GivesAList(Relay):

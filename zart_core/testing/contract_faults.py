@@ -38,6 +38,8 @@ MARKED = b'{"a payload that is looked for": "0123456789abcdef"}'
 
 FORKS = 10
 """How often a child is forked while a thread works: most of them find it in the store."""
+TURNS = 10
+"""How many turns each of several processes appends."""
 CALLS_MAX = 1 << 30
 """More calls of functions than an append makes."""
 WITHIN_A_WITH = frozenset({"__enter__", "__exit__", "__del__", "inner", "helper"})
@@ -167,6 +169,24 @@ class FaultChecks(Contract):
         log.verify()
         log.close()
 
+    def test_processes(self) -> None:
+        """L2: of processes that write to the same position of a run one goes through each time, and stands there."""
+        self.needs(self.shared and self.durable and hasattr(os, "fork"), "it takes one opener")
+        log = self.opened()
+        write(log, new())
+        log.close()  # nobody forks with a log that is open
+        writers = [forked(partial(write_beside_others, self.open, f"{n}")) for n in range(3)]
+        expect(
+            [end_of(writer) for writer in writers],
+            [0, 0, 0],
+            "how writers ended (1: a turn stands elsewhere)",
+        )
+        log = self.opened()
+        wanted = sorted(f"{n}.{k}" for n in range(3) for k in range(TURNS))
+        expect(sorted(record.kind for record in log.records("a")[1:]), wanted)
+        log.verify()
+        log.close()
+
     # ------------------------------------------------ clocks and zombies
 
     def test_clock_goes_back(self, log: EventLog) -> None:
@@ -233,20 +253,42 @@ def refusal_in_child(log: EventLog) -> str:
     return {0: "refused", 1: "append", 2: "records"}.get(ended, f"it died: {ended}")
 
 
+def write_beside_others(opener: Callable[[], EventLog], name: str) -> int:
+    """Append some turns, each at the end; 1 when one of them does not stand where it was to stand, else 0."""
+    store = opener()
+    for n in range(TURNS):
+        position = -1
+        while position < 0 or not isinstance(store.append([turn("a", position, f"{name}.{n}")])[0], Ok):
+            position = standing(store).position
+        if store.records("a", start=position)[0].kind != f"{name}.{n}":
+            return 1
+    return 0
+
+
 def in_child(work: Callable[[], int]) -> int:
-    """Do something in a forked child that dies of it: with the number that it gave, 3 for an error, or of a signal."""
+    """Do something in a forked child that dies of it; gives how it ended."""
+    return end_of(forked(work))
+
+
+def forked(work: Callable[[], int]) -> int:
+    """Fork a child that does something and dies: with the number that this gives, 3 for an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # other threads: the child does very little
         child = os.fork()
     if child == 0:
         ended = 3
         try:
-            signal.alarm(20)
+            signal.alarm(int(TOGETHER_S))
             ended = work()
         except BaseException:  # noqa: BLE001  # it goes no further: the child ends
             traceback.print_exc(file=sys.__stderr__)
         finally:
             os._exit(ended)
+    return child
+
+
+def end_of(child: int) -> int:
+    """The number that a child has died with, or the negative one of a signal."""
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 
