@@ -128,6 +128,19 @@ def test_what_was_in_flight_begins_anew(failed: list[zart.Event]) -> None:
     assert [event.attempt for event in kept if isinstance(event, zart.Began) and event.seq == 2] == [0]
 
 
+def test_a_step_that_others_were_offered_begins_anew_too() -> None:
+    """The copy's own worker finds out where it may run; nothing names the execution in which the original's does."""
+    history = run(shop, steps={price: 5}).history[:3]
+    offered = [*history, zart.Noted("offered", history[-1].at, "0", "!step/0/0/shop")]
+
+    for events in (offered, [*history[:2], zart.Noted("queued", history[-1].at, "0", "gpu")]):
+        made = forked(events)
+        assert [type(event) for event in made.events] == [zart.Started, zart.Issued]
+        assert rehearse(made, zart.Registry(shop), steps={price: 5, charge: "txn"}).value == "txn late"
+    ended = [*offered, zart.Resolved(0, done(450), history[-1].at)]
+    assert forked(ended).events[3] == offered[3]
+
+
 @pytest.mark.parametrize("at", [0, -1, 1000])
 def test_a_position_outside_of_the_run_is_refused(failed: list[zart.Event], at: int) -> None:
     """1 to n."""

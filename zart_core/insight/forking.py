@@ -34,7 +34,16 @@ from zart_core.events import (
     Taken,
 )
 from zart_core.hosts.past import ALONE
-from zart_core.interpreter import HANDED_OVER, UNBEGUN, Execution, child_id, is_marker, replay
+from zart_core.interpreter import (
+    HANDED_OVER,
+    OFFERED,
+    QUEUED,
+    UNBEGUN,
+    Execution,
+    child_id,
+    is_marker,
+    replay,
+)
 from zart_core.records import record
 from zart_core.workflows import Workflow
 
@@ -257,12 +266,15 @@ def without_flights(
 ) -> Iterator[Event]:
     """The events without starts of attempts whose end is not among them; children of the copy are its own."""
     ended = {event.seq for event in [*events, *tail] if isinstance(event, Resolved)}
+    told = {str(seq) for seq in ended}
     retried = {event.seq: n for n, event in enumerate(events) if isinstance(event, Retried)}
     for n, event in enumerate(events):
         match event:
             case Began(seq=seq) if seq not in ended and n > retried.get(seq, -1):
                 continue
             case Noted(what=what) if what in (ALONE, UNBEGUN, HANDED_OVER):
+                continue
+            case Noted(what=what, who=who) if what in (OFFERED, QUEUED) and who not in told:
                 continue
             case Issued(child=str(child), seq=seq) if seq not in ended:
                 own = child_id(first.id, first.run, seq)
