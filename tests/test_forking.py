@@ -50,6 +50,16 @@ def shop() -> zart.Flow[str]:
     return f"{txn} {shipped}"
 
 
+@zart.step("answer", retry=zart.Retry.fixed(3, 60), timeout="10m")
+def answer() -> int:
+    raise OSError("no answer")
+
+
+@zart.workflow("patient")
+def patient() -> zart.Flow[int]:
+    return (yield from answer())
+
+
 @zart.workflow("both")
 def both() -> zart.Flow[list[int]]:
     yield from zart.capture("fixed", lambda: 7)
@@ -259,7 +269,7 @@ def test_a_rehearsal_says_what_it_waits_for_and_why_it_is_parked() -> None:
 @pytest.fixture
 def inline() -> Iterator[Callable[[float], Inline]]:
     with contextlib.closing(zart.open_log("memory:")) as log:
-        yield lambda now: Inline(log, zart.Registry([shop, both, parent]), clock=VirtualClock(now))
+        yield lambda now: Inline(log, zart.Registry([shop, both, parent, patient]), clock=VirtualClock(now))
 
 
 def test_a_fork_becomes_an_execution_that_goes_on_for_real(
@@ -299,6 +309,25 @@ def test_timers_of_a_copy_keep_the_time_they_had_left(inline: Callable[[float], 
     new = execution_of(forked(events, at=waits), CODEC, now)
     issued = [one for one in CODEC.decode_events(new.records) if isinstance(one, zart.Issued)][-1]
     assert issued.until == now + 600
+
+
+def test_a_timeout_over_all_attempts_keeps_the_time_it_had_left(inline: Callable[[float], Inline]) -> None:
+    """A step that waits for its next attempt is not timed out before that (R7)."""
+    events = run(patient).history
+    retried = next(n for n, event in enumerate(events, 1) if isinstance(event, zart.Retried))
+    now = events[0].at + 86_400
+    host = inline(now)
+    host.create([execution_of(forked(events, patient, at=retried), CODEC, now)])
+    while host.work():
+        pass
+
+    summary = host.log.summary("copy")
+    assert summary is not None
+    assert (summary.status, summary.wake) == (zart.Status.WAITING, now + 60)
+    began = next(
+        event for event in CODEC.decode_events(host.log.records("copy")) if isinstance(event, zart.Began)
+    )
+    assert began.deadline == now + 600
 
 
 def test_children_of_a_copy_are_its_own(inline: Callable[[float], Inline]) -> None:

@@ -352,5 +352,7 @@ def later(events: Sequence[Event], pending: Mapping[int, Issued], now: float) ->
                 yield attrs.evolve(event, until=until + delay)
             case Retried(seq=seq) if seq in pending:
                 yield attrs.evolve(event, retry_at=event.retry_at + delay)
+            case Began(seq=seq, deadline=float(deadline)) if seq in pending:
+                yield attrs.evolve(event, deadline=deadline + delay)
             case _:
                 yield event
