@@ -345,6 +345,14 @@ def test_children_of_a_copy_are_its_own(inline: Callable[[float], Inline]) -> No
                 refuse_what_is_rehearsed_only(made)
 
 
+def test_a_copy_with_a_long_id_has_children_of_its_own() -> None:
+    """The child's id is a digest where that of its parent leaves no room for more."""
+    made = fork(parent, run(parent, None, steps={price: 5}).history[:2], id="c" * 255)
+
+    refuse_what_is_rehearsed_only(made)
+    assert [len(event.child or "") for event in made.events if isinstance(event, zart.Issued)] == [64]
+
+
 def test_an_outcome_of_what_is_not_issued_is_for_rehearsals(failed: list[zart.Event]) -> None:
     """There is nothing in the copy that it could be the outcome of."""
     with pytest.raises(zart.InvalidUse, match="'charge': not issued at event 1"):

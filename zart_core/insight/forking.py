@@ -319,7 +319,7 @@ def refuse_what_is_rehearsed_only(made: Fork) -> None:
             f"{names}: not issued at event {made.position}, so it has no outcome to replace; try --dry-run"
         )
     for issued in pending_of(made.events).values():
-        if issued.kind == "child" and issued.child != f"{made.id}.0.{issued.seq}":
+        if issued.kind == "child" and issued.child != child_id(made.id, 0, issued.seq):
             raise InvalidUse(
                 f"at event {made.position} it waits for execution '{issued.child}', which reports to the original; "
                 f"fork before that, or give its outcome: --set '{issued.name}=JSON'"
