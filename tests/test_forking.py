@@ -186,6 +186,27 @@ def test_a_failure_can_be_put_in_the_place_of_an_outcome(failed: list[zart.Event
     assert "no price" in told.error
 
 
+def test_a_version_marker_of_the_same_name_is_in_nobodys_way() -> None:
+    """Names of markers are their own (R2); one that is a marker's alone has no outcome."""
+
+    @zart.workflow("marked")
+    def marked() -> zart.Flow[str]:
+        yield from zart.version("charge", 2)
+        yield from zart.version("only", 2)
+        cents = yield from price("tea")
+        txn = yield from charge(cents)
+        yield from zart.version("price-tea", 3)
+        return txn
+
+    events = run(marked).history
+    told = rehearse(
+        forked(events, marked, outcomes={"price-tea": done(7), "charge": done("t")}), zart.Registry(marked)
+    )
+    assert (told.value, told.unused) == ("t", ())
+    with pytest.raises(zart.InvalidUse, match="'only' has no outcome of its own"):
+        forked(events, marked, outcomes={"only": done(1)})
+
+
 def test_an_outcome_that_leads_elsewhere_within_what_is_kept_is_refused(failed: list[zart.Event]) -> None:
     """A step must not be called with arguments that followed from another outcome."""
     issued = next(n for n, event in enumerate(failed) if getattr(event, "name", "") == "charge")

@@ -99,7 +99,7 @@ def outcomes_of(wish: Wish, events: Sequence[Event]) -> dict[str, Outcome]:
     outcomes: dict[str, Outcome] = {}
     for name, text in split(wish.sets, "--set"):
         outcomes[name] = Done(json_of(text, f"--set {name}"))
-    issued = {event.name: event for event in events if isinstance(event, Issued)}
+    issued = {event.name: event for event in events if isinstance(event, Issued) and event.kind != "version"}
     for name, text in split(wish.fails, "--fail"):
         if name in outcomes:
             raise InvalidUse(f"'{name}' cannot both be set and fail")
@@ -228,5 +228,5 @@ def report_rehearsal(made: Fork, told: Rehearsal, total: int, json: bool) -> int
 def asked(name: str, events: Sequence[Event]) -> Iterator[dict[str, Any]]:
     """A step that is asked for: its name, arguments and place."""
     for event in events:
-        if isinstance(event, Issued) and event.name == name:
+        if isinstance(event, Issued) and event.kind == "step" and event.name == name:
             yield {"name": name, "arguments": payload(event.payload), "at": str(event.site)}

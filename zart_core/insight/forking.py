@@ -103,7 +103,7 @@ def fork(
     if at is not None and not 1 <= at <= len(events):
         raise InvalidUse(f"a fork keeps 1 to {len(events)} events of this run, not {at}")
     given = dict(outcomes or {})
-    numbers = {event.name: event.seq for event in events if isinstance(event, Issued)}
+    numbers = numbers_of(events)
     asked = len(events) if at is None else at
     if at is None:
         asked = min([asked, *(ended_at(events, numbers[name]) for name in given if name in numbers)])
@@ -112,7 +112,7 @@ def fork(
         kept, {numbers[name]: (name, outcome) for name, outcome in given.items() if name in numbers}
     )
     position = hold_end(workflow, kept, replaced, codec)
-    issued = {event.name for event in kept[:position] if isinstance(event, Issued)}
+    issued = {e.name for e in kept[:position] if isinstance(e, Issued) and numbers[e.name] == e.seq}
     tail = facts_of(
         workflow, kept[:position], {n: o for n, o in given.items() if n in issued - replaced}, codec
     )
@@ -121,6 +121,12 @@ def fork(
     left = {name: outcome for name, outcome in given.items() if name not in issued}
     others = tuple(sorted(set(given) - set(left)))
     return Fork(id, first.workflow, done, first.id, first.run, position, asked, others, left)
+
+
+def numbers_of(events: Sequence[Event]) -> dict[str, int]:
+    """The command of each name; a version marker, whose names are its own, only where nothing else has it (R2)."""
+    issued = [event for event in events if isinstance(event, Issued)]
+    return {event.name: event.seq for event in sorted(issued, key=lambda event: event.kind != "version")}
 
 
 def check(workflow: Workflow[Any, Any], events: Sequence[Event], codec: Codec | None) -> None:
