@@ -49,6 +49,12 @@ def listens_twice() -> zart.Flow[str]:
     return (yield from zart.wait_for_event("word", str))
 
 
+@zart.workflow("listens-on")
+def listens_on(n: int) -> zart.Flow[None]:
+    yield from zart.race(zart.wait_for_event("word"), zart.wait_for_event("stop"))
+    yield from listens_on.continue_as_new(n + 1)
+
+
 @zart.workflow("naps")
 def naps() -> zart.Flow[None]:
     yield from zart.sleep("nap", 3600)
@@ -157,6 +163,20 @@ def test_an_event_that_was_sent_before_may_come_again(world: World) -> None:
     told = world.leave().told()
 
     assert told.waits[0].name == "word[2]"
+    assert not told.hopeless
+
+
+def test_an_event_that_earlier_runs_were_sent_may_come_again(world: World) -> None:
+    """A workflow that waits once in each of its runs is not without hope in the next one; one never sent is."""
+    world.start(listens_on, 0)
+    for _ in range(2):
+        world.send("word")
+        while world.host.work():
+            pass
+    told = world.leave().told()
+
+    assert (told.run, [wait.name for wait in told.waits]) == (2, ["word[1]", "stop[1]"])
+    assert [wait.hopeless != "" for wait in told.waits] == [False, True]
     assert not told.hopeless
 
 

@@ -15,6 +15,7 @@ from difflib import get_close_matches
 import attrs
 
 from zart_core.codec import Codec
+from zart_core.errors import LogCorrupt
 from zart_core.events import Began, Closed, Delivered, Event, Failed, Failure, Resolved, Site, Started, Status
 from zart_core.hosts.explain import StepLine, moment, steps_of, words_of
 from zart_core.hosts.offers import is_offered, queue_of
@@ -48,6 +49,8 @@ class Circumstances:
     """What running steps said last, by seq; those too that other workers have taken."""
     places: Mapping[str, Places] = {}
     """Slots of the queues that its steps wait for."""
+    sent_before: Collection[str] = frozenset()
+    """Of the events that it waits for, those that earlier runs were sent."""
 
 
 @record
@@ -107,7 +110,27 @@ def circumstances(log: EventLog, codec: Codec, summary: Summary) -> Circumstance
     queues = {queue_of(one.workflow) for one in children.values() if is_offered(one.workflow)}
     queues |= {line.event for line in lines if line.state == "queued"}
     places = {queue: places_of(log, queue) for queue in sorted(queues)}
-    return Circumstances(summary, events, log.inbox(summary.id), children, workers, progress, places)
+    waited = [line.event for line in lines if line.kind == "event" and line.until is None]
+    before = sent_before(log, codec, summary, set(waited) - events_in(events))
+    return Circumstances(summary, events, log.inbox(summary.id), children, workers, progress, places, before)
+
+
+def sent_before(log: EventLog, codec: Codec, summary: Summary, names: Collection[str]) -> Collection[str]:
+    """Which of these events were sent to earlier runs, from the last one back until all are found; all in doubt."""
+    left = set(names)
+    try:
+        for run in reversed(range(summary.run if left else 0)):
+            left -= events_in(codec.decode_events(log.records(summary.id, run), summary.id, run))
+            if not left:
+                break
+    except LogCorrupt:  # of an earlier run; the one that is explained is whole
+        return names
+    return set(names) - left
+
+
+def events_in(history: Sequence[Event]) -> set[str]:
+    """The names of events that were sent to a run, and taken in."""
+    return {event.event for event in history if isinstance(event, Delivered)}
 
 
 def explanation(
@@ -269,7 +292,7 @@ class Teller:
         self.store = store
         self.sources = sources
         self.diverged = given.summary.status is Status.PARKED and given.summary.reason.startswith("Diverged")
-        self.sent = {event.event for event in given.events if isinstance(event, Delivered)}
+        self.sent = events_in(given.events) | set(given.sent_before)
         self.posted = Counter(message.name for message in given.inbox if message.kind == "event")
         self.deadlines = {event.seq: event.deadline for event in given.events if isinstance(event, Began)}
         started = given.events[0] if given.events else None
