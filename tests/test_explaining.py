@@ -213,6 +213,31 @@ def test_a_sleep_ends_by_itself(world: World) -> None:
     assert not world.told(now=START + 3601).hopeless
 
 
+def test_a_start_that_was_put_off_is_still_to_come(world: World) -> None:
+    """It waits for its time, and for a worker only once that has come."""
+    payload = b"600.0"
+    started = zart.Started("x", 0, "listens", payload, START + 3600)
+    world.log.append(
+        [
+            stored.New(
+                "x",
+                "listens",
+                zart.Codec().digest("listens", payload),
+                zart.Codec().encode_events([started], "x"),
+                START,
+                zart.Status.SCHEDULED,
+                wake=START + 3600,
+            )
+        ]
+    )
+
+    assert world.told().notes == (f"its start was put off: it begins at {moment(START + 3600)}",)
+    assert not world.told().hopeless
+    late = world.told(now=START + 3700).notes
+    assert late[0].startswith(f"it has been due since {moment(START + 3600)}")
+    assert late[1] == "it waits for a worker that has registered 'listens'"
+
+
 def test_a_step_that_is_retried(world: World) -> None:
     """How often it failed, with what, and when it is tried again."""
     (wait,) = world.start(tries).told().waits

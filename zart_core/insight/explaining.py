@@ -432,7 +432,10 @@ def words_of_progress(progress: Progress, now: float) -> str:
 def notes(given: Circumstances, teller: Teller, waits: Sequence[Awaited]) -> Iterator[str]:
     """What else is worth knowing."""
     summary = given.summary
-    if not waits and summary.status not in (Status.PARKED, Status.PAUSED):
+    begins = put_off(given, teller.now)
+    if begins is not None:
+        yield f"its start was put off: it begins at {moment(begins)}"
+    elif not waits and summary.status not in (Status.PARKED, Status.PAUSED):
         yield f"it waits for a worker that has registered '{summary.workflow}'"
     if teller.deadline is not None:
         yield f"its deadline is {moment(teller.deadline)}"
@@ -444,6 +447,15 @@ def notes(given: Circumstances, teller: Teller, waits: Sequence[Awaited]) -> Ite
         yield f"{messages} in its inbox, not taken so far{named}"
     if waits and all(one.hopeless for one in waits):
         yield f"it waits for ever unless somebody acts; {command('cancel', summary.id, teller.store)} would end it"
+
+
+def put_off(given: Circumstances, now: float) -> float | None:
+    """When an execution begins whose start was put off, and is still to come; None for any other."""
+    first, summary = given.events[0] if given.events else None, given.summary
+    if not isinstance(first, Started) or summary.run > 0 or len(given.events) > 1:
+        return None
+    later = summary.status is Status.SCHEDULED and summary.created_at < first.at and now < first.at
+    return first.at if later else None
 
 
 def lines_of(told: Explanation) -> Iterator[str]:
