@@ -246,6 +246,9 @@ def test_a_step_that_is_retried(world: World) -> None:
         f"step 'fails' at {__name__}.tries, line +2 failed once, last with builtins.OSError: no answer"
     ) or wait.what.endswith("failed once, last with OSError: no answer")
     assert wait.ends == f"next attempt at {moment(START + 600)}"
+    due = f"its next attempt was due at {moment(START + 600)}, and "
+    assert world.told(now=START + 600).waits[0].ends == f"{due}its outcome ends it"
+    assert world.leave().told(now=START + 601).waits[0].ends == f"{due}a worker makes it"
 
 
 def test_a_child_is_followed(world: World) -> None:

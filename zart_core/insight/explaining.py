@@ -338,7 +338,7 @@ class Teller:
             case "step" if line.state == "retrying":
                 times = "once" if line.attempts == 1 else f"{line.attempts} times"
                 what = f"step '{line.name}'{at} failed {times}, last with {line.error}"
-                return what, f"next attempt at {moment(line.until or 0.0)}", ""
+                return what, self.again(line.until or 0.0), ""
             case "step" if line.state == "offered":
                 return f"step '{line.name}'{at} is where any worker may take it{since}", self.taker(line), ""
             case "step" if line.state == "queued":
@@ -355,6 +355,13 @@ class Teller:
                 )
             case _:
                 return f"{line.kind} '{line.name}'{at} is next to run{since}", "a worker begins it", ""
+
+    def again(self, due: float) -> str:
+        """When a retry begins, or what it waits for: its beginning is not on record."""
+        if due > self.now:
+            return f"next attempt at {moment(due)}"
+        ends = "a worker makes it" if self.given.summary.owner is None else "its outcome ends it"
+        return f"its next attempt was due at {moment(due)}, and {ends}"
 
     def taker(self, line: StepLine) -> str:
         """Who has an offered step, or who may take it."""
