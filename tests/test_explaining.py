@@ -55,6 +55,14 @@ def listens_on(n: int) -> zart.Flow[None]:
     yield from listens_on.continue_as_new(n + 1)
 
 
+@zart.workflow("tidies", timeout=3600)
+def tidies() -> zart.Flow[None]:
+    try:
+        yield from zart.sleep("nap", 7200)
+    finally:
+        yield from zart.wait_for_event("word")
+
+
 @zart.workflow("naps")
 def naps() -> zart.Flow[None]:
     yield from zart.sleep("nap", 3600)
@@ -211,6 +219,28 @@ def test_a_sleep_ends_by_itself(world: World) -> None:
     )
     assert late.hopeless
     assert not world.told(now=START + 3601).hopeless
+
+
+@pytest.mark.parametrize("by", ["cancel", "deadline"])
+def test_no_deadline_ends_what_unwinds(world: World, by: str) -> None:
+    """R16: compensation runs without it, so a wait in it that nobody ends is one without hope."""
+    world.start(tidies)
+    assert world.told().notes == (f"its deadline is {moment(START + 3600)}",)
+    if by == "cancel":
+        assert reading.request(world.log, "x", "cancel", "no need")
+    else:
+        world.clock.advance(3600)
+    while world.host.work():
+        pass
+
+    told = world.leave().told()
+    assert told.hopeless
+    assert told.waits[0].hopeless == "it has no deadline, and no such event was ever sent to it"
+    assert told.notes[0] == (
+        f"its cancellation was asked for at {moment(START)}: no need; no deadline ends it any more"
+        if by == "cancel"
+        else f"its deadline passed at {moment(START + 3600)}, and no other ends it"
+    )
 
 
 def test_a_start_that_was_put_off_is_still_to_come(world: World) -> None:

@@ -16,7 +16,19 @@ import attrs
 
 from zart_core.codec import Codec
 from zart_core.errors import LogCorrupt
-from zart_core.events import Began, Closed, Delivered, Event, Failed, Failure, Resolved, Site, Started, Status
+from zart_core.events import (
+    Began,
+    Closed,
+    Delivered,
+    Event,
+    Failed,
+    Failure,
+    Interrupted,
+    Resolved,
+    Site,
+    Started,
+    Status,
+)
 from zart_core.hosts.explain import StepLine, moment, steps_of, words_of
 from zart_core.hosts.offers import is_offered, queue_of
 from zart_core.hosts.progress import Progress, heartbeats_of, progress_of, reason_of
@@ -296,7 +308,10 @@ class Teller:
         self.posted = Counter(message.name for message in given.inbox if message.kind == "event")
         self.deadlines = {event.seq: event.deadline for event in given.events if isinstance(event, Began)}
         started = given.events[0] if given.events else None
-        self.deadline = started.deadline if isinstance(started, Started) else None
+        self.told_to_end = next((event for event in given.events if isinstance(event, Interrupted)), None)
+        self.deadline = (
+            started.deadline if isinstance(started, Started) and self.told_to_end is None else None
+        )
 
     def awaited(self, line: StepLine) -> Awaited:
         """One wait."""
@@ -446,6 +461,8 @@ def notes(given: Circumstances, teller: Teller, waits: Sequence[Awaited]) -> Ite
         yield f"it waits for a worker that has registered '{summary.workflow}'"
     if teller.deadline is not None:
         yield f"its deadline is {moment(teller.deadline)}"
+    if teller.told_to_end is not None:
+        yield told_to_end(teller.told_to_end)
     if summary.unread:
         asked = [f"a request to {one.kind}" for one in given.inbox if one.kind in ("cancel", "terminate")]
         events = [f"{count} '{name}'" for name, count in teller.posted.most_common(SHOWN_MAX)]
@@ -454,6 +471,14 @@ def notes(given: Circumstances, teller: Teller, waits: Sequence[Awaited]) -> Ite
         yield f"{messages} in its inbox, not taken so far{named}"
     if waits and all(one.hopeless for one in waits):
         yield f"it waits for ever unless somebody acts; {command('cancel', summary.id, teller.store)} would end it"
+
+
+def told_to_end(event: Interrupted) -> str:
+    """Since when it is to end: no deadline ends it after that (R16)."""
+    if event.by == "deadline":
+        return f"its deadline passed at {moment(event.at)}, and no other ends it"
+    why = f": {event.reason}" if event.reason else ""
+    return f"its cancellation was asked for at {moment(event.at)}{why}; no deadline ends it any more"
 
 
 def put_off(given: Circumstances, now: float) -> float | None:
