@@ -213,6 +213,21 @@ def test_code_that_is_wrong(log):
     assert verdict.message.startswith("DuplicateName: ")
 
 
+@pytest.mark.parametrize("at_once", [lambda: zart.version("paying", 2), lambda: zart.now("begun")])
+def test_code_that_is_wrong_behind_what_is_answered_at_once(log, at_once):
+    """A marker and the time are answered in the turn that a host begins with, which so comes to what follows them."""
+
+    @zart.workflow("order")
+    def wrong(n: int) -> zart.Flow[Any]:
+        yield from at_once()
+        yield from zart.gather(pay(n), pay(n))
+
+    Inline(log, zart.Registry()).start(order(), 0, "a")
+    verdict = judged(log, wrong)
+    assert (verdict.kind, verdict.message[:15]) == ("defect", "DuplicateName: ")
+    assert judged(log, order(marker=2)).fits
+
+
 def test_a_log_of_a_newer_version(log):
     """F26: it is refused, with both numbers."""
     first = zart.Started("a", 0, "order", b"0", 1.0, semantics=2)

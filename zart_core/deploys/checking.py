@@ -19,7 +19,7 @@ from zart_core.errors import Defect, Diverged, InvalidUse, LogCorrupt, UnknownWo
 from zart_core.events import Closed, Event, Site, Started, Status
 from zart_core.hosts.offers import is_own
 from zart_core.hosts.ports import missing, open_log
-from zart_core.hosts.turns import MISBEHAVIOUR
+from zart_core.hosts.turns import EVENTS_MAX, MISBEHAVIOUR
 from zart_core.insight.sources import place_of
 from zart_core.interpreter import CODEC, Execution
 from zart_core.records import record
@@ -235,8 +235,12 @@ def judge(
 
 
 def look_ahead(execution: Execution) -> None:
-    """Ask for what a host asks for first: decisions, and arguments of steps that are to run. Raises the defect."""
-    execution.decide()
+    """Ask for what a host asks for first: decisions, as far as they lead, and arguments of steps that are to run.
+
+    What is to be captured ends it: that is the host's to evaluate. Raises the defect.
+    """
+    while execution.position < EVENTS_MAX and (decisions := execution.decide()):
+        execution.apply_all(decisions)
     for seq, issued in execution.pending.items():
         if issued.kind == "step":
             execution.arguments(seq)
