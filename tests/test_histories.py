@@ -28,7 +28,7 @@ from zart_core.deploys.replaying import misfits_of
 from zart_core.deploys.scrubbing import scrubbed
 from zart_core.deploys.transfers import RECORDS_PER_TURN, export_history, import_history
 from zart_core.hosts.ports import open_log
-from zart_core.log import Message
+from zart_core.log import Message, New
 from zart_core.testing import VirtualClock, check_deploy
 
 pytest_plugins = ["pytester"]
@@ -505,6 +505,17 @@ def test_names_that_hold_data_are_no_reason_for_more_files(log):
         ("sleep", "settle"),
         ("end", "naps"),
     }
+
+
+def test_what_is_there_for_the_workers_sake_is_in_no_corpus(log):
+    """An offered step is an execution, too, and none that code at hand could be replayed against."""
+    filled(log)
+    started = zart.Started("!step/0/0/done/1", 0, "!step/gpu/charge", b"{}", 1.0)
+    log.append([New(started.id, started.workflow, "d", zart.Codec().encode_events([started]), 1.0)])
+    found = corpus_of(log)
+
+    assert found.executions == 4
+    assert {choice.id for choice in found.choices} == {"done/1", "declined", "laps", "waiting"}
 
 
 @given(st.lists(st.frozensets(st.integers(0, 12), max_size=6), min_size=1, max_size=20))

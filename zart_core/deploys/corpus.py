@@ -28,10 +28,10 @@ from zart_core.events import (
     Started,
     Taken,
 )
+from zart_core.hosts.offers import is_own
 from zart_core.insight.patterns import Patterns
 from zart_core.interpreter import CODEC
 from zart_core.log import EventLog, Summary
-from zart_core.queues import is_place
 from zart_core.records import record
 
 
@@ -82,7 +82,7 @@ def corpus_of(log: EventLog, codec: Codec | None = None) -> Corpus:
     unreadable: list[str] = []
     executions, patterns = 0, Patterns()
     for summary in everything(log):
-        if is_place(summary.workflow):
+        if is_own(summary.workflow):
             continue
         executions += 1
         try:
