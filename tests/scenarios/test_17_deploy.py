@@ -192,6 +192,30 @@ def test_what_goes_wrong_is_explored():
     }
 
 
+def test_an_error_that_cannot_be_made_up_is_left_out():
+    """Whatever its constructor wants, and raises when it is given none of it."""
+
+    class Answered(Exception):
+        def __init__(self, answer: Any) -> None:
+            super().__init__(answer.status)
+
+    @zart.step("ask", raises=(Answered, Declined))
+    def ask(order: str) -> str:
+        return order
+
+    @version
+    def old(order: str) -> zart.Flow[str]:
+        return (yield from ask(order))
+
+    report = check_upgrade(old, old, inputs=["1"])
+    assert report.fits
+    assert {cut.history for cut in report.cuts} == {
+        "as given",
+        "'ask' fails with Declined",
+        "'ask' fails with MadeUp",
+    }
+
+
 def test_orders_of_arrival_are_explored():
     """What steps side by side led to differs by which of them ends first; new code must fit either way."""
 
