@@ -278,6 +278,14 @@ def test_rules_are_chosen_by_their_beginnings(tmp_path):
         lint([tmp_path], select=["X1"])
 
 
+def test_a_form_feed_ends_no_line(tmp_path):
+    """As in sources that were written for printers: a comment silences the next line of code all the same."""
+    code = f"{PRELUDE}\n\f\n@zart.workflow('w')\ndef w() -> zart.Flow[None]:\n    yield from charge('a\u2028b')\n"
+    tell = "\n    # zart: ignore[ZT206] for a demonstration\n    print('said')\n    zart.logger.info('and logged')\n"
+
+    assert found_in(tmp_path, code + tell) == []
+
+
 def test_a_silence_of_a_rule_that_is_not_chosen_is_no_mistake_there(tmp_path):
     """It hides what it is for, chosen or not."""
     code = BAD.replace("began = time.time()", "began = time.time()  # zart: ignore[ZT101] on purpose")

@@ -48,7 +48,7 @@ def silences_of(module: Module) -> list[Silence]:
     if not COMMENT.search(module.source):
         return []
     found: list[Silence] = []
-    lines = module.source.splitlines()
+    lines = module.source.split("\n")  # as the tokenizer counts: a form feed ends no line
     for token in tokenize.generate_tokens(io.StringIO(module.source).readline):
         match = COMMENT.match(token.string) if token.type == tokenize.COMMENT else None
         if match is None:
