@@ -15,6 +15,10 @@ def w() -> zart.Flow[None]:
 @zart.workflow("w")
 def w() -> zart.Flow[None]:
     txn = charge("a")  # -> ZT302
+    typed: str = charge("d")  # -> ZT302
+    several: list[object] = [charge("e")]  # -> ZT302
+    used: object = charge("f")
+    yield from zart.wait([used])
     yield from charge("b").named("c")
 
 #: bad a list of them that nothing reads

@@ -43,7 +43,10 @@ def never_yielded(code: Code) -> Iterator[Found]:
                 kind = code.meaning.kind(call, spot.scope)
                 if kind in ("command", "flow"):
                     yield "ZT302", call, f"{title(call)} is built and not yielded"
-            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call() as call):
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=ast.Call() as call)
+                | ast.AnnAssign(target=ast.Name(id=name), value=ast.Call() as call)
+            ):
                 loaded = names_loaded(code) if loaded is None else loaded
                 if name not in loaded and code.meaning.kind(call, spot.scope) in ("command", "flow"):
                     yield "ZT302", call, f"{title(call)} is kept in `{name}` and never yielded"
@@ -69,7 +72,9 @@ def in_vain(spot: Spot, loaded: set[str]) -> str:
     match statement.node:
         case ast.Expr():
             return "is built and not yielded"
-        case ast.Assign(targets=[ast.Name(id=name)]) if name not in loaded:
+        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)) if (
+            name not in loaded
+        ):
             return f"is kept in `{name}` and never yielded"
         case _:
             return ""
