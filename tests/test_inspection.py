@@ -501,6 +501,27 @@ def test_values_are_bounded() -> None:
         deep = deep.pop()
 
 
+def test_an_error_that_came_from_itself_is_shown_once() -> None:
+    """`raise error from error` makes a circle of its causes; and an error need not have a text."""
+
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    @zart.workflow("circular")
+    def circular() -> zart.Flow[None]:
+        yield from charge(1)
+        first, second = ValueError("first"), Mute()
+        second.__cause__ = first
+        raise first from second
+
+    events = history(circular)
+    with zart.inspect(circular, events) as inspection:
+        assert inspection.at(len(events)).raised[0].error == (
+            "ValueError: first (from Mute: <its __str__ raised RuntimeError>)"
+        )
+
+
 def test_names_are_hidden_at_every_depth() -> None:
     """Variables, attributes and keys of these names keep their values."""
     assert shown({"card": Person("Ann", Card("42"))}, {"number"}) == (

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias, cast
 import attrs
 
 from zart_core.branches import OWN_CODE, Branch, Ending, Node, site_of
-from zart_core.errors import Defect, StepFailed
+from zart_core.errors import Defect, StepFailed, text_of
 from zart_core.events import Site
 from zart_core.insight.values import HIDDEN, shown
 from zart_core.interpreter import Execution
@@ -208,17 +208,29 @@ def errors_in(error: BaseException) -> Iterator[BaseException]:
 
 def words_about(error: BaseException) -> str:
     """An error in one line, with what it came from."""
-    text, cause = f"{type(error).__name__}: {shown(str(error))[1:-1]}", error.__cause__
-    return text if cause is None or str(cause) in str(error) else f"{text} (from {words_about(cause)})"
+    told: list[str] = []
+    before = None
+    for one in chain_of_causes(error):
+        text = text_of(one)
+        if before is not None and text in before:
+            break
+        told.append(f"{type(one).__name__}: {shown(text)[1:-1]}")
+        before = text
+    return " (from ".join(told) + ")" * (len(told) - 1)
 
 
-def traceback_of(error: BaseException | None) -> str:
-    """The recorded traceback of the step that an error comes from; empty when it comes from none."""
-    while error is not None:
-        if isinstance(error, StepFailed):
-            return error.traceback
+def chain_of_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and what it came from; each once, as `raise error from error` makes a circle."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
         error = error.__cause__
-    return ""
+
+
+def traceback_of(error: BaseException) -> str:
+    """The recorded traceback of the step that an error comes from; empty when it comes from none."""
+    return next((one.traceback for one in chain_of_causes(error) if isinstance(one, StepFailed)), "")
 
 
 def frames_of_error(error: BaseException) -> list[tuple[FrameType, int]]:

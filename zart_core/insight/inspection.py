@@ -13,7 +13,7 @@ from typing import Any
 
 from zart_core.codec import Codec
 from zart_core.divergence import with_nearest
-from zart_core.errors import Defect, Diverged, InvalidUse
+from zart_core.errors import Defect, Diverged, InvalidUse, text_of
 from zart_core.events import Event, Issued, Status
 from zart_core.hosts.turns import MISBEHAVIOUR
 from zart_core.insight.frames import Frame, OpenBranch, Raised, Seen, compared, live_frames, look
@@ -187,7 +187,7 @@ class Inspection:
             return with_nearest(error, self.workflow, self.events, self._execution, self.codec)
         if isinstance(error, Defect):
             return error
-        return Defect(f"the workflow raised {type(error).__name__}: {error}")
+        return Defect(f"the workflow raised {type(error).__name__}: {text_of(error)}")
 
     def _look(self, before: Seen) -> Moment:
         execution, defect = self._execution, self._defect
