@@ -51,6 +51,20 @@ def shop(order: Order) -> zart.Flow[str]:
     print("said by the workflow")
     return (yield from charge(order.id, total))
 
+class Declined(Exception):
+    def __init__(self, card: str, cents: int) -> None:
+        super().__init__(f"card {card} declined")
+        self.card = card
+        self.total = cents
+
+@zart.step("decline", retry=zart.Retry.fixed(1, 0, on=(Declined,)), raises=(Declined,))
+def decline() -> None:
+    raise Declined("4242", 7)
+
+@zart.workflow("refusing")
+def refusing() -> zart.Flow[None]:
+    yield from decline()
+
 @zart.workflow("waits")
 def waits() -> zart.Flow[str]:
     first, second = yield from zart.gather(
@@ -219,6 +233,19 @@ def test_hidden_names_show_nowhere(place: Place) -> None:
     assert "4242" not in place("bad", str(place.module), "--hide", "card", "--json", "--at", "1")
 
 
+def test_an_error_does_not_tell_what_is_hidden_in_it(place: Place) -> None:
+    """Its fields are on record beside its text, which may repeat them; so of what it caused, and of a whole step."""
+    with contextlib.closing(zart.open_log(place.url)) as log, contextlib.suppress(zart.ExecutionFailed):
+        zart.run_inline(place.flows.refusing, log=log, id="refused")
+    for args in (["--json", "--at", "4"], ["--json", "--at", "5"], ["--json"], []):
+        typed = "events all\nto 4\nlocals\nlast\nlocals"
+        call = ["refused", str(place.module), *args]
+        assert "4242" in place(*call, typed=typed)
+        assert "4242" not in place(*call, "--hide", "card", typed=typed)
+    assert "4242" not in place("refused", str(place.module), "--hide", "decline", "--at", "4", "--json")
+    assert "4242" in place("refused", str(place.module), "--hide", "cents", "--at", "4", "--json")
+
+
 def test_branches_of_a_waiting_run(place: Place) -> None:
     """What runs beside others is shown beside others; the log is only read."""
     with contextlib.closing(zart.open_log(place.url)) as log:
@@ -286,7 +313,7 @@ def test_what_cannot_be_looked_at_is_said(
     assert "no execution has the id 'nobody'" in said[0]
     assert "has the runs 0 to 0, not 1" in said[1]
     assert "'99' is no moment" in said[2]
-    assert "the run is of workflow 'shop', and what was given has market, waits" in said[3]
+    assert "the run is of workflow 'shop', and what was given has market, refusing, waits" in said[3]
     assert "its commands stand in module 'shop" in said[3]
 
 

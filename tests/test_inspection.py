@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import enum
 import random
-from collections import deque
+from collections import OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, NamedTuple
 
 import attrs
+import msgspec
 import pytest
 
 import zart_core as zart
@@ -499,6 +502,69 @@ def test_values_are_bounded() -> None:
     assert "<list ...>" in shown(deep)
     while deep:  # Python itself frees a deep list recursively
         deep = deep.pop()
+
+
+@attrs.define
+class Refused(Exception):
+    card: str
+
+
+class Told(NamedTuple):
+    card: str
+
+
+class Point(msgspec.Struct):
+    card: str
+
+
+class Showing(list[Any]):
+    def __repr__(self) -> str:
+        return f"Showing({super().__repr__()})"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Told("4242"),
+        defaultdict(dict, card="4242"),
+        OrderedDict(card="4242"),
+        MappingProxyType({"card": "4242"}),
+        {"card": "4242"}.items(),
+        {"card": "4242"}.values(),
+        SimpleNamespace(card="4242"),
+        SimpleNamespace(orders=[{"of": Told("4242")}]),
+        Showing([Told("4242")]),
+        partial(charge, card="4242"),
+        Refused("4242"),
+        ValueError(Told("4242")),
+        Point("4242"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_shows_itself_does_not_tell_what_is_hidden_in_it(value: object) -> None:
+    """A repr of a class's own knows nothing of names that are to be hidden."""
+    assert "4242" in shown([value])
+    assert "4242" not in shown([value], {"card"})
+    assert shown([value], {"other"}) == shown([value])
+
+
+def test_an_error_that_holds_what_is_hidden_says_only_what_it_is() -> None:
+    """As a value, and as what has ended the run."""
+
+    @zart.workflow("refusing")
+    def refusing() -> zart.Flow[None]:
+        yield from charge(1)
+        try:
+            raise Refused("4242")
+        except Refused as error:
+            raise LookupError("no other card") from error
+
+    events = history(refusing)
+    with zart.inspect(refusing, events, hide=["card"]) as inspection:
+        assert (
+            inspection.at(len(events)).raised[0].error
+            == "LookupError: no other card (from Refused: (hidden))"
+        )
 
 
 def test_an_error_that_came_from_itself_is_shown_once() -> None:

@@ -5,6 +5,7 @@ Rule 1: what is to be hidden is, in locals and in payloads of events alike; what
 
 from __future__ import annotations
 
+import json
 import linecache
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, TypeAlias
 
 from zart_core.cli.show import event_json
 from zart_core.cli.texts import as_json, at, jsonable, plain, shortened
-from zart_core.events import Began, Event, Failed, Failure, Issued, Resolved, Retried
+from zart_core.events import Began, Event, Issued, Resolved, Retried
 from zart_core.hosts.explain import moment as instant
 from zart_core.insight.frames import Frame, Local, OpenBranch, Raised
 from zart_core.insight.inspection import Moment
@@ -45,6 +46,22 @@ class Names:
     def __init__(self, events: Sequence[Event], hide: Collection[str]) -> None:
         self.by_seq = {event.seq: event.name for event in events if isinstance(event, Issued)}
         self.hide = frozenset(hide)
+        self.texts: set[str] = set()
+        """What errors say that hold what is to be hidden: others repeat it."""
+        for event in events if hide else ():
+            self.learn(event)
+
+    def learn(self, event: Event) -> None:
+        """Take note of what an event's failure says, where that is to be hidden."""
+        facts = event_json(event)
+        failure = facts.get("failure") or (facts.get("outcome") or {}).get("failure")
+        for one in failures_in(failure):
+            if self.is_hidden(event, facts) or holds_hidden(one["fields"], self.hide):
+                self.texts |= {one["message"]} - {""}
+
+    def is_hidden(self, event: Event, facts: dict[str, Any]) -> bool:
+        """Whether all that an event holds is to be hidden, by the name of its command or event."""
+        return bool({self.of(event), str(facts.get("of", ""))} & self.hide)
 
     def of(self, event: Event) -> str:
         """The name of the command that an event is about; that of a delivery's event; or empty."""
@@ -60,12 +77,21 @@ class Names:
         """An event as plain data. What has no name of its own is hidden with the rest: arguments, results."""
         facts = event_json(event)
         if self.hide:
-            whole = bool({self.of(event), str(facts.get("of", ""))} & self.hide)
+            whole = self.is_hidden(event, facts)
             for place in (facts, facts.get("outcome") or {}):
                 if place.get("payload") is not None:
                     named = isinstance(place["payload"], dict) and not whole
                     place["payload"] = without(place["payload"], self.hide) if named else HIDDEN
+                if place.get("failure") is not None and (whole or self.tells(place["failure"])):
+                    place["failure"] = silenced(place["failure"])
         return facts
+
+    def tells(self, failure: dict[str, Any]) -> bool:
+        """Whether a failure, or what caused it, holds what is to be hidden, or repeats what an error says that does."""
+        return any(
+            holds_hidden(one["fields"], self.hide) or any(text in one["message"] for text in self.texts)
+            for one in failures_in(failure)
+        )
 
 
 def without(value: Any, hide: Collection[str]) -> Any:
@@ -77,6 +103,28 @@ def without(value: Any, hide: Collection[str]) -> Any:
             return [without(item, hide) for item in items(value)]
         case _:
             return value
+
+
+def silenced(failure: dict[str, Any]) -> dict[str, Any]:
+    """A failure as plain data without its texts and fields, nor those of what caused it."""
+    cause = None if failure["cause"] is None else silenced(failure["cause"])
+    return {**failure, "message": HIDDEN, "traceback": HIDDEN, "fields": HIDDEN, "cause": cause}
+
+
+def holds_hidden(fields: str | None, hide: Collection[str]) -> bool:
+    """Whether the fields of an error, which are JSON in JSON, have one of these names."""
+    try:
+        data = json.loads(fields or "null")
+    except (ValueError, RecursionError):
+        return False
+    return bool(without(data, hide) != data)
+
+
+def failures_in(failure: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """A failure as plain data, and what caused it."""
+    while failure is not None:
+        yield failure
+        failure = failure["cause"]
 
 
 def pairs(value: Any) -> Iterator[tuple[str, Any]]:
@@ -122,8 +170,8 @@ def head_of(moment: Moment, names: Names, total: int) -> Iterator[Line]:
     refused = ", which the code does not go along with" if moment.defect and moment.position < total else ""
     yield f"{count}, {instant(moment.at)}, {moment.status}", "head"
     yield f"  {event_line(moment.event, names)}{refused}", "bad" if refused else ""
-    for failure in failures_of(moment.event):
-        yield from text_lines(failure.traceback)
+    for traceback in tracebacks_of(moment.event, names):
+        yield from text_lines(traceback)
 
 
 def event_line(event: Event, names: Names) -> str:
@@ -155,17 +203,12 @@ def text_lines(text: str) -> Iterator[Line]:
         yield f"    {plain(line)}", "dim"
 
 
-def failures_of(event: Event) -> Iterator[Failure]:
-    """The failure that an event holds, and what caused it."""
-    failure: Failure | None = None
-    match event:
-        case Resolved(outcome=Failed(failure=failure)) | Retried(failure=failure):
-            pass
-        case _:
-            pass
-    while failure is not None:
-        yield failure
-        failure = failure.cause
+def tracebacks_of(event: Event, names: Names) -> Iterator[str]:
+    """The tracebacks of the failure that an event holds, and of what caused it."""
+    if isinstance(event, Resolved | Retried):
+        facts = names.facts(event)
+        failure = facts.get("failure") or facts.get("outcome", {}).get("failure")
+        yield from (one["traceback"] for one in failures_in(failure))
 
 
 def has_changed(frames: Sequence[Frame]) -> bool:

@@ -18,7 +18,7 @@ import attrs
 from zart_core.branches import OWN_CODE, Branch, Ending, Node, site_of
 from zart_core.errors import Defect, StepFailed, text_of
 from zart_core.events import Site
-from zart_core.insight.values import HIDDEN, shown
+from zart_core.insight.values import HIDDEN, holds_any, shown
 from zart_core.interpreter import Execution
 from zart_core.records import record
 from zart_core.waiting import Wait
@@ -194,7 +194,7 @@ def look_at_error(error: BaseException, hide: Collection[str]) -> list[tuple[Rai
         places = frames_of_error(one)
         frames = tuple(read(frame, line, hide) for frame, line in places)
         keys = tuple((number, depth, frame.f_code) for depth, (frame, _) in enumerate(places))
-        found.append((Raised(words_about(one), frames, traceback_of(one)), keys))
+        found.append((Raised(words_about(one, hide), frames, traceback_of(one)), keys))
     return found
 
 
@@ -206,12 +206,12 @@ def errors_in(error: BaseException) -> Iterator[BaseException]:
             yield from errors_in(inner)
 
 
-def words_about(error: BaseException) -> str:
+def words_about(error: BaseException, hide: Collection[str]) -> str:
     """An error in one line, with what it came from."""
     told: list[str] = []
     before = None
     for one in chain_of_causes(error):
-        text = text_of(one)
+        text = HIDDEN if holds_any(one, hide) else text_of(one)
         if before is not None and text in before:
             break
         told.append(f"{type(one).__name__}: {shown(text)[1:-1]}")

@@ -1,7 +1,8 @@
 """Any value as one line of text: bounded, printable, and never raising.
 
 Rule 1: what a value costs to show is bounded by NODES_MAX and TEXT_CHARS_MAX, however large it is.
-Rule 2: fields that a class keeps out of its repr stay out; names that are to be hidden are, at every depth.
+Rule 2: fields that a class keeps out of its repr stay out; names that are to be hidden are, at every depth: a value
+        that shows itself, and may so tell what is to be hidden in it, is not shown at all.
 """
 
 # Values of users are of any type, and pyright takes what `isinstance` makes of Any for unknown.
@@ -11,10 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from enum import Enum
-from types import FunctionType, GeneratorType
-from typing import Any, TypeGuard
+from functools import partial
+from itertools import islice, zip_longest
+from types import FunctionType, GeneratorType, MappingProxyType, ModuleType
+from typing import Any, TypeGuard, cast
 
 import attrs
 
@@ -110,12 +113,14 @@ class Showing:
             return f"<flow {value.__qualname__}>"
         if isinstance(value, Enum):
             return f"{kind.__name__}.{value.name}"
-        if isinstance(value, BaseException):
-            return f"{kind.__name__}({self.text(str(value), depth)})"
-        fields = fields_of(kind)
+        fields = None if isinstance(value, BaseException) else fields_of(kind)
         if fields is not None:
             given = ((name, getattr(value, name)) for name in fields if hasattr(value, name))
             return f"{kind.__name__}({self.named(given, '=', depth)})"
+        if holds_any(value, self.hide):  # it shows itself, and all of it
+            return f"<{kind.__name__} {HIDDEN}>"
+        if isinstance(value, BaseException):
+            return f"{kind.__name__}({self.text(str(value), depth)})"
         return shortened(repr(value), TEXT_CHARS_MAX)
 
     def items(self, value: Any, kind: type[Any], depth: int) -> str:
@@ -150,6 +155,46 @@ class Showing:
             hidden = type(name) is str and name in self.hide
             texts.append(f"{said}{sign}{HIDDEN if hidden else self.text(value, depth)}")
         return ", ".join(texts)
+
+
+def holds_any(value: object, hide: Collection[str]) -> bool:
+    """Whether an attribute, a field or a key of these names is in a value, at any depth; also if that is too much."""
+    seen: dict[int, object] = {}
+    left = [value] if hide else []
+    while left:
+        one = left.pop()
+        if type(one) in SIMPLE or id(one) in seen:
+            continue
+        seen[id(one)] = one
+        parts = list(islice(parts_of(one), NODES_MAX))
+        if len(seen) + len(parts) >= NODES_MAX or any(
+            type(name) is str and name in hide for name, _ in parts
+        ):
+            return True
+        left += [part for _, part in parts]
+    return False
+
+
+def parts_of(value: Any) -> Iterator[tuple[Any, Any]]:
+    """What a value holds, each part with its name, if it has one."""
+    if isinstance(value, type | ModuleType | FunctionType | GeneratorType):
+        return
+    if isinstance(value, dict | MappingProxyType):
+        yield from value.items()
+    elif isinstance(value, VIEWS):
+        yield from value.mapping.items()
+    elif isinstance(value, tuple(BRACKETS)):
+        yield from zip_longest(getattr(value, "_fields", ()), cast("Iterable[Any]", value))
+    elif isinstance(value, partial):
+        yield from [("", value.args), *value.keywords.items()]
+    if isinstance(value, BaseException):
+        yield "", value.args
+    yield from getattr(value, "__dict__", {}).items()
+    for cls in type(value).__mro__:
+        slots = cls.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name != "__weakref__" and hasattr(value, name):
+                yield name, getattr(value, name)
 
 
 def few(value: Iterable[Any], count: int) -> list[Any]:
@@ -193,6 +238,9 @@ BRACKETS: dict[type[Any], tuple[str, str]] = {
     frozenset: ("frozenset({", "})"),
     deque: ("deque([", "])"),
 }
+
+
+VIEWS: tuple[type[Any], ...] = (type({}.keys()), type({}.values()), type({}.items()))
 
 
 def fields_of(kind: type[Any]) -> list[str] | None:
