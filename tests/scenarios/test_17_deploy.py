@@ -192,6 +192,28 @@ def test_what_goes_wrong_is_explored():
     }
 
 
+def test_every_run_of_what_continues_as_new_is_cut():
+    """A run may stand in any of them, not only in the last."""
+
+    def resting(name: str) -> zart.Workflow[str, str]:
+        @version
+        def w(order: str) -> zart.Flow[str]:
+            if order == "42":
+                yield from zart.sleep(name, "1h")
+                yield from w.continue_as_new("43")
+            return order
+
+        return w
+
+    report = check_upgrade(resting("rest"), resting("pause"), inputs=["42"])
+    assert [(cut.after, cut.kind, cut.then) for cut in report.cuts] == [
+        (1, "fits", "completed"),
+        (2, "diverges", ""),
+        (1, "fits", ""),
+    ]
+    assert "(run 0)" in report.misfits[0].message
+
+
 def test_an_error_that_cannot_be_made_up_is_left_out():
     """Whatever its constructor wants, and raises when it is given none of it."""
 

@@ -21,6 +21,7 @@ from zart_core.steps import StepFunction
 from zart_core.testing.clock import START, VirtualClock
 from zart_core.testing.orders import Explorer, Ordered, signature
 from zart_core.testing.runner import Steps
+from zart_core.testing.witness import Key
 from zart_core.testing.world import Cancel, Ending, Scenario, Sending, Terminate, World, place_of
 from zart_core.workflows import Workflow
 
@@ -56,11 +57,11 @@ class Course:
 
 @record
 class Explored:
-    """A course and where it led."""
+    """A course and where it led: one run of it, where it continues as new."""
 
     course: Course
     history: list[Event]
-    """The events of its last run."""
+    """The events of the run."""
     run: int
 
 
@@ -100,7 +101,8 @@ def explore(
             cut_short = True
             break
         explored, seen = play(workflow, course, setting)
-        found.setdefault(shape_of(explored), explored)
+        for one in explored:
+            found.setdefault(shape_of(one), one)
         if course.what == "as given":
             courses += deviations(course, seen)
             others, complete = in_other_orders(workflow, course, setting, runs_max)
@@ -125,15 +127,22 @@ def in_other_orders(
         runs, complete = explorer.first(orders_max)
     finally:
         explorer.loops.close()
-    return [in_order(workflow, course, ordered) for ordered in runs], complete
+    return [one for ordered in runs for one in in_order(workflow, course, ordered)], complete
 
 
-def in_order(workflow: Workflow[Any, Any], course: Course, ordered: Ordered) -> Explored:
+def in_order(workflow: Workflow[Any, Any], course: Course, ordered: Ordered) -> list[Explored]:
     """What came of one order."""
-    histories = ordered.played.histories
-    run = max(run for id, run in histories if id == workflow.name)
     other = Course(course.input, f"{ARRIVING}{', '.join(ordered.order)}", {}, course.events)
-    return Explored(other, list(histories[workflow.name, run]), run)
+    return runs_of(other, workflow.name, ordered.played.histories)
+
+
+def runs_of(course: Course, id: str, histories: Mapping[Key, Sequence[Event]]) -> list[Explored]:
+    """Each run of an execution."""
+    return [
+        Explored(course, list(history), run)
+        for (own, run), history in sorted(histories.items(), key=lambda one: one[0])
+        if own == id
+    ]
 
 
 def deviations(course: Course, seen: Mapping[str, StepFunction[..., Any]]) -> list[Course]:
@@ -165,8 +174,8 @@ def errors_of(function: StepFunction[..., Any]) -> list[Exception]:
 
 def play(
     workflow: Workflow[Any, Any], course: Course, setting: Setting
-) -> tuple[Explored, Mapping[str, StepFunction[..., Any]]]:
-    """One course from its beginning. Raises the defect of code that parks."""
+) -> tuple[list[Explored], Mapping[str, StepFunction[..., Any]]]:
+    """One course from its beginning: its runs, and the steps it asked for. Raises the defect of code that parks."""
     world, runners = world_of(workflow, course, setting)
     try:
         ending = world.live()
@@ -175,9 +184,8 @@ def play(
         histories = world.histories()
     finally:
         world.close()
-    run = max(run for id, run in histories if id == world.id)
     seen = {name: function for runner in runners for name, function in runner.seen.items()}
-    return Explored(course, histories[world.id, run], run), seen
+    return runs_of(course, world.id, histories), seen
 
 
 def go_on(
