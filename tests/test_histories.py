@@ -26,6 +26,7 @@ from zart_core.deploys.corpus import corpus_of, cover
 from zart_core.deploys.histories import History, file_name, history_of, read_history, text_of, write_history
 from zart_core.deploys.replaying import misfits_of
 from zart_core.deploys.scrubbing import scrubbed
+from zart_core.deploys.scrubbing import text as scrub_text
 from zart_core.deploys.transfers import RECORDS_PER_TURN, export_history, import_history
 from zart_core.hosts.ports import open_log
 from zart_core.log import Message, New
@@ -338,6 +339,12 @@ def test_scrubbed(log):
     assert '"cents": -1' in text_of(kept) and '"id": "x"' in text_of(kept)
     with pytest.raises(zart.InvalidUse, match="cannot go on with data that was replaced"):
         import_history(open_log("memory:"), scrubbed(export_history(log, "waiting")), go_on=True)
+
+
+@pytest.mark.parametrize("text", ["ที่นี่", "हिन्दी", "🎈🔥", "e\u0301", "«†»"])
+def test_nothing_of_any_script_is_left(text):
+    """Marks above and below letters, and signs that are no letters, tell as much as letters do."""
+    assert scrub_text(f"{text}, at 7!") == f"{'x' * len(text)}, xx x!"
 
 
 # ---------------------------------------------------------------- replayed

@@ -134,9 +134,12 @@ class Scrub:
 
 
 def text(value: str) -> str:
-    """Text of the same length and look: numbers, dates, times and UUIDs stay such, all their digits 1."""
+    """Text of the same length and look: numbers, dates, times and UUIDs stay such, all their digits 1.
+
+    Of any other only the spaces and punctuation of ASCII are left: vowels that stand below a letter are no letters.
+    """
     if UUID.fullmatch(value):
         return "11111111-1111-4111-8111-111111111111"
     if SHAPED.fullmatch(value):
         return re.sub(r"\d", "1", value)
-    return re.sub(r"\w", "x", value)
+    return re.sub(r"\w|[^\x00-\x7f]", "x", value)
