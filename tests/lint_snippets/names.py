@@ -66,6 +66,47 @@ def w(orders: list[str]) -> zart.Flow[str]:
         else:
             raise ValueError
 
+#: good a condition that may hold in one round only: a flag, what is there by then, one value of what the loop binds
+@zart.step("login")
+def login() -> str: ...
+
+@zart.workflow("w")
+def w(orders: list[str]) -> zart.Flow[None]:
+    first, token, count = True, None, 0
+    for n, order in enumerate(orders):
+        if first:
+            first = False
+            yield from charge("first")
+        if token is None and order:
+            token = yield from login()
+        if count > 0:
+            yield from charge(order)
+        else:
+            yield from charge("none so far")
+            count += 1
+        if n == 0 and order:
+            yield from charge("zero")
+        match n:
+            case 1:
+                yield from charge("one")
+
+#: bad a condition that may well hold again
+@zart.workflow("w")
+def w(orders: list[str], last: str) -> zart.Flow[None]:
+    for n, order in enumerate(orders):
+        if order.startswith("x"):
+            txn = yield from charge("x")  # -> ZT305
+            zart.logger.info(txn)
+        if order:
+            order = order.strip()
+            yield from charge("stripped")  # -> ZT305
+        if n != 0:
+            yield from charge("later")  # -> ZT305
+        else:
+            yield from charge(order)
+        if last == "x":
+            yield from charge("last")  # -> ZT305
+
 #: bad a loop that looks as though it were left
 @zart.workflow("w")
 def w(orders: list[str]) -> zart.Flow[str]:

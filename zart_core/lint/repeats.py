@@ -43,6 +43,7 @@ def repeated_names(code: Code) -> Iterator[Found]:
                     naming is not None
                     and not varies(code, spot, naming.parts, loop)
                     and comes_again(code, spot, loop)
+                    and not may_be_once(spot, loop)
                 ):
                     yield (
                         "ZT305",
@@ -345,6 +346,62 @@ def comes_again(code: Code, spot: Spot, loop: Loop) -> bool:
             handled = [leaves(code, handler.body) for handler in holder.handlers]
             leaving = leaving if all(handled) else ""
     return not leaving
+
+
+def may_be_once(spot: Spot, loop: Loop) -> bool:
+    """Whether a spot in a loop stands below a condition that may hold in one round only.
+
+    It is about a name that is assigned there, such as a flag, or it picks one value of what the loop binds.
+    """
+    bound, _ = bound_in(loop)
+    inner = spot
+    for around in spot.around():
+        match around.node:
+            case node if node is loop:
+                return False
+            case ast.If(test=test) if inner.field in ("body", "orelse"):
+                suite: list[ast.stmt] = getattr(around.node, inner.field)
+                if is_turned(test, suite, loop) or (inner.field == "body" and picks_one(test, bound)):
+                    return True
+            case ast.match_case(pattern=ast.MatchValue()) if around.parent is not None:
+                subject = around.parent.node
+                if isinstance(subject, ast.Match) and is_bound(subject.subject, bound):
+                    return True
+            case _:
+                pass
+        inner = around
+    return False
+
+
+def is_turned(test: ast.expr, suite: Sequence[ast.stmt], loop: Loop) -> bool:
+    """Whether statements assign a name that a condition is about, and that no round gives another value anyway."""
+    asked = {node.id for node in ast.walk(test) if isinstance(node, ast.Name)}
+    given = ast.walk(loop.target) if isinstance(loop, ast.For) else ()
+    asked -= {node.id for node in given if isinstance(node, ast.Name)}
+    assigned = {
+        target.id
+        for statement in suite
+        if isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign)
+        for target in (statement.targets if isinstance(statement, ast.Assign) else [statement.target])
+        if isinstance(target, ast.Name)
+    }
+    return bool(asked & assigned)
+
+
+def picks_one(test: ast.expr, bound: set[str]) -> bool:
+    """Whether a condition asks for one value of what a loop binds."""
+    match test:
+        case ast.Compare(left=left, ops=[ast.Eq() | ast.Is()], comparators=[ast.Constant()]):
+            return is_bound(left, bound)
+        case ast.BoolOp(op=ast.And(), values=parts):
+            return any(picks_one(part, bound) for part in parts)
+        case _:
+            return False
+
+
+def is_bound(node: ast.expr, bound: set[str]) -> bool:
+    """Whether an expression is a name that a loop binds."""
+    return isinstance(node, ast.Name) and node.id in bound
 
 
 def leaves_after(code: Code, suite: Sequence[ast.stmt], statement: ast.stmt) -> str:
