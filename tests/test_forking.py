@@ -17,7 +17,7 @@ from zart_core.cli import app
 from zart_core.hosts.inline import Inline
 from zart_core.insight.forking import Fork, execution_of, fork, refuse_what_is_rehearsed_only
 from zart_core.insight.rehearsing import rehearse
-from zart_core.testing import VirtualClock, run
+from zart_core.testing import VirtualClock, check_deploy, run
 
 CODEC = zart.Codec()
 called: list[str] = []
@@ -58,6 +58,20 @@ def answer() -> int:
 @zart.workflow("patient")
 def patient() -> zart.Flow[int]:
     return (yield from answer())
+
+
+def resting(nap: int) -> zart.Workflow[Any, int]:
+    @zart.workflow("rests")
+    def rests() -> zart.Flow[int]:
+        nap_ = yield from zart.schedule(zart.sleep("nap", nap))
+        paid = yield from price("tea")
+        yield from zart.wait([nap_])
+        return paid
+
+    return rests
+
+
+rests, changed_rests = resting(3600), resting(7200)
 
 
 @zart.workflow("both")
@@ -330,6 +344,24 @@ def test_timers_of_a_copy_keep_the_time_they_had_left(inline: Callable[[float], 
     new = execution_of(forked(events, at=waits), CODEC, now)
     issued = [one for one in CODEC.decode_events(new.records) if isinstance(one, zart.Issued)][-1]
     assert issued.until == now + 600
+
+
+def test_a_copy_fits_the_code_strictly(inline: Callable[[float], Inline]) -> None:
+    """Its timers were put off when it was made, and when it was copied again: that is no change of the code (R21)."""
+    events = run(rests, steps={price: 5}).history
+    started = next(n for n, event in enumerate(events) if getattr(event, "kind", "") == "step")
+    now = events[0].at
+    for _ in range(2):
+        now += 86_400.123
+        with contextlib.closing(zart.open_log("memory:")) as log:
+            new = execution_of(forked(events, rests, at=min(len(events), started + 2)), CODEC, now)
+            log.append([new])
+            check_deploy(log, [rests]).check()
+            assert check_deploy(log, [changed_rests]).counts == {"diverges": 1}
+        events = CODEC.decode_events(new.records)
+
+    made = forked(events, rests, outcomes={"price-tea": done(7)}, at=len(events))
+    assert rehearse(made, zart.Registry(rests)).value == 7
 
 
 def test_a_timeout_over_all_attempts_keeps_the_time_it_had_left(inline: Callable[[float], Inline]) -> None:

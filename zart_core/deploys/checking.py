@@ -20,6 +20,7 @@ from zart_core.events import Closed, Event, Site, Started, Status
 from zart_core.hosts.offers import is_own
 from zart_core.hosts.ports import missing, open_log
 from zart_core.hosts.turns import EVENTS_MAX, MISBEHAVIOUR
+from zart_core.insight.forking import as_issued
 from zart_core.insight.sources import place_of
 from zart_core.interpreter import CODEC, Execution
 from zart_core.records import record
@@ -224,7 +225,9 @@ def judge(
         first = events[0] if events else None
         if not isinstance(first, Started):
             raise LogCorrupt(f"run {summary.run} of execution '{summary.id}' does not begin with Started")
-        execution = replay_explained(workflow_of(first), events, codec, strict=strict)
+        execution = replay_explained(
+            workflow_of(first), as_issued(events) if strict else events, codec, strict=strict
+        )
         try:
             look_ahead(execution)
         finally:

@@ -10,6 +10,7 @@ from zart_core.deploys.checking import Verdict, judge
 from zart_core.deploys.histories import History
 from zart_core.errors import Defect
 from zart_core.events import Closed, Event, Issued, Started, Status
+from zart_core.insight.forking import as_issued
 from zart_core.interpreter import CODEC, Execution
 from zart_core.log import Summary
 from zart_core.records import record
@@ -61,7 +62,7 @@ def compared_end(events: Sequence[Event], registry: Registry, codec: Codec) -> s
     if not (isinstance(first, Started) and isinstance(last, Closed) and last.status in ENDS_WITH):
         return ""
     try:
-        decided = decided_end(registry.of(first), events[:-1], codec)
+        decided = decided_end(registry.of(first), as_issued(events)[:-1], codec)
     except Defect as defect:
         return str(defect)
     if isinstance(decided, Closed) and decided.payload == last.payload:

@@ -193,7 +193,7 @@ def hold_end(
     """
     execution, end, whole = Execution(workflow, codec=codec, strict=bool(replaced)), 0, True
     try:
-        for n, event in enumerate(events, 1):
+        for n, event in enumerate(as_issued(events), 1):
             execution.apply(event)
             whole_here = is_whole(execution)
             if whole_here or is_fact(event):
@@ -362,3 +362,20 @@ def later(events: Sequence[Event], pending: Mapping[int, Issued], now: float) ->
                 yield attrs.evolve(event, deadline=deadline + delay)
             case _:
                 yield event
+
+
+def as_issued(events: Sequence[Event]) -> list[Event]:
+    """The events of a copy with its timers where they were before `later`, for who compares them with the code (R21).
+
+    The note of a fork tells how much later it was made. What was copied again was put off once more.
+    """
+    told = list(events)
+    for end in [n for n, event in enumerate(events) if isinstance(event, Noted) and event.what == FORKED][
+        ::-1
+    ]:
+        delay = max(0.0, told[end].at - told[end - 1].at)
+        pending = pending_of(told[:end])
+        for n, event in enumerate(told[:end]):
+            if isinstance(event, Issued) and event.until is not None and event.seq in pending:
+                told[n] = attrs.evolve(event, until=event.until - delay)
+    return told

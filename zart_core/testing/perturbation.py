@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 from zart_core.codec import Codec
 from zart_core.errors import InvalidUse
 from zart_core.events import Event, Started
+from zart_core.insight.forking import as_issued
 from zart_core.records import record
 from zart_core.testing.runner import Steps
 from zart_core.testing.running import run
@@ -310,7 +311,7 @@ class Processes:
                     "run": run,
                     "records": [
                         (each.kind, each.at, base64.b64encode(each.data).decode())
-                        for each in codec.encode_events(events, id, run)
+                        for each in codec.encode_events(as_issued(events), id, run)
                     ],
                 }
                 for (id, run), events in histories.items()
