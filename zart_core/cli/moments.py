@@ -54,7 +54,8 @@ class Names:
     def learn(self, event: Event) -> None:
         """Take note of what an event's failure says, where that is to be hidden."""
         facts = event_json(event)
-        failure = facts.get("failure") or (facts.get("outcome") or {}).get("failure")
+        outcome: dict[str, Any] = facts.get("outcome") or {}
+        failure = facts.get("failure") or outcome.get("failure")
         for one in failures_in(failure):
             if self.is_hidden(event, facts) or holds_hidden(one["fields"], self.hide):
                 self.texts |= {one["message"]} - {""}

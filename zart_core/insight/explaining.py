@@ -41,6 +41,8 @@ from zart_core.records import record
 
 OVERDUE_S = 2.0
 """How long something may be due before nobody is said to be taking it up."""
+RUNS_READ_MAX = 100
+"""Earlier runs that are read for events that were sent to them."""
 SHOWN_MAX = 20
 """Waits that are told one by one."""
 
@@ -128,8 +130,13 @@ def circumstances(log: EventLog, codec: Codec, summary: Summary) -> Circumstance
 
 
 def sent_before(log: EventLog, codec: Codec, summary: Summary, names: Collection[str]) -> Collection[str]:
-    """Which of these events were sent to earlier runs, from the last one back until all are found; all in doubt."""
+    """Which of these events were sent to earlier runs, from the last one back until all are found.
+
+    All of them where that cannot be told: a run is damaged, or there are more than RUNS_READ_MAX.
+    """
     left = set(names)
+    if summary.run > RUNS_READ_MAX:
+        return names
     try:
         for run in reversed(range(summary.run if left else 0)):
             left -= events_in(codec.decode_events(log.records(summary.id, run), summary.id, run))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 from unittest import SkipTest
 
@@ -106,11 +106,13 @@ class Told:
         return call
 
 
-def shown(given: Any) -> str:
+def shown(given: object) -> str:
     """What a call is given, in short; of a batch as much of each write, for each has an outcome of its own."""
-    if not isinstance(given, list | tuple) or not 1 < len(given) < 20:
-        return short(given, 300)
-    each = ", ".join(short(item, 4000 // max(14, len(given))) for item in given)
+    whole = short(given, 300)
+    items = cast("Sequence[object]", given) if isinstance(given, list | tuple) else ()
+    if not 1 < len(items) < 20:
+        return whole
+    each = ", ".join(short(item, 4000 // max(14, len(items))) for item in items)
     return f"[{each}]" if isinstance(given, list) else f"({each})"
 
 

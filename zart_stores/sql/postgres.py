@@ -257,7 +257,7 @@ class PostgresLog:
             if middle := len(batch) // 2:
                 parts = batch[:middle], batch[middle:]
                 return [outcome for part in parts for outcome in self._append(part, CREATION_AGAIN_MS)]
-            failed: Appended = Rejected(
+            failed: Rejected | Unknown = Rejected(
                 "unavailable: a user's transaction that is open creates the same execution"
             )
         except _Doubtful as doubt:
