@@ -790,6 +790,71 @@ def test_closed_while_a_step_writes(bank):
     assert bank.balance() == 70
 
 
+def goes_on_writing(db, closing):
+    """It is interrupted."""
+    while True:
+        db.execute("SELECT 1").fetchall()
+
+
+def returns_late(db, closing):
+    """What it wrote was rolled back before it returned."""
+    until(lambda: closing() and db.gate.why)
+
+
+def asks_again(db, closing):
+    """It bears that it has lost its transaction, and is given no other."""
+    with contextlib.suppress(zart.InvalidUse):
+        goes_on_writing(db, closing)
+    zart.transaction()
+
+
+@pytest.mark.parametrize("late", [goes_on_writing, returns_late, asks_again])
+def test_ended_while_its_engine_closes(bank, late):
+    """It neither fails nor has a result for that, however it ends: it runs again with the next engine, at no crash."""
+    begun = threading.Event()
+
+    def slow() -> int:
+        db = debit_by(30)
+        if not begun.is_set():
+            begun.set()
+            late(db, lambda: engine.engine.closing)
+        return 1
+
+    flow = flow_of(slow)
+    with zart.open(bank.url, [flow]) as engine:
+        engine.start(flow, id="p")
+        begun.wait()
+    assert bank.balance() == 100
+    with zart.open(bank.url, [flow]) as engine:
+        assert engine.run(flow, id="p") == "1"
+        assert [event.takeover for event in engine.get("p").history() if isinstance(event, zart.Began)] == [
+            None,
+            None,
+        ]
+    assert bank.balance() == 70
+
+
+def test_returned_just_before_its_engine_rolls_back(bank, monkeypatch):
+    """What it returned is not kept, as what it wrote is not: it runs again."""
+    seal, begun = transactions.Lent.seal, threading.Event()
+
+    def seal_early(self):
+        """The step has returned, and nobody has heard of it yet."""
+        seal(self)
+        if not begun.is_set():
+            begun.set()
+            until(lambda: self.transaction is None)
+
+    monkeypatch.setattr(transactions.Lent, "seal", seal_early)
+    with zart.open(bank.url, [pay]) as engine:
+        engine.start(pay, 30, id="p")
+        begun.wait()
+    assert bank.balance() == 100
+    with zart.open(bank.url, [pay]) as engine:
+        assert engine.run(pay, 30, id="p") == 30
+    assert bank.balance() == 70
+
+
 def test_closed_while_a_turn_is_about_to_commit(bank):
     """A step that has returned is committed when the engine closes."""
     begun, go = threading.Event(), threading.Event()

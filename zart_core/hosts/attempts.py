@@ -19,7 +19,7 @@ from zart_core.empties import put
 from zart_core.errors import Cancelled
 from zart_core.hosts.live import NO_THREAD_S, Attempt, Live
 from zart_core.hosts.ports import Part, StepCall
-from zart_core.hosts.transactions import Lent
+from zart_core.hosts.transactions import Lent, is_void
 from zart_core.hosts.turns import Run
 
 if TYPE_CHECKING:
@@ -246,7 +246,9 @@ class Attempts:
             self.cancelled(live, attempt)
             return
         error = future.exception()
-        if isinstance(error, Cancelled):
+        if is_void(attempt):
+            self.engine.transactions.forgo(live, attempt)
+        elif isinstance(error, Cancelled):
             self.stopped(live, attempt, error)
         elif error is not None:
             if self.engine.transactions.is_to_be_repeated(live, attempt):

@@ -157,8 +157,9 @@ class Transactions:
     def returned(self, live: Live, attempt: Attempt, value: Any) -> None:
         """An attempt with a transaction has returned: its outcome goes into the next turn, which it commits."""
         id = live.run.id
-        if live.calls.get(attempt.call.seq) is not attempt:
+        if live.calls.get(attempt.call.seq) is not attempt or is_void(attempt):
             self.end(attempt)
+            self.forgo(live, attempt)
             if id not in self.pending:
                 self.next(id)
         elif id in self.pending:
@@ -190,6 +191,21 @@ class Transactions:
             tries.pop((live.run.run, attempt.call.seq), None)
             if not tries:
                 del self.tries[live.run.id]
+
+    def forgo(self, live: Live, attempt: Attempt) -> None:
+        """Its transaction was rolled back from outside: it has neither given a value nor failed (Rule 3).
+
+        An engine that closes gives it back with what still runs. Else the turn that ends it is being written, and where
+        that comes to nothing it is made again.
+        """
+        if self.engine.closing:
+            return
+        if attempt.call.seq in live.run.ends:
+            self.engine.attempts.finished(
+                live, attempt, lambda now: live.run.lose(attempt.call, now, ROLLED_BACK)
+            )
+        else:
+            self.repeat(live, attempt, StoreUnavailable(UNWANTED))
 
     def repeat(self, live: Live, attempt: Attempt, error: BaseException) -> None:
         """Run it again, once its execution is read back: nothing of this attempt has happened."""
@@ -328,6 +344,12 @@ class Transactions:
                 del self.pending[id]
                 pending.live.run.unearn(pending.attempt.call.seq)
                 await self.engine.off_loop(lambda lent=lent: lent.end(UNWANTED))  # type: ignore[misc]
+
+
+def is_void(attempt: Attempt) -> bool:
+    """Whether its transaction was rolled back from outside: what the attempt came to is of no account."""
+    lent = attempt.lent
+    return lent is not None and lent.asked and lent.over == UNWANTED
 
 
 def records_result(live: Live, attempt: Attempt) -> bool:
