@@ -838,6 +838,37 @@ def test_a_key_that_is_out_of_reach_for_a_while_parks_nothing(times: int) -> Non
     log.close()
 
 
+class Unread(OutOfReach):
+    """A seal whose key can be had for writing."""
+
+    def seal(self, data: bytes, associated: bytes) -> bytes:
+        """See Seal."""
+        return data
+
+    def open(self, data: bytes, associated: bytes) -> bytes:
+        """See Seal."""
+        return Keyless.seal(self, data, associated)
+
+
+def test_a_next_run_that_cannot_be_read_for_a_moment_is_not_parked() -> None:
+    """R20: `continue_as_new` is durable though the key for what it has just written cannot be had."""
+
+    @zart.workflow("counts")
+    def counts(n: int) -> zart.Flow[int]:
+        if n == 0:
+            yield from zart.wait_for_event("go", int)
+            yield from counts.continue_as_new(1)
+        return n
+
+    seal, log = Unread(b"1:0:Started:a", times=1), Sky(open_log("memory:"))
+    with zart.open(log, [counts], codec=zart.Codec(seal=seal)) as engine:
+        handle = engine.start(counts, 0, id="a")
+        handle.send("go", 1)
+        assert handle.result(PATIENCE_S) == 1
+    assert (seal.times, parked_marks(log)) == (0, [])
+    log.close()
+
+
 def test_what_cannot_begin_with_its_start_begins_soon_after() -> None:
     """R15: the start is durable though what its first turn asks for cannot be sealed just then."""
 

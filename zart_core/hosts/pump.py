@@ -262,7 +262,10 @@ class Pump:
         run = live.run = Run(old.summary_of_next(len(opened)), self.engine.codec)
         run.inbox, run.seen = old.inbox, old.seen
         run.revive(opened, self.engine.registry)
-        self.kick(live)
+        if isinstance(run.defect, Passing):
+            self.engine.recovery.start(live, run.defect)
+        else:
+            self.kick(live)
 
     def parked(self, live: Live) -> None:
         """Code and log disagree: say so to who waits, and let go once nothing runs for it (R20)."""
