@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import sqlite3
 import sys
 import threading
 import traceback
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -396,6 +398,31 @@ def test_wrong_from_the_first_line() -> None:
         with pytest.raises(zart.NotACommand):
             engine.run(wrong, None, id="p")
         assert engine.get("p").status() is zart.Status.PARKED
+
+
+def test_nothing_of_a_parked_run_is_kept_but_why() -> None:
+    """R20: neither what it had at hand nor its history; why it is parked still says in which line."""
+
+    class Large:
+        pass
+
+    kept: list[weakref.ref[Large]] = []
+
+    @zart.workflow("holds", park_on=(KeyError,))
+    def holds(_: None) -> zart.Flow[int]:
+        large = Large()
+        kept.append(weakref.ref(large))
+        yield from one()
+        raise KeyError("gone")
+
+    with zart.open("memory:", [holds]) as engine:
+        handle = engine.start(holds, id="h")
+        until(lambda: handle.status() is zart.Status.PARKED and not engine.engine.live)
+        gc.collect()
+        assert [ref() for ref in kept] == [None]
+        with pytest.raises(zart.Parked) as caught:
+            handle.result(PATIENCE_S)
+    assert 'raise KeyError("gone")' in "".join(traceback.format_exception(caught.value))
 
 
 def test_park_on(url: str) -> None:

@@ -19,6 +19,7 @@ from zart_core.errors import Defect, text_of
 from zart_core.events import Ok, Status
 from zart_core.hosts.inline import conflicts_of, emit
 from zart_core.hosts.live import Live
+from zart_core.hosts.results import let_go
 from zart_core.hosts.turns import Passing, Run
 
 if TYPE_CHECKING:
@@ -278,6 +279,7 @@ class Pump:
             return
         if run.id not in self.engine.tried:
             LOGGER.error("execution '%s' is parked: %s", run.id, run.defect)
+        let_go(run.defect)
         self.engine.tried[run.id] = run.defect
         for future in self.engine.results.waiters.pop(run.id, ()):
             if not future.done():

@@ -6,10 +6,13 @@ Rule 1: an error that is kept is raised without its traceback, or it would gathe
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import traceback
 from typing import TYPE_CHECKING
 
 from zart_core.errors import StoreUnavailable
 from zart_core.events import Closed, Status
+from zart_core.failures import clean
 from zart_core.hosts.inline import closed_event
 from zart_core.hosts.requests import CREATE_GAP_S, TRIES_MAX
 
@@ -101,3 +104,22 @@ class Results:
         summary = await self.engine.summary(id)
         if summary.status is Status.PARKED and id in self.engine.tried and id not in self.engine.live:
             raise self.engine.tried[id].with_traceback(None)
+
+
+def let_go(error: BaseException) -> None:
+    """Make the tracebacks of an error that is kept text, in notes: they would keep all that their frames hold.
+
+    The error's own is dropped, as whoever is told has the place where it is raised again.
+    """
+    left, seen = [error], {id(error)}
+    while left:
+        each = left.pop()
+        if each.__traceback__ is not None and each is not error:
+            with contextlib.suppress(Exception):  # the loader of a stranger
+                text = "".join(traceback.format_tb(each.__traceback__))
+                each.add_note(clean(text.rstrip(), keep_end=True))
+        each.__traceback__ = None
+        for inner in (each.__cause__, each.__context__):
+            if inner is not None and id(inner) not in seen:
+                seen.add(id(inner))
+                left.append(inner)
