@@ -35,7 +35,7 @@ def reads(log, *writes):
     outcomes = log.append(writes)
     db.set_trace_callback(None)
     assert all(isinstance(outcome, Ok) for outcome in outcomes), outcomes
-    return sum("FROM executions WHERE id" in statement for statement in asked)
+    return sum("FROM main.executions WHERE id" in statement for statement in asked)
 
 
 @pytest.mark.parametrize("count", [1, 20])

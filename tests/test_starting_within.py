@@ -310,6 +310,16 @@ def test_sqlite_rows_and_text_of_any_kind(sqlite):
     assert engine.get("one").result("20s") == "hello ann"
 
 
+def test_sqlite_temporary_tables_of_the_logs_names(sqlite):
+    """What the user keeps in temporary tables is not in the way, and nothing of the log goes there."""
+    _, engine, db = sqlite
+    db.execute("CREATE TEMP TABLE records (text)")
+    db.execute("CREATE TEMP TABLE executions AS SELECT * FROM main.executions")
+    assert engine.start(greeting, "ann", id="one", connection=db).created
+    db.commit()
+    assert engine.get("one").result("20s") == "hello ann"
+
+
 def test_sqlite_less_durable_than_the_log(sqlite):
     """A commit that does not wait for the disk is not what the log promises (L4)."""
     place, engine, db = sqlite

@@ -15,6 +15,7 @@ from zart_core.hosts.engine import AsyncEngine
 from zart_core.hosts.ports import open_log
 from zart_core.log import Rejected, Turn, Unknown
 from zart_core.testing.relay import Relay
+from zart_stores.sql.sqlite_transaction import OWN_TABLES
 
 
 class Bank:
@@ -293,6 +294,23 @@ def test_what_a_step_may_do(bank):
         return next(db.execute("SELECT cents FROM accounts WHERE name = 'alice'"))["cents"]
 
     assert run(bank, busy) == "70"
+    assert bank.balance() == 70
+
+
+def test_temporary_tables_of_the_logs_names(bank):
+    """The log writes in its own tables, though SQLite finds temporary ones first (L4)."""
+
+    def busy() -> int:
+        db = debit_by(30)
+        for own in OWN_TABLES - {"sqlite_master"}:
+            db.execute(f"CREATE TEMP TABLE {own} AS SELECT * FROM main.{own}")
+        return 1
+
+    flow = flow_of(busy)
+    with zart.open(bank.url, [flow]) as engine:
+        assert engine.run(flow, id="p") == "1"
+        kinds = [type(event).__name__ for event in engine.get("p").history()]
+    assert kinds == ["Started", "Issued", "Began", "Resolved", "Closed"]
     assert bank.balance() == 70
 
 

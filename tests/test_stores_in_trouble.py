@@ -402,7 +402,7 @@ def test_a_commit_that_fails_is_unknown(path, after):
 @pytest.mark.parametrize(
     ("code", "word"), [(sqlite3.SQLITE_IOERR, "unavailable"), (sqlite3.SQLITE_CORRUPT, "damaged")]
 )
-@pytest.mark.parametrize("words", ["UPDATE executions", "BEGIN IMMEDIATE"])
+@pytest.mark.parametrize("words", ["UPDATE main.executions", "BEGIN IMMEDIATE"])
 def test_an_error_before_the_commit_rejects(path, code, word, words):
     """I9: nothing is written, now or later; what the batch refused by itself stays refused for its own reason."""
     log = sqlite.open(f"sqlite:{path}")
@@ -462,7 +462,7 @@ def test_an_interruption_of_an_append(path):
     """F27: nothing of it is there, and the log goes on."""
     log = sqlite.open(f"sqlite:{path}")
     write(log, new())
-    ill(log, "writer", "UPDATE executions").error = KeyboardInterrupt()
+    ill(log, "writer", "UPDATE main.executions").error = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         log.append([turn("a", 1, "X")])
     assert kinds(log) == ["Started"]
