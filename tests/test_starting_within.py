@@ -16,7 +16,8 @@ from tests.engines import until
 from tests.postgres import running
 from zart_core.log import Receipt, Rejected
 from zart_core.testing.contract import new, post, turn, write
-from zart_stores.sql import postgres, postgres_joining
+from zart_stores.sql import postgres, postgres_joining, sqlite_joining
+from zart_stores.sql.sqlite_batch import write_changes
 
 NUMBERS = itertools.count()
 
@@ -318,6 +319,25 @@ def test_sqlite_temporary_tables_of_the_logs_names(sqlite):
     assert engine.start(greeting, "ann", id="one", connection=db).created
     db.commit()
     assert engine.get("one").result("20s") == "hello ann"
+
+
+def test_sqlite_interrupted(sqlite, monkeypatch):
+    """What an interrupt leaves half written is not there when the user commits all the same (L1, F27)."""
+    _, engine, db = sqlite
+
+    def interrupted(plain, changes):
+        write_changes(plain, changes)
+        raise KeyboardInterrupt
+
+    db.execute("CREATE TABLE orders (id text)")
+    db.execute("INSERT INTO orders VALUES ('42')")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(sqlite_joining, "write_changes", interrupted)
+        engine.start(greeting, "ann", id="one", connection=db)
+    db.commit()
+    assert db.execute("SELECT count(*) FROM orders").fetchone() == (1,)
+    with pytest.raises(zart.UnknownExecution):
+        engine.get("one")
 
 
 def test_sqlite_less_durable_than_the_log(sqlite):

@@ -111,12 +111,14 @@ def _create(plain: Plain, path: str, new: New, *, begins: bool) -> Appended:
         plain.execute("RELEASE zart")
     except TROUBLE as error:
         return _undone(plain, path, error, began=begins)
+    except BaseException:  # F27: the user may commit all the same
+        _undo(plain, began=begins)
+        raise
     return outcome
 
 
-def _undone(plain: Plain, path: str, error: Trouble, *, began: bool) -> Rejected:
-    """Undo what was written here, if SQLite has not undone everything."""
-    what = weather(error, path)
+def _undo(plain: Plain, *, began: bool) -> bool:
+    """Undo what was written here; tells whether SQLite had not undone everything by itself."""
     intact = plain.db.in_transaction
     with contextlib.suppress(*TROUBLE):  # the savepoint may not even have come to be
         if began:
@@ -124,6 +126,13 @@ def _undone(plain: Plain, path: str, error: Trouble, *, began: bool) -> Rejected
         elif intact:
             plain.execute("ROLLBACK TO zart")
             plain.execute("RELEASE zart")
+    return intact
+
+
+def _undone(plain: Plain, path: str, error: Trouble, *, began: bool) -> Rejected:
+    """Undo what was written here, if SQLite has not undone everything."""
+    what = weather(error, path)
+    intact = _undo(plain, began=began)
     word = "full" if code(error) == sqlite3.SQLITE_FULL else "unavailable"
     if isinstance(what, LogCorrupt):
         word = "damaged"
