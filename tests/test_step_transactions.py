@@ -252,6 +252,7 @@ def test_a_limit_that_cannot_be_granted(bank):
             "the log's own",
         ),
         (lambda db: db.execute("PRAGMA user_version = 7"), "the log's own"),
+        (lambda db: db.execute("PRAGMA main.User_Version = 7"), "the log's own"),
         (lambda db: db.set_authorizer(None), "ends with its step"),
         (lambda db: db.cursor(sqlite3.Cursor), "cursors of its own"),
     ],

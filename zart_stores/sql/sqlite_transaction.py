@@ -147,7 +147,12 @@ class Guarded(sqlite3.Connection):
             self.refusal = f"the table {first} is the log's own; give yours other names"
         elif action in CHANGES_OF_TABLES and second in OWN_TABLES:
             self.refusal = f"the table {second} is the log's own: it stays as it is"
-        elif action == sqlite3.SQLITE_PRAGMA and first in OWN_PRAGMAS and second is not None:
+        elif (
+            action == sqlite3.SQLITE_PRAGMA
+            and first is not None
+            and first.lower() in OWN_PRAGMAS  # as it was typed
+            and second is not None
+        ):
             self.refusal = f"PRAGMA {first} is the log's own"
         else:
             return sqlite3.SQLITE_OK
