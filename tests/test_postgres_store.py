@@ -620,6 +620,25 @@ def test_what_cannot_be_mended_by_trying_again_is_rejected_at_once(log, state, w
     assert len(log.records("a")) == 1
 
 
+def test_what_no_index_takes_is_refused_alone(server, log):
+    """A key or a name of 3 kB that cannot be compressed is too large, and hinders no other of its batch (L6, L11)."""
+    drawn = random.Random(1)
+    long = "".join(chr(drawn.randrange(0x4E00, 0x9FA0)) for _ in range(1024))
+    write(log, new("a"), new("b"))
+    batch = [turn("a", 1, "x"), post("b", key=long), new("c", workflow=long), post("b", key="k"), new("d")]
+    outcomes = log.append(batch)
+    assert [isinstance(each, Ok) for each in outcomes] == [True, False, False, True, True]
+    assert all(outcomes[n].reason.startswith("too-large: ") for n in (1, 2))
+    assert (len(log.records("a")), [each.key for each in log.inbox("b")]) == (2, ["k"])
+
+    with psycopg.connect(server.dsn) as db:
+        assert log.create_within(db, new("c", workflow=long)).reason.startswith("too-large: ")
+    transaction = log.begin(limit_s=60)
+    transaction.seal()
+    (outcome, _) = transaction.commit([turn("a", 2, "x"), post("b", key=long)])
+    assert outcome.reason.startswith("too-large: ")
+
+
 def test_a_claim_on_a_full_server_is_weather(log):
     """Claims have no outcome: they raise (F6)."""
     write(log, new("a"))

@@ -11,7 +11,8 @@ Rule 5: a batch over executions that this object wrote last is sent as one messa
         rows are as it left them; then it is written by Rule 1.
 Rule 6: notifications say that something may be due; who misses one finds it when he looks again (L10).
 Rule 7: what a user's open transaction is about to create is not waited for, because all of a batch would wait: its
-        halves are written each by itself, and who creates the same is refused for the time being.
+        halves are written each by itself, and who creates the same is refused for the time being. So it is with a key
+        or a name that the server's indexes have no room for: it is refused, and nothing else of its batch (L6).
 """
 
 from __future__ import annotations
@@ -174,6 +175,10 @@ class _HeldUp(Exception):
     """Something that is to be created is being created by a user's open transaction."""
 
 
+class _TooLarge(Exception):
+    """Something has a name or a key that does not fit into an index."""
+
+
 class _Doubtful(Exception):
     """The connection was lost in COMMIT."""
 
@@ -254,12 +259,15 @@ class PostgresLog:
         except StoreLocked:
             raise
         except _HeldUp:
-            if middle := len(batch) // 2:
-                parts = batch[:middle], batch[middle:]
-                return [outcome for part in parts for outcome in self._append(part, CREATION_AGAIN_MS)]
+            if len(batch) > 1:
+                return self._append_halves(batch, CREATION_AGAIN_MS)
             failed: Rejected | Unknown = Rejected(
                 "unavailable: a user's transaction that is open creates the same execution"
             )
+        except _TooLarge as error:
+            if len(batch) > 1:
+                return self._append_halves(batch, creation_ms)
+            failed = Rejected(f"too-large: {error}")
         except _Doubtful as doubt:
             self._outlast(batch)
             failed = Unknown(f"the connection was lost in the commit: {doubt}")
@@ -279,6 +287,14 @@ class PostgresLog:
         outcomes += [failed] * (len(batch) - len(outcomes))
         return not_kept(outcomes, failed)
 
+    def _append_halves(self, batch: Sequence[Write], creation_ms: int) -> list[Appended]:
+        middle = len(batch) // 2
+        return [
+            outcome
+            for half in (batch[:middle], batch[middle:])
+            for outcome in self._append(half, creation_ms)
+        ]
+
     def _ask_and_write(
         self,
         batch: Sequence[Write],
@@ -286,7 +302,7 @@ class PostgresLog:
         guess: Guess | None = None,
         creation_ms: int = CREATION_MS,
     ) -> None:
-        """Write a batch in a transaction that reads its rows (Rule 1). Raises _HeldUp, and as `_transaction`.
+        """Write a batch in a transaction that reads its rows (Rule 1). Raises _HeldUp, _TooLarge, as `_transaction`.
 
         With a `guess`, _Doubtful when its rows are not as it took them for: it may have been written.
         """
@@ -308,7 +324,7 @@ class PostgresLog:
             self._memo.keep(row for row, _ in left.values())
 
     def _write(self, db: Connection, changes: Changes) -> None:
-        """Write what was read and changed. Raises _HeldUp."""
+        """Write what was read and changed. Raises _HeldUp, _TooLarge."""
         try:
             write_changes(db, self._address, changes)
         except psycopg.errors.LockNotAvailable:
@@ -316,6 +332,8 @@ class PostgresLog:
             if changes.inserts and is_somebody_creating(db, self._address):
                 raise _HeldUp from None
             raise
+        except psycopg.errors.ProgramLimitExceeded as error:
+            raise _TooLarge(str(weather(error, self._address.where))) from None
 
     def _write_at_once(self, batch: Sequence[Write], outcomes: list[Appended]) -> bool:
         """Write a batch in one round trip (Rule 5); False when nothing was written, and it has to be asked.

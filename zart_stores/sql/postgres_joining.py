@@ -22,7 +22,7 @@ from zart_core.log import Appended, New, Rejected
 from zart_stores.sql.batch import Batch
 from zart_stores.sql.postgres_arrays import register
 from zart_stores.sql.postgres_batch import Database, PostgresSource, write_changes
-from zart_stores.sql.postgres_server import FULL, Address, is_lost, weather
+from zart_stores.sql.postgres_server import FULL, TOO_LARGE, Address, is_lost, weather
 
 TRIES_MAX = 3
 """How often a creation is tried whose id another transaction takes at the same time."""
@@ -177,6 +177,8 @@ def _refused(error: psycopg.Error, address: Address, id: str) -> Rejected:
         return Rejected(f"damaged: {what}")
     if error.sqlstate in FULL:
         return Rejected(f"full: {what}")
+    if error.sqlstate == TOO_LARGE:
+        return Rejected(f"too-large: {what}")
     if error.sqlstate == UNIQUE:
         return Rejected(
             f"unavailable: the id '{id}' was taken after your transaction began, which does not see by whom: "

@@ -299,6 +299,8 @@ AGAIN = ("40001", "40P01", "55P03", "23505", "25P03")
 """States after which the whole transaction is tried again: serialization, deadlock, lock timeout, a new id that
 another transaction took first (F17), and a process that stood still for so long that the server let go of it (F24)."""
 FULL = ("53100", "53200")
+TOO_LARGE = "54000"
+"""A name or a key of more bytes than a row of an index may have, some 2,700 that cannot be compressed."""
 DAMAGE = ("XX001", "XX002")
 UNPREPARED = ("26000", "42P05")
 """What a server says of a prepared statement that it does not know, or knows already: it was prepared elsewhere."""

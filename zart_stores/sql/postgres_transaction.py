@@ -32,7 +32,7 @@ from zart_stores.sql.batch import Batch, ids_of
 from zart_stores.sql.gate import ENDED, HOST_ENDS, Gate
 from zart_stores.sql.postgres_batch import PostgresSource, write_changes
 from zart_stores.sql.postgres_joining import WAITS
-from zart_stores.sql.postgres_server import FULL, Address, Connection, is_lost, weather
+from zart_stores.sql.postgres_server import FULL, TOO_LARGE, Address, Connection, is_lost, weather
 from zart_stores.sql.step_transaction import StepTransaction, refused
 
 AGAIN = ("40001", "40P01", "55P03")
@@ -201,6 +201,8 @@ class PostgresTransaction(StepTransaction):
             return Rejected(f"invalid: what the step wrote cannot be committed: {what}")
         if error.sqlstate in FULL:
             return Rejected(f"full: {what}")
+        if error.sqlstate == TOO_LARGE:
+            return Rejected(f"too-large: {what}")
         return Rejected(f"damaged: {what}" if isinstance(what, LogCorrupt) else f"unavailable: {what}")
 
     def _interrupt(self) -> None:
