@@ -124,6 +124,7 @@ def test_tables_are_looked_at_and_migrated_by_command(server, tmp_path):
     assert db("migrate") == (0, "version 1 already")
     with psycopg.connect(server.dsn, autocommit=True) as connection:
         connection.execute("INSERT INTO by_command.migrations (version) VALUES (2)")
+    assert db("status") == (4, "version 2; this zart knows versions up to 1: upgrade zart")
     code, said = db("migrate")
     assert code == 4
     assert "its tables have version 2; this zart reads versions up to 1: upgrade zart" in said

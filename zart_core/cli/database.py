@@ -33,6 +33,8 @@ def status(store: Store = "", json: Json = False) -> int:
         say(f"version {found}, as it should be")
     elif found == 0:
         say(f"there are no tables yet; zart db migrate makes them, in version {wanted}")
+    elif found > wanted:
+        say(f"version {found}; this zart knows versions up to {wanted}: upgrade zart")
     else:
         say(f"version {found}; this zart wants {wanted}: run zart db migrate")
     return OK if found == wanted else STORE
