@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LATE_S = 0.3
+FIELDS = b"SPANIC\0VPANIC\0C58030\0Mcould not fsync file\0\0"
+LAST_WORD = b"E" + (4 + len(FIELDS)).to_bytes(4) + FIELDS
 
 
 class Proxy:
     """Listens on a local socket in a directory; `plan` says what happens to the n-th COMMIT from now, from 0.
 
-    "drop": the connection is cut before the server sees it. "swallow": it is cut when the server has answered. "late":
+    "drop": the connection is cut before the server sees it. "swallow": it is cut when the server has answered; "panic":
+    and instead of the answer comes the last word of a server that could not sync its log, and restarts. "late":
     it is cut, and what the client had sent already comes to the server LATE_S after that. "held": once `let_go` is set;
     `delivered` is, when the server is through with it. What writes by one statement is a COMMIT, too.
     Counts in `commits`, with `writes_only` but those of transactions that may write; all statements in `statements`;
@@ -81,6 +84,7 @@ class Line:
         self.began = False
         self.reading = False
         self.swallow = False
+        self.panic = False
         self.late = False
 
     def start(self) -> None:
@@ -106,6 +110,8 @@ class Line:
                             return
                         case "swallow":
                             self.swallow = True
+                        case "panic":
+                            self.swallow = self.panic = True
                         case "late" | "held" as fate:
                             self.deliver_late(message, sent, self.proxy.let_go if fate == "held" else None)
                             return
@@ -119,9 +125,11 @@ class Line:
         try:
             for _, kind, message in messages(self.server, bare=False):
                 if self.swallow and kind == b"Z":  # it is through with it
+                    if self.panic:
+                        self.client.sendall(LAST_WORD)
                     self.hang_up()
                     return
-                if not self.late:
+                if not self.late and not self.panic:
                     self.client.sendall(message)
         except OSError:
             pass

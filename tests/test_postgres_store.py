@@ -418,14 +418,17 @@ def test_nothing_is_refused_from_memory(server, emptied):
         (False, "drop", Unknown, 0),
         (False, "swallow", Unknown, 1),
         (False, "late", Unknown, 1),
+        (False, "panic", Unknown, 1),
         (True, "drop", Ok, 1),
         (True, "swallow", Unknown, 1),
         (True, "late", Ok, 1),
         (True, "held", Ok, 1),
+        (True, "panic", Unknown, 1),
     ],
 )
 def test_a_commit_that_nobody_answered_is_unknown(server, emptied, proxy, remembers, fate, outcome, there):
-    """Dropped, done or done later: reading tells at once, and nothing comes after that (F16, I9).
+    """Dropped, done or done later, or by a server that goes down then: reading tells at once, and nothing comes after
+    that (F16, I9).
 
     What was sent as one message, and was not done when its rows are looked at, is written then; it is done no more.
     """

@@ -301,6 +301,8 @@ another transaction took first (F17), and a process that stood still for so long
 FULL = ("53100", "53200")
 TOO_LARGE = "54000"
 """A name or a key of more bytes than a row of an index may have, some 2,700 that cannot be compressed."""
+LAST_WORDS = ("FATAL", "PANIC")
+"""The severity of errors after which the server ends the connection."""
 DAMAGE = ("XX001", "XX002")
 UNPREPARED = ("26000", "42P05")
 """What a server says of a prepared statement that it does not know, or knows already: it was prepared elsewhere."""
@@ -320,8 +322,13 @@ def unopened(error: psycopg.Error, address: Address) -> ZartError:
 
 
 def is_lost(error: psycopg.Error) -> bool:
-    """Tell whether the connection is gone, so that nobody knows what the server did after all."""
+    """Tell whether the connection is gone, so that nobody knows what the server did after all.
+
+    Such as the last word of a server that could not sync its log: what was to be committed may be in there.
+    """
     state = error.sqlstate
+    if error.diag.severity_nonlocalized in LAST_WORDS and state not in AGAIN:
+        return True
     return isinstance(error, psycopg.OperationalError) and (state is None or state.startswith(("08", "57P")))
 
 
