@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import threading
 import warnings
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -274,6 +275,14 @@ def test_many_who_open_a_new_schema_make_its_tables_once(server, schema, setting
     """The migration is under a lock, and sees what was made while it waited for it."""
     logs = together([lambda: postgres.open(server.url(schema) + settings)] * 4)
     assert standing(logs[0], write(logs[1], new("a")) and "a").id == "a"
+    for each in logs:
+        each.close()
+
+
+def test_logs_of_other_prefixes_make_a_new_schema_together(server, schema):
+    """Who makes the schema is waited for by those, too, who want other tables in it."""
+    logs = together([partial(postgres.open, f"{server.url(schema)}&prefix=p{n}_") for n in range(4)])
+    assert [write(each, new("a")).created for each in logs] == [True] * 4
     for each in logs:
         each.close()
 

@@ -221,7 +221,11 @@ def migrate(
 
 
 def _create_schema(db: Connection, address: Address) -> None:
-    """Make the schema unless it is there: a role that may only use its own could not."""
+    """Make the schema unless it is there: a role that may only use its own could not.
+
+    Logs of other prefixes, whose migrations have locks of their own, make it too: one at a time.
+    """
+    db.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"zart schema {address.schema}",))
     found = db.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (address.schema,)).fetchone()
     if found is None:
         db.execute(address.sql(f'CREATE SCHEMA "{address.schema}"'))
