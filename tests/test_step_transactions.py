@@ -253,6 +253,7 @@ def test_a_limit_that_cannot_be_granted(bank):
         ),
         (lambda db: db.execute("PRAGMA user_version = 7"), "the log's own"),
         (lambda db: db.execute("PRAGMA main.User_Version = 7"), "the log's own"),
+        (lambda db: db.execute("PRAGMA query_only = 1"), "the log's own"),
         (lambda db: db.set_authorizer(None), "ends with its step"),
         (lambda db: db.cursor(sqlite3.Cursor), "cursors of its own"),
     ],

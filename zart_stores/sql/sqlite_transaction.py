@@ -52,7 +52,15 @@ CHANGES_OF_TABLES = frozenset(
 )
 """What names the table second that it changes."""
 OWN_PRAGMAS = frozenset(
-    ("application_id", "user_version", "journal_mode", "locking_mode", "synchronous", "writable_schema")
+    (
+        "application_id",
+        "user_version",
+        "journal_mode",
+        "locking_mode",
+        "synchronous",
+        "writable_schema",
+        "query_only",  # the outcome is to be written on the same connection
+    )
 )
 
 ALONE_S = 0.2
