@@ -525,15 +525,16 @@ def test_an_opening_whose_checkpoint_fails(path, monkeypatch):
     log.close()
 
 
+@pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("words", ["BEGIN IMMEDIATE", "COMMIT"])
-def test_a_claim_that_fails_is_weather(path, words):
-    """F17: it is not known whether it was committed; asked again, it gives what is due."""
+def test_a_claim_that_fails_is_weather(path, words, after):
+    """F17: it is not known whether it was committed; asked again, it gives what is due (L8)."""
     log = sqlite.open(f"sqlite:{path}")
     write(log, new(wake=0.0))
     claimed(log, "w2")
     log.release("w2")
     write(log, post("a"))
-    ill(log, "leases", words)
+    ill(log, "leases", words, after=after)
     with pytest.raises(StoreUnavailable):
         log.claim("w2", now=10.0, lease_s=30.0, limit=5)
     assert claimed(log, "w2") == ["a"]

@@ -342,6 +342,11 @@ def give(row: Row, worker: str) -> None:
     row.given = True
 
 
+def ungive(row: Row) -> None:
+    """Make it due again by what it waits for: who was given it may not have been told."""
+    row.given = False
+
+
 def take(row: Row, worker: str) -> None:
     """Make it the worker's; the fence grows when it passes from another hand, or from none (I6)."""
     if row.owner != worker:

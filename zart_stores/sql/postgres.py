@@ -48,7 +48,7 @@ from zart_core.log import (
     Write,
 )
 from zart_stores.checks import check, check_name, is_id
-from zart_stores.rows import Row, free, give, not_kept, summary, take, void
+from zart_stores.rows import Row, free, give, not_kept, summary, take, ungive, void
 from zart_stores.sql.batch import Batch, Changes, Rows, ids_of, owners_of
 from zart_stores.sql.postgres_arrays import register
 from zart_stores.sql.postgres_batch import PostgresSource, write_changes
@@ -492,13 +492,13 @@ class PostgresLog:
             self._sweep(db, but=worker)
             self._lease(db, worker, lease_s)
             if worker in self._doubtful:
-                self._change(db, self._held(db, worker), _ungive)
+                self._change(db, self._held(db, worker), ungive)
             due = self._due(db, worker, now, limit, workflows)
             return self._change(db, due, lambda row: give(row, worker))
 
         try:
             given = self._lease_transaction(give_due)
-        except StoreUnavailable:
+        except BaseException:  # F27
             self._doubtful.add(worker)
             self._idle.discard(worker)
             raise
@@ -919,8 +919,3 @@ def storable(names: Iterable[str]) -> list[str]:
 
 class _Full(Exception):
     """The server's disk or memory is full."""
-
-
-def _ungive(row: Row) -> None:
-    """Make it due again by what it waits for."""
-    row.given = False

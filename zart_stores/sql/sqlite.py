@@ -38,7 +38,7 @@ from zart_core.log import (
     Write,
 )
 from zart_stores.checks import check, check_name
-from zart_stores.rows import Row, free, give, not_kept, summary, take, void
+from zart_stores.rows import Row, free, give, not_kept, summary, take, ungive, void
 from zart_stores.sql import lock, sqlite_wal
 from zart_stores.sql.batch import Batch, ids_of, owners_of
 from zart_stores.sql.line import Line
@@ -128,6 +128,8 @@ class SqliteLog:
         self._stirred = threading.Condition()
         self._connections: dict[str, sqlite3.Connection] = {}
         self._locks: dict[str, lock.Lock] = {}
+        self._doubtful: set[str] = set()
+        """Workers whose last claim may have given them something that nobody was told of."""
         self._stirs = 0
         self._pace = sqlite_wal.Pace()
         self._memo = Memo()
@@ -300,6 +302,8 @@ class SqliteLog:
         def give_due(db: sqlite3.Connection) -> tuple[list[Summary], int]:
             self._sweep(db, but=worker)
             self._lease(db, worker, lease_s)
+            if worker in self._doubtful:
+                self._let_go(db, worker, ungive)
             unit = Batch(SqliteSource(db, self._path), self._path)
             rows = self._load(db, unit, due_keys(db, self._path, worker, now, limit, workflows))
             for row in rows:
@@ -308,7 +312,12 @@ class SqliteLog:
             write_changes(db, unit.changes())
             return [summary(row) for row in rows], changes_count(db, self._path)
 
-        given, self._heard = self._in_lease_transaction(give_due)
+        try:
+            given, self._heard = self._in_lease_transaction(give_due)
+        except BaseException:  # F27
+            self._doubtful.add(worker)
+            raise
+        self._doubtful.discard(worker)
         return given
 
     def acquire(self, worker: str, id: str, *, lease_s: float) -> Summary | None:
@@ -355,7 +364,7 @@ class SqliteLog:
         how: Callable[[Row], None],
         ids: Collection[str] | None = None,
     ) -> int:
-        """Free or void what a worker holds; gives how many there were."""
+        """Change what a worker holds in a way of `rows`; gives how many there were."""
         unit = Batch(SqliteSource(db, self._path), self._path)
         held = db.execute("SELECT key, id FROM executions WHERE owner = ?", (worker,)).fetchall()
         wanted = None if ids is None else set(ids)
