@@ -456,8 +456,25 @@ class TestEndings:
         def counting() -> zart.Flow[str]:
             return (yield from charge_card("x", next(numbers)))
 
-        with pytest.raises(zart.Diverged, match="the arguments differ"):
+        with pytest.raises(zart.Diverged, match=r"(?s)'counting' is not deterministic.*the arguments differ"):
             run(counting)
+
+    @pytest.mark.parametrize("what", ["step", "sleep"])
+    def test_code_that_nobody_has_changed_is_not_told_to_be_put_back(self, what: str):
+        """A command that differs is said as a result that differs is: nothing is parked, and no version guards it."""
+        numbers = itertools.count(1)
+
+        @zart.workflow("numbered")
+        def numbered() -> zart.Flow[None]:
+            yield from reserve(f"lot-{next(numbers)}") if what == "step" else zart.sleep("nap", next(numbers))
+
+        with pytest.raises(zart.Diverged) as caught:
+            run(numbered)
+        text = str(caught.value)
+        assert text.startswith("workflow 'numbered' is not deterministic")
+        assert text.splitlines()[-1] == f"  {caught.value.remedy}"
+        assert caught.value.remedy.startswith("The same code gave something else the second time.")
+        assert not any(wrong in text for wrong in ("zart.version", "parked", "fits again"))
 
     def test_parking_on_purpose_is_deterministic(self):
         """What parks by `park_on=` replays as it went; only the run itself raises it."""
