@@ -1191,6 +1191,45 @@ def test_the_code_of_a_violation_runs_with_values_of_any_kind():
         names["test_pack_without_a_crash"]()
 
 
+class Model:
+    """As those of pydantic: a codec knows them by hooks, and the repr is no source text."""
+
+    def __init__(self, size: Size) -> None:
+        self.size = size
+
+    def __repr__(self) -> str:
+        return f"Model(size={self.size!r})"
+
+
+models = zart.Codec()
+models.converter.register_unstructure_hook(Model, lambda model: model.size.value)
+models.converter.register_structure_hook(Model, lambda data, _: Model(Size(data)))
+
+
+@zart.workflow("pack-model")
+def pack_model(model: Model) -> zart.Flow[Size]:
+    again = yield from zart.wait_for_event("go", Model)
+    return again.size
+
+
+@pytest.mark.parametrize(
+    ("explore", "schedule"),
+    [(explore_crashes, {"points": []}), (explore_orders, {})],
+    ids=["crashes", "orders"],
+)
+def test_what_is_no_source_text_stands_in_the_printed_test_by_name(explore: Any, schedule: dict[str, Any]):
+    """The test runs once it has what only the tester can write down."""
+    given = {"events": [("1h", "go", Model(Size.LARGE))], "codec": models, "ensure": lambda run: False}
+    report = explore(pack_model, Model(Size.LARGE), **given, **schedule)
+    code = report.violations[0].code
+    names: dict[str, Any] = {**given, "input": Model(Size.LARGE)}
+    exec(code, names)
+
+    assert "(pack_model, input=input, events=events, codec=codec, ensure=ensure, " in code
+    with pytest.raises(AssertionError, match='ensure: <lambda> does not hold: completed: "large"'):
+        next(value for name, value in names.items() if name.startswith("test_"))()
+
+
 def test_a_list_of_records_comes_as_an_event_as_an_engine_would_send_it():
     """What `send` takes, `events=` takes."""
     items = [Item("sku", Size.LARGE, Decimal("9.90"))]

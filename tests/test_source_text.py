@@ -1,12 +1,14 @@
 """Values as source text: evaluated with the imports that it asks for, the text gives an equal value."""
 
 import enum
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -15,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zart_core.testing.source_text import Imports, source_of
+from zart_core.testing.source_text import Imports, Unwritable, source_of
 
 
 class Color(enum.Enum):
@@ -29,6 +31,21 @@ class Access(enum.Flag):
 
 
 class Text(str): ...
+
+
+class Pair(NamedTuple):
+    left: Any
+    right: Any
+
+
+class Foreign:
+    """A class whose repr is what it is told."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 @dataclass
@@ -83,6 +100,10 @@ values = st.recursive(
         | st.tuples(inner, inner)
         | st.dictionaries(hashable, inner, max_size=3)
         | st.sets(hashable, max_size=3)
+        | st.lists(inner, max_size=3).map(deque)
+        | st.dictionaries(hashable, inner, max_size=3).map(OrderedDict)
+        | st.dictionaries(hashable, st.integers(), max_size=3).map(Counter)
+        | st.builds(Pair, inner, inner)
         | st.builds(Line, inner, inner, inner)
         | st.builds(Cart, inner, inner, inner)
     ),
@@ -115,6 +136,10 @@ def test_the_text_gives_an_equal_value(value):
         (timedelta(1), "datetime.timedelta(days=1)", {("datetime", "")}),
         (datetime(2026, 1, 2), "datetime.datetime(2026, 1, 2, 0, 0)", {("datetime", "")}),
         ("datetime.", "'datetime.'", set()),
+        (Path("a"), "PosixPath('a')", {("pathlib", "PosixPath")}),
+        (Pair(1, Color.RED), "Pair(left=1, right=Color.RED)", {(__name__, "Pair"), (__name__, "Color")}),
+        (deque([Color.RED]), "deque([Color.RED])", {("collections", "deque"), (__name__, "Color")}),
+        (Foreign("Foreign('x', [set()])"), "Foreign('x', [set()])", {(__name__, "Foreign")}),
     ],
 )
 def test_the_text_is_what_one_would_write(value: Any, text: str | None, needed: Imports):
@@ -123,6 +148,22 @@ def test_the_text_is_what_one_would_write(value: Any, text: str | None, needed: 
 
     assert imports == needed
     assert text is None or found == text
+
+
+def test_what_makes_the_items_of_a_defaultdict_is_left_out():
+    """It may be a lambda."""
+    assert source_of(defaultdict(lambda: 1, {2: Color.RED}))[0] == "defaultdict(None, {2: Color.RED})"
+
+
+@pytest.mark.parametrize(
+    "text", ["<Foreign at 0x7f>", "Foreign(<Color.RED: 'red'>)", "Foreign(Decimal('1'))", "(nan+0j)"]
+)
+def test_a_repr_that_makes_no_value_is_refused(text: str):
+    """It is no source text, or needs what only its own class can tell."""
+    value = complex("nan") if text == "(nan+0j)" else Foreign(text)
+
+    with pytest.raises(Unwritable):
+        source_of([value])
 
 
 def test_a_local_class_is_named_without_an_import():

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from zart_core.testing.clock import START
-from zart_core.testing.source_text import Imports, named, written
+from zart_core.testing.source_text import Imports, Unwritable, named, source_of
 from zart_core.testing.witness import Schedule
 from zart_core.testing.world import Scenario
 
@@ -57,18 +58,29 @@ def given_by(scenario: Scenario) -> tuple[list[str], Imports]:
     needed: Imports = set()
     given = [scenario.workflow.fn.__name__]
     if scenario.input is not None:
-        given.append(written(scenario.input, needed))
+        text = value_given("input", scenario.input, needed)
+        given.append("input=input" if text == "input" else text)
     if scenario.steps is not None:
         given.append("steps=steps")
     if scenario.events:
-        given.append(f"events={written(list(scenario.events), needed)}")
+        given.append(f"events={value_given('events', list(scenario.events), needed)}")
     if scenario.resources is not None:
         given.append("resources=resources")
     if scenario.start != START:
-        given.append(f"start={written(scenario.start, needed)}")
+        given.append(f"start={value_given('start', scenario.start, needed)}")
     if scenario.id is not None:
         given.append(f"id={scenario.id!r}")
     return given, needed
+
+
+def value_given(name: str, value: Any, needed: Imports) -> str:
+    """A value as source text; the parameter's own name for one of which there is none: only the tester has it."""
+    try:
+        text, its = source_of(value)
+    except Unwritable:
+        return name
+    needed.update(its)
+    return text
 
 
 def lines_importing(needed: Imports) -> list[str]:

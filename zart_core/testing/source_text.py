@@ -1,18 +1,24 @@
 """A value as Python source text, and the imports without which the text means nothing.
 
-Rule 1: records are written field by field, members of an enum by their names; anything else is taken at its repr.
+Rule 1: records and containers are written part by part, members of an enum by their names; anything else is taken at
+        its repr, where that is source text which needs no more than its own class.
 Rule 2: the modules that the reprs of dates and times spell out (`datetime.date(...)`) are imported as wholes.
 """
 
 from __future__ import annotations
 
+import ast
+import builtins
 import dataclasses
 import enum
 import math
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import attrs
+
+from zart_core.values.fields import is_named_tuple
 
 Imports = set[tuple[str, str]]
 """Module and name; without a name the module itself."""
@@ -22,14 +28,22 @@ SPELT_OUT = ("datetime", "zoneinfo")
 """Modules by whose names dates, times and zones begin in a repr."""
 
 
+SAFE = (str, bytes, int, bool, float, type(None))
+"""Classes whose reprs are source text, whatever the value, infinities aside."""
+
+
+class Unwritable(Exception):
+    """The repr of a value is no source text, or needs more than its own class."""
+
+
 def source_of(value: Any) -> tuple[str, Imports]:
-    """The text that makes an equal value, and what it needs. O(size of the value)."""
+    """The text that makes an equal value, and what it needs. Raises Unwritable. O(size of the value)."""
     needed: Imports = set()
     return written(value, needed), needed
 
 
 def written(value: Any, needed: Imports) -> str:
-    """The text; what it needs is added to `needed`."""
+    """The text; what it needs is added to `needed`. Raises Unwritable."""
     kind = cast("type[object]", type(value))
     if isinstance(value, enum.Enum):
         return written_member(value, needed)
@@ -40,15 +54,32 @@ def written(value: Any, needed: Imports) -> str:
     if kind is dict:
         pairs = cast("Mapping[Any, Any]", value).items()
         return f"{{{', '.join(f'{written(key, needed)}: {written(item, needed)}' for key, item in pairs)}}}"
-    if attrs.has(kind) or dataclasses.is_dataclass(kind):
+    if kind in (deque, OrderedDict, Counter):
+        return f"{named(kind, needed)}({written((list if kind is deque else dict)(value), needed)})"
+    if kind is defaultdict:  # its factory may be anything, and makes none of what is in it
+        return f"{named(kind, needed)}(None, {written(dict(value), needed)})"
+    if attrs.has(kind) or dataclasses.is_dataclass(kind) or is_named_tuple(kind):
         fields = [f"{name}={written(item, needed)}" for name, item in arguments_of(value)]
         return f"{named(kind, needed)}({', '.join(fields)})"
     text = repr(value)
-    spelt_out = {module for module in SPELT_OUT if kind.__module__ == "datetime" and f"{module}." in text}
-    needed.update((module, "") for module in spelt_out)
-    if not spelt_out:
-        named(kind, needed)
+    if kind in SAFE:
+        return text
+    known = {module for module in SPELT_OUT if kind.__module__ == "datetime" and f"{module}." in text}
+    needed.update((module, "") for module in known)
+    if not known:
+        known.add(named(kind, needed).partition(".")[0])
+    if not names_in(text) <= {*known, *dir(builtins)}:
+        raise Unwritable(text)
     return text
+
+
+def names_in(text: str) -> set[str]:
+    """What an expression looks up by name. Raises Unwritable for what is no expression."""
+    try:
+        tree = ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise Unwritable(text) from None
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
 
 
 def written_items(kind: type, items: Sequence[str]) -> str:
@@ -75,10 +106,12 @@ def arguments_of(value: Any) -> Iterator[tuple[str, Any]]:
         for field in attrs.fields(kind):
             if field.init:
                 yield field.alias, getattr(value, field.name)
-    else:
-        for each in dataclasses.fields(value):
+    elif dataclasses.is_dataclass(kind):
+        for each in dataclasses.fields(kind):
             if each.init:
                 yield each.name, getattr(value, each.name)
+    else:
+        yield from zip(value._fields, value, strict=True)
 
 
 def named(kind: type | Callable[..., Any], needed: Imports) -> str:
