@@ -9,6 +9,7 @@ import enum
 import importlib
 import itertools
 import random
+import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -584,18 +585,54 @@ def test_a_run_may_fail():
 def test_what_differs_by_itself_is_not_compared():
     """Where two runs without a crash end differently, outcomes cannot be compared; all else is."""
 
-    @zart.workflow("random")
-    def drawing() -> zart.Flow[float]:
-        number = yield from zart.random("draw")
-        yield from one()
+    @zart.workflow("counted")
+    def counted() -> zart.Flow[int]:
+        number = yield from one()
+        yield from one().named("again")
         return number
 
-    report = explore_crashes(drawing)
+    report = explore_crashes(counted, steps={one: lambda numbers=itertools.count(): next(numbers)})
 
     report.check()
     assert report.notes == (
         "it ends differently each time, without any crash; outcomes are not compared (I10)",
     )
+
+
+@pytest.mark.parametrize("draw", [zart.random, lambda name: zart.capture(name, random.random, float)])
+def test_what_is_drawn_is_the_same_in_every_run(draw: Callable[[str], zart.Command[float]]):
+    """Also where a crash leaves nothing of it on record: who decides by chance decides the same, and is compared."""
+
+    @zart.workflow("by-chance")
+    def by_chance() -> zart.Flow[list[bool]]:
+        drawn: list[bool] = []
+        for n in range(3):
+            drawn.append((yield from draw(f"lot-{n}")) < 0.5)
+            yield from one().named(f"one-{n}")
+        return drawn
+
+    reports = [explore_crashes(by_chance, id=f"by-chance-{n}") for n in range(8)]
+
+    assert [(report.violations, report.notes, len(report.outcomes)) for report in reports] == [
+        ((), (), 1)
+    ] * 8
+    assert len({tuple(report.outcomes) for report in reports}) > 1
+
+
+def test_an_identifier_is_the_same_in_every_run():
+    """Each name has its own."""
+
+    @zart.workflow("numbered")
+    def numbered() -> zart.Flow[list[uuid.UUID]]:
+        first = yield from zart.uuid("first")
+        yield from one()
+        return [first, (yield from zart.uuid("second"))]
+
+    report = explore_crashes(numbered)
+
+    report.check()
+    assert (len(report.outcomes), report.notes) == (1, ())
+    assert len(set(report.runs[0].value)) == 2
 
 
 def test_fresh_fakes_for_each_run():

@@ -296,6 +296,21 @@ def test_an_order_is_repeated_as_it_is_shown():
     ]
 
 
+def test_who_decides_by_chance_decides_the_same_in_every_order():
+    """Else what may arrive would be another thing each time, and no order could be gone back to."""
+
+    @zart.workflow("by-chance")
+    def by_chance() -> zart.Flow[int]:
+        count = 0
+        for n in range(4):
+            count += (yield from zart.random(f"lot-{n}")) < 0.5
+        return sum((yield from zart.wait([do(n) for n in range(count)])))
+
+    for n in range(6):
+        report = explore_orders(by_chance, id=f"by-chance-{n}")
+        assert (len(report.outcomes), report.histories) == (1, report.orders)
+
+
 def test_a_run_that_never_ends_is_a_violation():
     """An order in which everybody waits for ever."""
 

@@ -64,6 +64,8 @@ class Inline:
 
     slots = 1
     """How many attempts a turn may begin."""
+    run_type: type[Run] = Run
+    """What its runs are."""
 
     def __init__(
         self,
@@ -154,7 +156,7 @@ class Inline:
 
     def make_run(self, summary: stored.Summary) -> Run:
         """A run that was not read back yet."""
-        return Run(summary, self.codec)
+        return self.run_type(summary, self.codec)
 
     def revive(self, run: Run) -> None:
         """Read a run back and replay it."""

@@ -20,6 +20,7 @@ from zart_core.events import Closed, Failure, Status
 from zart_core.hosts.inline import Inline, Stuck
 from zart_core.interpreter import CODEC
 from zart_core.log import EventLog
+from zart_core.testing.chance import steady
 from zart_core.testing.clock import START, VirtualClock
 from zart_core.testing.invariants import Judge
 from zart_core.testing.repeating import text_of_test
@@ -133,7 +134,8 @@ def explore_crashes(
 
     Raises what is wrong without any crash: the defect of a parked run, and Stuck for one that waits for what
     never comes, or never ends; InvalidUse for a depth, points or a promise that are none, and for a store that was
-    used. Violations are in the report; `check()` raises them.
+    used. `zart.random` and `zart.uuid` give the same in every run; with another `id` they give something else.
+    Violations are in the report; `check()` raises them.
     """
     if depth < 0:
         raise InvalidUse(f"depth= is the number of crashes that a run may have, 0 or more, not {depth}")
@@ -220,7 +222,7 @@ class Player:
             self.scenario,
             place,
             clock=clock,
-            make_host=self.make_host,
+            make_host=steady(self.make_host),
             codec=self.codec,
             registry=self.registry,
             loops=self.loops,

@@ -29,6 +29,7 @@ from zart_core.hosts.turns import Effects, Run
 from zart_core.interpreter import CODEC
 from zart_core.log import Post
 from zart_core.records import record
+from zart_core.testing.chance import SteadyRun
 from zart_core.testing.clock import START, VirtualClock
 from zart_core.testing.crashes import check_promise, played_in, promised
 from zart_core.testing.invariants import Judge
@@ -192,6 +193,7 @@ def explore_orders(
         id: the execution's id; the workflow's name by default.
         ensure: what you promise yourself, whatever the order: as in `explore_crashes`.
 
+    `zart.random` and `zart.uuid` give the same in every order, and with another `id` something else.
     An order in which the run never ends is a violation. Raises InvalidUse when there are more than `orders_max`
     orders, for one in `orders` that cannot be, and for an `ensure` that is no function.
     """
@@ -429,6 +431,7 @@ class OrderedHost(Inline):
     """The inline host, whose steps run until they are told to end; any number of them at once."""
 
     slots = 1 << 30
+    run_type = SteadyRun
 
     def __init__(self, *given: Any, **outside: Any) -> None:
         super().__init__(*given, **outside)
