@@ -223,6 +223,24 @@ def test_several_executions_at_once():
     assert report.outcomes == {f"pipeline-{n}": "completed: 9" for n in (1, 2, 3)}
 
 
+@zart.workflow("hands-on")
+def hands_on() -> zart.Flow[int]:
+    return (yield from zart.child(handed))
+
+
+@zart.workflow("handed")
+def handed() -> zart.Flow[int]:
+    return (yield from keep(7))
+
+
+def test_a_child_that_the_code_names_is_known():
+    """By every engine, so that nobody has to tell; its history is judged like any other."""
+    report = simulate(hands_on, seed=2, workers=2, outcomes=["completed: 14"])
+
+    report.check()
+    assert len(report.histories) == 2
+
+
 def test_fakes_resources_and_children():
     """steps=, resources= and children= are as in `run`."""
 

@@ -129,7 +129,7 @@ def simulate(
         steps: as in `run`; when fakes keep state, a function that makes fresh ones for each world.
         events: as in `run`; times count from when the client knows that the execution was started.
         resources: as in `run`; a function makes fresh ones for each world.
-        children: workflows that it starts, so that every worker knows them.
+        children: workflows that it starts and that its code does not name, so that every worker knows them.
         outcomes: all ways in which it may end, as the report says them; anything by default. Another way is a
             violation of I10, unless a step was lost with its worker.
         only: places of the faults that strike, from `SimulationReport.struck`; all by default.

@@ -17,7 +17,7 @@ from zart_core.errors import ExecutionClosed, InvalidUse, Weather
 from zart_core.events import CLOSED, Closed, Event, Status
 from zart_core.hosts.engine import AsyncEngine
 from zart_core.hosts.inline import closed_event
-from zart_core.hosts.offers import known_steps
+from zart_core.hosts.offers import known_steps, workflows_of
 from zart_core.log import EventLog, New, Post, Summary
 from zart_core.queues import is_place
 from zart_core.testing.clock import VirtualClock
@@ -88,6 +88,8 @@ class Simulation:
         self.runner = ScriptedRunner(steps() if callable(steps) else steps, clock=VirtualClock(self.start))
         self.resources: Mapping[str, Any] = resources_of(scenario)
         self.registry = Registry(*workflows)
+        for child in workflows_of(workflows):  # as every engine does
+            self.registry.learn(child)
         self.full_until = 0.0
         self.misfits = False
         """Whether code was registered that fits no history: what is parked by it goes on with the right code."""
