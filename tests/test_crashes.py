@@ -619,6 +619,28 @@ def test_what_is_drawn_is_the_same_in_every_run(draw: Callable[[str], zart.Comma
     assert len({tuple(report.outcomes) for report in reports}) > 1
 
 
+def test_jitter_is_the_same_in_every_run():
+    """Else what comes of a race against a retry would hang on the run."""
+
+    @zart.step("flaky", retry=zart.Retry.fixed(1, "1s", jitter=0.5))
+    def flaky() -> str:
+        if zart.context().attempt == 0:
+            raise ConnectionError("not yet")
+        return "answered"
+
+    @zart.workflow("hasty")
+    def hasty() -> zart.Flow[int]:
+        first, _ = yield from zart.race(flaky(), zart.sleep("patience", "0.75s"))
+        return first
+
+    reports = [explore_crashes(hasty, id=f"hasty-{n}", points={"after"}) for n in range(6, 14)]
+
+    assert [(report.violations, report.notes, len(report.outcomes)) for report in reports] == [
+        ((), (), 1)
+    ] * 8
+    assert len({tuple(report.outcomes) for report in reports}) > 1
+
+
 def test_an_identifier_is_the_same_in_every_run():
     """Each name has its own."""
 

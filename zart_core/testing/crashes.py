@@ -134,7 +134,7 @@ def explore_crashes(
 
     Raises what is wrong without any crash: the defect of a parked run, and Stuck for one that waits for what
     never comes, or never ends; InvalidUse for a depth, points or a promise that are none, and for a store that was
-    used. `zart.random` and `zart.uuid` give the same in every run; with another `id` they give something else.
+    used. `zart.random`, `zart.uuid` and jitter are the same in every run, and others with another `id`.
     Violations are in the report; `check()` raises them.
     """
     if depth < 0:

@@ -193,7 +193,7 @@ def explore_orders(
         id: the execution's id; the workflow's name by default.
         ensure: what you promise yourself, whatever the order: as in `explore_crashes`.
 
-    `zart.random` and `zart.uuid` give the same in every order, and with another `id` something else.
+    `zart.random`, `zart.uuid` and jitter are the same in every order, and others with another `id`.
     An order in which the run never ends is a violation. Raises InvalidUse when there are more than `orders_max`
     orders, for one in `orders` that cannot be, and for an `ensure` that is no function.
     """

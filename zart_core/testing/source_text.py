@@ -54,8 +54,10 @@ def written(value: Any, needed: Imports) -> str:
     if kind is dict:
         pairs = cast("Mapping[Any, Any]", value).items()
         return f"{{{', '.join(f'{written(key, needed)}: {written(item, needed)}' for key, item in pairs)}}}"
-    if kind in (deque, OrderedDict, Counter):
-        return f"{named(kind, needed)}({written((list if kind is deque else dict)(value), needed)})"
+    if kind is deque:
+        return f"{named(kind, needed)}({written(list(value), needed)})"
+    if kind in (OrderedDict, Counter):
+        return f"{named(kind, needed)}({written(dict(value), needed)})"
     if kind is defaultdict:  # its factory may be anything, and makes none of what is in it
         return f"{named(kind, needed)}(None, {written(dict(value), needed)})"
     if attrs.has(kind) or dataclasses.is_dataclass(kind) or is_named_tuple(kind):
