@@ -7,6 +7,7 @@ import gc
 import sqlite3
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Never, NoReturn
@@ -683,6 +684,37 @@ def test_what_is_no_url(url):
         zart.open(url, [orders])
     assert str(caught.value) == (
         f"{url!r} is no store URL; write memory:, file:DIR, sqlite:PATH or the like, as text"
+    )
+
+
+@pytest.mark.parametrize("executor", [4, ThreadPoolExecutor], ids=["number", "class"])
+def test_what_is_no_executor(executor):
+    """It is refused when the engine is opened: each sync step failed, and its execution with it."""
+    with pytest.raises(zart.InvalidUse) as caught:
+        zart.open("memory:", [orders], executor=executor)
+    assert str(caught.value) == (
+        f"executor= takes a concurrent.futures.Executor that is ready for use, not {executor!r}"
+    )
+
+
+@pytest.mark.parametrize("resources", [["ab"], 3], ids=["list", "number"])
+def test_resources_without_names(resources):
+    """A host refuses them: two letters in a list were taken for a name and its object."""
+    expected = f"resources= maps names to objects, as in {{'bank': bank}}, not {resources!r}"
+    with pytest.raises(zart.InvalidUse) as caught:
+        zart.open("memory:", [orders], resources=resources)
+    assert str(caught.value) == expected
+    with pytest.raises(zart.InvalidUse) as caught:
+        zart.run_inline(orders, Order("1", 1), resources=resources)
+    assert str(caught.value) == expected
+
+
+def test_a_url_for_the_log_of_run_inline():
+    """It takes a log that is open, and says how to open one."""
+    with pytest.raises(zart.InvalidUse) as caught:
+        zart.run_inline(orders, Order("1", 1), log="sqlite:orders.db")
+    assert str(caught.value) == (
+        "log='sqlite:orders.db' is no open log; write log=zart.open_log('sqlite:PATH') or the like"
     )
 
 

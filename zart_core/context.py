@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import msgspec
 
@@ -131,6 +131,13 @@ def transaction(kind: type[Any] = object, *, limit: Duration = TRANSACTION_S) ->
             "ask for the kind that goes with the store's URL"
         )
     return connection
+
+
+def checked_resources(given: Any) -> dict[str, Any]:
+    """The objects that a host was given for its steps, by name. Raises InvalidUse for what is no mapping."""
+    if given is not None and not isinstance(cast("object", given), Mapping):
+        raise InvalidUse(f"resources= maps names to objects, as in {{'bank': bank}}, not {given!r}")
+    return dict(given or {})
 
 
 def heartbeat(progress: Any = None) -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, overload
 from zart_core import log as stored
 from zart_core.codec import Codec
 from zart_core.commands import checked_name, instant
+from zart_core.context import checked_resources
 from zart_core.errors import (
     Defect,
     ExecutionClosed,
@@ -117,7 +118,7 @@ class AsyncEngine:
         self.owns_log = owns_log
         self.owns_loop = owns_loop
         self.registry = registry
-        self.resources = dict(resources or {})
+        self.resources = checked_resources(resources)
         self.threads = threads or DaemonThreads()
         self.lots = lots
         self.cast = cast
@@ -666,6 +667,10 @@ async def serve(
     lease_s = seconds(lease, "lease")
     if lease_s < LEASE_MIN_S:
         raise InvalidUse(f"lease is {lease!r}; it must be {LEASE_MIN_S:g} s or longer")
+    if executor is not None and (isinstance(executor, type) or not hasattr(executor, "submit")):
+        raise InvalidUse(
+            f"executor= takes a concurrent.futures.Executor that is ready for use, not {executor!r}"
+        )
     served = declared(queues)
     log = opened(url, durability)
     try:

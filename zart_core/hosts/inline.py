@@ -18,8 +18,16 @@ import attrs
 from zart_core import log as stored
 from zart_core.codec import Codec
 from zart_core.commands import checked_name
-from zart_core.context import Scene
-from zart_core.errors import Cancelled, Defect, ExecutionConflict, StoreUnavailable, Weather, ZartError
+from zart_core.context import Scene, checked_resources
+from zart_core.errors import (
+    Cancelled,
+    Defect,
+    ExecutionConflict,
+    InvalidUse,
+    StoreUnavailable,
+    Weather,
+    ZartError,
+)
 from zart_core.events import Closed, Failure, Ok, Status
 from zart_core.hosts.ports import Clock, DirectRunner, StepCall, StepRunner, SystemClock, new_id, open_log
 from zart_core.hosts.progress import INTERVAL_S, encoded, text_of
@@ -83,7 +91,7 @@ class Inline:
         self.registry = registry
         self.clock = clock or SystemClock()
         self.runner = runner or DirectRunner()
-        self.resources = dict(resources or {})
+        self.resources = checked_resources(resources)
         self.codec = codec or CODEC
         self.rest = rest or self.wait_for_log
         self.worker = worker or new_id(self.clock.now())
@@ -408,11 +416,13 @@ def run_inline(
 
     With a `log` and an `id` it takes up what was begun before. Without a log everything is in memory.
 
-    Raises ExecutionFailed and its kin, the defect that parks it or a child of its, and Stuck when it waits for an event
-    that nobody can send.
+    Raises ExecutionFailed and its kin, the defect that parks it or a child of its, Stuck when it waits for an event
+    that nobody can send, and InvalidUse for a log that is not an open one.
     """
     if id is not None:
         id = checked_name(id, "id")
+    if log is not None and not hasattr(log, "append"):
+        raise InvalidUse(f"log={log!r} is no open log; write log=zart.open_log('sqlite:PATH') or the like")
     private = log is None
     where = open_log("memory:") if log is None else log
     idle = idle_workers(where)
