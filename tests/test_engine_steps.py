@@ -679,6 +679,27 @@ def test_a_step_for_an_executor_that_was_shut_down_has_not_failed(
         assert engine.get("a").result(PATIENCE_S) == "1"
 
 
+class Broken(concurrent.futures.Executor):
+    """As a process pool is after the death of one of its processes."""
+
+    def submit(self, *_: Any, **__: Any) -> concurrent.futures.Future[Any]:
+        raise concurrent.futures.BrokenExecutor("a child process terminated abruptly")
+
+
+def test_a_step_for_a_broken_pool_has_not_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some other step brought it down: what comes after that has not begun, and the next engine runs it."""
+    monkeypatch.setattr("zart_core.hosts.attempts.NO_THREAD_S", 0.01)
+    url = url_of("sqlite", tmp_path)
+    with zart.open(url, [asks], executor=Broken()) as engine:
+        handle = engine.start(asks, id="a")
+        until(lambda: caplog.text.count("waits for one: a child process terminated abruptly") > 1)
+        assert kinds(handle.history()) == ["Started", "Issued", "Began"]
+    with zart.open(url, [asks]) as engine:
+        assert engine.get("a").result(PATIENCE_S) == "1"
+
+
 class OneByOne:
     """Steps for an executor with one thread: the first holds it until its gate is open, the others stand in line."""
 

@@ -209,7 +209,7 @@ class Attempts:
                 partial(self.engine.heartbeats.beat, live, attempt) if here else None,
             )
         except Exception as error:  # noqa: BLE001  # the executor does not take it
-            if isinstance(error, RuntimeError) and not isinstance(error, concurrent.futures.BrokenExecutor):
+            if isinstance(error, RuntimeError):  # BrokenExecutor too: it has not begun
                 self.put_off(live, attempt, part, error)
             else:
                 self.engine.loop.call_soon(self.raised, live, attempt, error)
@@ -220,7 +220,7 @@ class Attempts:
             attempt.timer = self.engine.loop.call_later(left, self.overdue, live, attempt)
 
     def put_off(self, live: Live, attempt: Attempt, part: Part, why: Exception) -> None:
-        """No thread is to be had: the machine's limit, or the executor was shut down. No fault of the step's."""
+        """No thread is to be had: a limit of the machine, or an executor that was shut down or broke."""
         LOGGER.warning("step '%s' finds no thread, and waits for one: %s", attempt.call.context.step, why)
         attempt.timer = self.engine.loop.call_later(NO_THREAD_S, self.try_again, live, attempt, part)
 
