@@ -205,10 +205,10 @@ def test_not_a_database(path):
     "statement", ["CREATE TABLE t (x)", "PRAGMA application_id = 7", "PRAGMA user_version = 3"]
 )
 def test_another_database(path, statement):
-    """F26: somebody else's database is refused and left as it is."""
+    """F26: somebody else's database is refused and left as it is; the message says how tables may share a log's."""
     sql(path, statement)
     before = Path(path).read_bytes()
-    with pytest.raises(InvalidUse, match="of its own"):
+    with pytest.raises(InvalidUse, match="of its own, and where your tables are to share it"):
         sqlite.open(f"sqlite:{path}")
     expect(Path(path).read_bytes(), before)
 

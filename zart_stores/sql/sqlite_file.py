@@ -240,7 +240,8 @@ def _check_format(db: sqlite3.Connection, path: str) -> None:
     if application or version or tables:
         raise InvalidUse(
             f"{path!r} is an SQLite database of something else (application_id {application}, "
-            f"user_version {version}, {tables} tables and indexes); give the log a file of its own"
+            f"user_version {version}, {tables} tables and indexes); give the log a file of its own, "
+            "and where your tables are to share it bring them into that once zart.open has made it"
         )
 
 
