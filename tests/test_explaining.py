@@ -430,6 +430,16 @@ def test_an_error_of_the_workflow_itself_says_where_it_was_raised(world: World) 
     assert line.endswith('in refused: raise ValueError(f"wrong {1 + 1}")')
 
 
+def test_who_was_cancelled_without_a_reason_is_cancelled_and_no_more(world: World) -> None:
+    """No colon with nothing behind it."""
+    world.start(listens, None)
+    assert reading.request(world.log, "x", "cancel", "")
+    while world.host.work():
+        pass
+
+    assert world.told().head.endswith(f"is cancelled since {moment(START)}: Cancelled")
+
+
 def test_an_execution_that_went_well_has_nothing_to_explain(world: World) -> None:
     """Ended is ended."""
     told = world.start(listens, None).send("word")

@@ -134,7 +134,8 @@ def ended(line: StepLine, event: Resolved) -> StepLine:
 def words_of(failure: Failure) -> str:
     """A failure in one line."""
     kind, message, cause = failure.type.removeprefix("zart_core.errors."), failure.message, failure.cause
-    own = message if message.startswith(kind) else f"{kind}: {message}"
+    told = message if message.startswith(kind) else f"{kind}: {message}"
+    own = told if message else kind
     said = cause is None or (cause.message != "" and cause.message in message)
     return own if cause is None or said else f"{own} ({words_of(cause)})"
 
