@@ -205,6 +205,24 @@ def test_a_call_that_is_dropped(caplog):
     assert (warned.levelname, warned.getMessage()) == ("WARNING", f"execution '{handle.id}': {notes[0]}")
 
 
+def test_a_command_without_a_name_that_is_dropped():
+    """R12: it is called by what the author has written."""
+
+    @zart.workflow("dropped")
+    def dropped(n: int) -> zart.Flow[int]:
+        task = yield from zart.schedule(count("a"))
+        task.cancel()
+        dropped.continue_as_new(n + 1)
+        yield from zart.wait([task])
+        return n
+
+    with zart.open("memory:", [dropped]) as engine:
+        handle = engine.start(dropped, 1)
+        assert handle.result(10) == 1
+        notes = [event.why for event in handle.history() if isinstance(event, zart.Noted)]
+    assert [note.partition(" was built")[0] for note in notes] == ["task.cancel()", "continue_as_new()"]
+
+
 def test_an_error_that_nobody_waited_for(caplog):
     """R24: it fails nothing; it is warned of, once."""
 

@@ -337,6 +337,10 @@ def describe(thing: object) -> str:
             return f"event wait '{thing.name or thing.event}'"
         case _ if starts_another(thing):
             return f"{thing.kind} '{thing.name or thing.workflow.name}'"
+        case CancelTask():
+            return "task.cancel()"
+        case ContinueAsNew():
+            return "continue_as_new()"
         case Command():
             return noun.lower()
         case _:
