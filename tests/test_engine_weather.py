@@ -838,8 +838,8 @@ def test_a_key_that_is_out_of_reach_for_a_while_parks_nothing(times: int) -> Non
     log.close()
 
 
-class Unread(OutOfReach):
-    """A seal whose key can be had for writing."""
+class Unread(Keyless):
+    """A seal whose key can be had for writing alone."""
 
     def seal(self, data: bytes, associated: bytes) -> bytes:
         """See Seal."""
@@ -847,7 +847,7 @@ class Unread(OutOfReach):
 
     def open(self, data: bytes, associated: bytes) -> bytes:
         """See Seal."""
-        return Keyless.seal(self, data, associated)
+        return super().seal(data, associated)
 
 
 def test_a_next_run_that_cannot_be_read_for_a_moment_is_not_parked() -> None:

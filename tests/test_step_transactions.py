@@ -875,6 +875,35 @@ def test_returned_just_before_its_engine_rolls_back(bank, monkeypatch):
     assert bank.balance() == 70
 
 
+def test_ended_while_the_turn_that_ends_it_is_refused(bank):
+    """What it came to is of no account: it is read back, and the next turn ends it."""
+    refused = threading.Event()
+
+    class Refusing(Weather):
+        """A log that refuses the first turn that ends a step."""
+
+        def append(self, batch):
+            if not refused.is_set() and any(
+                isinstance(write, Turn) and write.position > 1 for write in batch
+            ):
+                refused.set()
+                return [Rejected("unavailable: no")] * len(batch)
+            return self.log.append(batch)
+
+    def slow() -> int:
+        with contextlib.suppress(zart.InvalidUse):
+            goes_on_writing(debit_by(30), None)
+        until(lambda: refused.is_set() and not live["p"].run.ends)
+        return 1
+
+    flow, log = flow_of(slow, timeout=0.2), Refusing(open_log(bank.url))
+    with contextlib.closing(log), zart.open(log, [flow]) as engine:
+        live = engine.engine.live
+        assert "timed out" in engine.start(flow, id="p").result(20)
+    assert refused.is_set()
+    assert bank.balance() == 100
+
+
 def test_closed_while_a_turn_is_about_to_commit(bank):
     """A step that has returned is committed when the engine closes."""
     begun, go = threading.Event(), threading.Event()
