@@ -1212,6 +1212,8 @@ def test_what_cannot_be_written_fails_who_asks_for_it(fs):
     for item in (post("a", None), turn("a", 1, records=[Record("X", 2.0, None)]), new("b", digest=b"d")):
         with pytest.raises((TypeError, AttributeError)):
             log.append([item])
+    with pytest.raises(TypeError, match=r"\(1\+0j\) of type complex cannot be written"):
+        log.append([turn("a", 1 + 0j, "X")])
     write(log, turn("a", 1, "X"))
     assert kinds(again(fs)) == ["Started", "X"]
 
@@ -1224,10 +1226,15 @@ class Number(float):
     """A number of a library's own."""
 
 
+class Whole(int):
+    """A whole number of a library's own."""
+
+
 def test_texts_and_numbers_of_a_librarys_own(fs):
     """L11: they are kept as what they say."""
     log = opened(fs)
     write(log, new(Text("a"), at=Number(1.0), wake=Number(9.0)), post(Text("a"), key=Text("k")))
+    write(log, turn("a", Whole(1), "X"))
     claimed(log)
     log.close()
     log = opened(fs)
