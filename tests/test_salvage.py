@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import re
@@ -19,6 +20,11 @@ from zart_core.testing.contract import new, turn, write
 from zart_stores.file import bodies, frames, store
 from zart_stores.file import salvage as salvaging
 from zart_stores.file.salvage import salvage
+
+
+class Killed(BaseException):
+    """The process has ended."""
+
 
 SESSIONS = probe.script(seed=7, sessions=3, appends=4)
 
@@ -193,6 +199,10 @@ def test_bad_usage():
     fs = copy()
     with pytest.raises(InvalidUse, match="not there yet"):
         salvage("file:/log", "file:/log", fs=fs)
+    with pytest.raises(InvalidUse, match="/log/lock cannot be made: Not a directory"):
+        salvage("file:/log", "file:/log/lock", fs=fs)
+    with pytest.raises(InvalidUse, match=r"/none/new.part cannot be made: .* above it"):
+        salvage("file:/log", "file:/none/new", fs=fs)
     with pytest.raises(InvalidUse, match="cannot be read as a log"):
         salvage("file:/none", "file:/new", fs=fs)
     fs.make_directory("/empty")
@@ -245,6 +255,49 @@ def test_no_room_for_what_is_brought_out(monkeypatch):
     with pytest.raises(StoreUnavailable, match=r"no room .* not all of it"):
         salvage("file:/log", "file:/new", fs=fs)
     assert [(path, data) for path, data in fs.image() if path.startswith("/log/segment")] == before
+    assert not fs.exists("/new")
+
+
+def test_a_part_is_not_taken_for_the_whole(monkeypatch):
+    """A salvage that was killed, at whichever call, leaves nothing or all of it under the name that was asked for."""
+    monkeypatch.setattr(salvaging, "WRITES_AT_ONCE", 2)
+    counted = copy()
+    before = len(counted.trace)
+    salvage("file:/log", "file:/new", fs=counted)
+    calls = counted.trace[before:]
+    for number, call in enumerate(calls, 1):
+        fs = copy()
+        left = itertools.count(1)
+
+        def stop(call, left=left, number=number):
+            if next(left) >= number:
+                raise Killed
+
+        fs.on_call = stop
+        with pytest.raises(Killed):
+            salvage("file:/log", "file:/new", fs=fs)
+        fs.on_call = None
+        fs.kill()
+        named = any(call.kind == "rename" and call.path == "/new.part" for call in calls[: number - 1])
+        assert fs.exists("/new") == named
+        if named:
+            with contextlib.closing(store.open("file:/new", fs=fs)) as log:
+                assert probe.picture(log) == PICTURES[-1]
+        elif fs.exists("/new.part"):
+            with pytest.raises(InvalidUse, match="interrupted left it"):
+                salvage("file:/log", "file:/new", fs=fs)
+        else:
+            brought(fs)
+
+
+def test_a_name_that_cannot_be_given():
+    """The whole is there under its first name, which is said."""
+    fs = copy()
+    fs.inject("rename", 2, error=errno.EACCES)
+    with pytest.raises(StoreUnavailable, match=r"/new.part is whole, but to name it /new failed: Permission"):
+        salvage("file:/log", "file:/new", fs=fs)
+    with contextlib.closing(store.open("file:/new.part", fs=fs)) as log:
+        assert probe.picture(log) == PICTURES[-1]
 
 
 @pytest.fixture

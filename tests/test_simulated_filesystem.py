@@ -292,10 +292,25 @@ def test_twins(make, tmp_path):
     fs.rename(f"{root}/d/f", f"{root}/d/g")
     assert fs.list_directory(f"{root}/d") == ["g"]
     fs.sync_directory(f"{root}/d")
+    fs.make_directory(f"{root}/d/e")
+    fs.make_directory(f"{root}/d/h")
+    fs.close(fs.open(f"{root}/d/h/x", create=True, write=True))
+    with pytest.raises(IsADirectoryError):
+        fs.rename(f"{root}/d/g", f"{root}/d/e")
+    with pytest.raises(NotADirectoryError):
+        fs.rename(f"{root}/d/e", f"{root}/d/g")
+    with pytest.raises(OSError, match="not empty"):
+        fs.rename(f"{root}/d/e", f"{root}/d/h")
+    fs.unlink(f"{root}/d/h/x")
+    fs.rename(f"{root}/d/e", f"{root}/d/h")
+    fs.rename(f"{root}/d/h", f"{root}/d/h")
+    assert sorted(fs.list_directory(f"{root}/d")) == ["g", "h"]
+    fs.rename(f"{root}/d/h", f"{root}/d/i")
+    assert sorted(fs.list_directory(f"{root}/d")) == ["g", "i"]
     fs.unlink(f"{root}/d/g")
     with pytest.raises(FileNotFoundError):
         fs.unlink(f"{root}/d/g")
-    assert fs.list_directory(f"{root}/d") == []
+    assert fs.list_directory(f"{root}/d") == ["i"]
     fs.close(fd)
     with pytest.raises(OSError, match="Bad file"):
         fs.size(fd)

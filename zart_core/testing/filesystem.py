@@ -350,9 +350,18 @@ class SimulatedFileSystem:
     def rename(self, source: str, target: str) -> None:
         """As os.rename, within one directory."""
         self._called(Call("rename", source))
-        file = self._file(source)
+        moved = self._node(source)
         parent, name = self._parent(source)
-        self._change(parent, {name: None, self._parent(target)[1]: file})
+        to = self._parent(target)[1]
+        there = parent.seen.get(to, moved)
+        code = 0
+        if isinstance(there, _Directory):
+            code = errno.EISDIR if isinstance(moved, _File) else errno.ENOTEMPTY * bool(there.seen)
+        elif isinstance(moved, _Directory):
+            code = errno.ENOTDIR
+        if code and there is not moved:
+            raise OSError(code, os.strerror(code), target)
+        self._change(parent, {name: None, to: moved})
 
     def unlink(self, path: str) -> None:
         """As os.unlink."""

@@ -8,6 +8,7 @@ Rule 2: what lies behind the damage is not brought over, whole or not: it was wr
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -43,8 +44,9 @@ WRITES_AT_ONCE = 100
 def salvage(url: str, to: str, *, fs: FileSystem | None = None) -> Salvaged:
     """Copy every whole write before the first damage of the log at `url` into a new log at `to`; say what was lost.
 
-    Both are `file:DIR`; `to` must not be there yet. Linear in the size of the log; a segment at a time is in memory.
-    Raises InvalidUse, StoreLocked when the damaged log is open somewhere, StoreUnavailable when the disk says no.
+    Both are `file:DIR`; `to` must not be there yet. It has that name when it is whole, and is `DIR.part` before.
+    Linear in the size of the log; a segment at a time is in memory. Raises InvalidUse, StoreLocked when the damaged log
+    is open somewhere, StoreUnavailable when the disk says no.
     """
     files = RealFileSystem() if fs is None else fs
     source, target = path_of(url), path_of(to)
@@ -56,18 +58,46 @@ def salvage(url: str, to: str, *, fs: FileSystem | None = None) -> Salvaged:
     if not numbers:
         raise InvalidUse(f"{source} is no file log: it holds no segment")
     with locked(files, source, "lock" in names):
-        try:
-            files.make_directory(target)
-        except OSError as error:
-            raise InvalidUse(
-                f"{target} cannot be made: {error.strerror}. Name a directory that is not there yet"
-            ) from error
-        journal = Journal(files, target, syncs=True, segment_bytes=SEGMENT_BYTES)
+        part = begun(files, target)
+        journal = Journal(files, part, syncs=True, segment_bytes=SEGMENT_BYTES)
         try:
             journal.open(lambda body, closing, place: None)
-            return Salvage(files, source, journal).run(numbers)
-        finally:
+            told = Salvage(files, source, journal).run(numbers)
             journal.close(encode_closed({}), news=False)
+        finally:
+            journal.abandon(unlock=True)
+        try:
+            files.rename(part, target)
+            files.sync_directory(os.path.dirname(target))  # noqa: PTH120  # paths are text here
+        except OSError as error:
+            raise StoreUnavailable(
+                f"{part} is whole, but to name it {target} failed: {error.strerror}"
+            ) from error
+        return told
+
+
+def begun(files: FileSystem, target: str) -> str:
+    """Make what is to be `target`, under another name: who finds a part must not take it for the whole."""
+    part = f"{target}.part"
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            files.list_directory(target)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    except OSError as error:
+        raise InvalidUse(
+            f"{target} cannot be made: {error.strerror}. Name a directory that is not there yet"
+        ) from error
+    try:
+        files.make_directory(part)
+    except FileExistsError as error:
+        raise InvalidUse(
+            f"{part} is there: a salvage that was interrupted left it. Remove it, or name another directory"
+        ) from error
+    except OSError as error:
+        raise InvalidUse(
+            f"{part} cannot be made: {error.strerror}. The directory above it must be there and writable"
+        ) from error
+    return part
 
 
 @contextlib.contextmanager
@@ -220,8 +250,8 @@ class Salvage:
                 self.journal.write(self.bodies)
             except Full as full:
                 raise StoreUnavailable(
-                    f"there is no room for what is brought out: {full}. What is there is not all of it: remove that "
-                    "directory, and name one where there is room"
+                    f"there is no room for what is brought out: {full}. What is there, in a directory that ends in "
+                    ".part, is not all of it: remove that, and name one where there is room"
                 ) from full
             self.bodies.clear()
             self.journal.sync()
