@@ -57,17 +57,9 @@ def with_nearest(
         nearest = nearest_by_supposing(recorded, wanted[0], workflow, events[: diverged.position], codec)
     if not nearest:
         return diverged
-    return Diverged(
-        str(diverged).replace(
-            f"\n  {diverged.remedy}", f"\n  It fits again if {nearest}.\n  {diverged.remedy}"
-        ),
-        position=diverged.position,
-        recorded=diverged.recorded,
-        yielded=diverged.yielded,
-        recorded_site=diverged.recorded_site,
-        yielded_site=diverged.yielded_site,
-        remedy=diverged.remedy,
-        nearest=nearest,
+    fitting = f"\n  It fits again if {nearest}.\n  {diverged.remedy}"
+    return diverged.reworded(
+        str(diverged).replace(f"\n  {diverged.remedy}", fitting), remedy=diverged.remedy, nearest=nearest
     )
 
 

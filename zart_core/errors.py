@@ -217,6 +217,20 @@ class Diverged(Defect):
         self.field = field
         """Where a recorded payload no longer decodes, as a path into it; empty where commands disagree."""
 
+    def reworded(self, message: str, *, remedy: str, nearest: str = "") -> Diverged:
+        """Tell the same disagreement in other words."""
+        return Diverged(
+            message,
+            position=self.position,
+            recorded=self.recorded,
+            yielded=self.yielded,
+            recorded_site=self.recorded_site,
+            yielded_site=self.yielded_site,
+            remedy=remedy,
+            nearest=nearest,
+            field=self.field,
+        )
+
 
 class LogCorrupt(Defect):
     """What is stored does not verify (L12)."""

@@ -49,13 +49,8 @@ def not_deterministic(workflow: Workflow[Any, Any], diverged: Diverged) -> Diver
         return diverged
     nearest = f"\n  It fits again if {diverged.nearest}."
     told = str(diverged).replace(nearest, "").replace(diverged.remedy, REMEDY)
-    return Diverged(
+    return diverged.reworded(
         f"workflow '{workflow.name}' is not deterministic, as a replay of its own history shows: {told}",
-        position=diverged.position,
-        recorded=diverged.recorded,
-        yielded=diverged.yielded,
-        recorded_site=diverged.recorded_site,
-        yielded_site=diverged.yielded_site,
         remedy=REMEDY,
     )
 
