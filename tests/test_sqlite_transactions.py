@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from zart_core.errors import InvalidUse, LogCorrupt, StoreUnavailable
+from tests.engines import until
+from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed, StoreUnavailable
 from zart_core.events import Ok
 from zart_core.log import Record, Rejected, Unknown
 from zart_core.testing.contract import claimed, expect, new, standing, turn, write
@@ -249,6 +250,27 @@ def test_closed_while_one_is_open(path, log):
     with pytest.raises(InvalidUse, match="its log was closed"):
         insert(transaction, 2)
     assert rows(path) == []
+
+
+def test_closed_while_one_waits_for_its_turn(path):
+    """It does not begin on a log that is closed, where nobody would end it, and nobody else could write."""
+    log = sqlite.open(f"sqlite:{path}", busy_s=5.0)
+    log.begin(limit_s=5.0)
+    told = []
+
+    def come():
+        with pytest.raises(StoreFailed, match="is closed; open it again") as caught:
+            log.begin(limit_s=5.0)
+        told.append(caught.value)
+
+    waiting = threading.Thread(target=come)
+    waiting.start()
+    until(lambda: log._line._waiting)
+    log.close()
+    waiting.join()
+    assert told
+    with contextlib.closing(sqlite3.connect(path, timeout=0)) as db:
+        db.execute("BEGIN IMMEDIATE")
 
 
 # ---------------------------------------------------------------- the line

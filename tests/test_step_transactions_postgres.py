@@ -380,6 +380,37 @@ def test_many_beside_each_other(bank):
     assert bank.balance() == 22
 
 
+@pytest.mark.parametrize(
+    "when", ["before its pool is made", "before it has a connection", "before it begins"]
+)
+def test_one_that_begins_while_its_log_is_closed(bank, monkeypatch, when):
+    """It does not begin, it is told why, and nothing of it stays open."""
+    log = postgres.open(bank.url)
+    pool = log._step_pool()
+
+    class Slow:
+        putconn = pool.putconn
+
+        def getconn(self, timeout):
+            if when == "before it has a connection":
+                log.close()
+            db = pool.getconn(timeout=timeout)
+            log.close()
+            return db
+
+    if when == "before its pool is made":
+        log._steps = None
+        pool.close()
+        monkeypatch.setattr(log, "_refuse_if_unusable", log.close)
+    else:
+        log._steps = pool
+        monkeypatch.setattr(log, "_step_pool", Slow)
+    with pytest.raises(zart.StoreFailed, match="is closed; open it again"):
+        log.begin(limit_s=5.0)
+    pool.close()
+    assert not log._transactions
+
+
 def test_one_that_returned_in_vain_hinders_nobody_behind_it(bank):
     """Three have returned; the first one's turn makes the second one unwanted: the third is committed all the same."""
     begun, let_go = threading.Barrier(4), threading.Event()

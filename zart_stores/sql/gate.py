@@ -43,6 +43,7 @@ class Gate:
 
 
 ENDED = "its step has ended; connections are not kept from one step to another"
+LOG_CLOSED = "its log was closed"
 HOST_ENDS = (
     "zart.transaction() ends with its step: return to commit, raise to roll back; "
     "for a part that may fail use a savepoint"

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed, StoreLocked, StoreUnavailable, Weather
 from zart_core.events import CLOSED, Status
@@ -50,6 +50,7 @@ from zart_core.log import (
 from zart_stores.checks import check, check_name, is_id
 from zart_stores.rows import Row, free, give, not_kept, summary, take, ungive, void
 from zart_stores.sql.batch import Batch, Changes, Rows, ids_of, owners_of
+from zart_stores.sql.gate import LOG_CLOSED
 from zart_stores.sql.postgres_arrays import register
 from zart_stores.sql.postgres_batch import PostgresSource, write_changes
 from zart_stores.sql.postgres_joining import Plain, checked, create_within, identity, is_somebody_creating
@@ -196,7 +197,7 @@ class PostgresLog:
         self._clock = clock
         self._busy_s = busy_s
         self._pid = os.getpid()
-        self._closed = False
+        self._closing = self._closed = False
         self._workers: set[str] = set()
         """Those whose leases this object holds."""
         self._known: set[str] = set()
@@ -402,6 +403,8 @@ class PostgresLog:
         while True:
             try:
                 db = self._step_pool().getconn(timeout=self._busy_s)
+            except PoolClosed:
+                raise self._is_closed() from None
             except PoolTimeout:
                 raise StoreUnavailable(
                     f"{self._address.where}: no connection for a step within {self._busy_s:g} s"
@@ -426,6 +429,9 @@ class PostgresLog:
                     raise weather(error, self._address.where) from None
             else:
                 self._transactions.add(begun)
+                if self._closing:  # meanwhile
+                    begun.roll_back(LOG_CLOSED)
+                    raise self._is_closed()
                 return begun
 
     def _step_ended(self, ended: PostgresTransaction, db: Connection) -> None:
@@ -436,6 +442,8 @@ class PostgresLog:
         """Connections that steps work with, beside those of the log itself."""
         with self._opening_steps:
             if self._steps is None:
+                if self._closing:
+                    raise self._is_closed()
                 self._steps = self._new_pool(0, STEP_CONNECTIONS_MAX)
             return self._steps
 
@@ -882,8 +890,9 @@ class PostgresLog:
         if self._pid != os.getpid():
             self._closed = True  # the parent's connections are not ours to touch
             return
+        self._closing = True
         for transaction in list(self._transactions):
-            transaction.roll_back("its log was closed")
+            transaction.roll_back(LOG_CLOSED)
         try:
             if self._workers:
                 with contextlib.suppress(Weather, LogCorrupt):
@@ -892,8 +901,10 @@ class PostgresLog:
             self._closed = True
             self._deafen()
             self._pool.close()
-            if self._steps is not None:
-                self._steps.close()
+            with self._opening_steps:
+                steps = self._steps
+            if steps is not None:
+                steps.close()
 
     def _sign_off(self, db: Connection) -> None:
         for worker in sorted(self._workers):
@@ -909,7 +920,10 @@ class PostgresLog:
                 "open a log of its own in each process"
             )
         if self._closed:
-            raise StoreFailed(f"the log ({self._address.where}) is closed; open it again")
+            raise self._is_closed()
+
+    def _is_closed(self) -> StoreFailed:
+        return StoreFailed(f"the log ({self._address.where}) is closed; open it again")
 
 
 def storable(names: Iterable[str]) -> list[str]:

@@ -41,6 +41,7 @@ from zart_stores.checks import check, check_name
 from zart_stores.rows import Row, free, give, not_kept, summary, take, ungive, void
 from zart_stores.sql import lock, sqlite_wal
 from zart_stores.sql.batch import Batch, ids_of, owners_of
+from zart_stores.sql.gate import LOG_CLOSED
 from zart_stores.sql.line import Line
 from zart_stores.sql.queries import Select, find_row, read_inbox, read_page, read_records, read_stats
 from zart_stores.sql.reading import COLUMNS, damage
@@ -119,7 +120,7 @@ class SqliteLog:
         self._clock = clock
         self._busy_s = busy_s
         self._pid = os.getpid()
-        self._closed = False
+        self._closing = self._closed = False
         self._writing = threading.RLock()
         self._reading = threading.Lock()
         self._line = Line()
@@ -247,6 +248,9 @@ class SqliteLog:
             self._line.leave()
             raise
         self._transaction = begun
+        if self._closing:  # while this one waited
+            begun.roll_back(LOG_CLOSED)
+            raise StoreFailed(f"the log {self._path!r} is closed; open it again")
         return begun
 
     def _is_waited_for(self) -> bool:
@@ -659,8 +663,9 @@ class SqliteLog:
         if self._pid != os.getpid():
             self._closed = True  # the parent's connections and locks are not ours to touch
             return
+        self._closing = True
         if (open_yet := self._transaction) is not None:
-            open_yet.roll_back("its log was closed")
+            open_yet.roll_back(LOG_CLOSED)
         with self._writing:
             if self._closed:
                 return
