@@ -327,6 +327,33 @@ def test_connections_that_the_server_ends_are_replaced(server, log):
     assert log.wait(5.0)
 
 
+def test_a_server_that_takes_no_writes_is_left(server, log):
+    """After a failover its name may lead to another: connections to one that is a standby now are given up (F16)."""
+    writing = f"{server.dsn}&options=-c%20default_transaction_read_only%3Doff"
+    write(log, new("a"))
+    transaction = log.begin(limit_s=9.0)
+    transaction.roll_back("it was for the pool")
+    with psycopg.connect(writing, autocommit=True) as db:
+        db.execute("ALTER DATABASE postgres SET default_transaction_read_only = on")
+    try:
+        terminate(server)
+        told = [str(log.append([turn("a", 1, "x")])[0]) for _ in range(9)]
+        assert "25006" in told[-1]  # every connection of the pool was made anew by then
+        with pytest.raises(StoreUnavailable, match="takes no writes"):
+            log.begin(limit_s=9.0)
+    finally:
+        with psycopg.connect(writing, autocommit=True) as db:
+            db.execute("ALTER DATABASE postgres RESET default_transaction_read_only")
+    until(lambda: isinstance(log.append([turn("a", 1, "x")])[0], Ok))
+    until(lambda: begun(log)).roll_back("it was for the test")
+
+
+def begun(log):
+    """A transaction of a step; None while the log has no connection for it."""
+    with contextlib.suppress(StoreUnavailable):
+        return log.begin(limit_s=9.0)
+
+
 @pytest.fixture
 def proxy(server, tmp_path_factory):
     """A proxy in a short path: a socket's name has a limit."""

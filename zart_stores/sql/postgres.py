@@ -64,6 +64,7 @@ from zart_stores.sql.postgres_server import (
     address_of,
     is_lost,
     is_quiet,
+    is_read_only,
     migrate,
     prepare,
     server_settings,
@@ -410,6 +411,8 @@ class PostgresLog:
                     f"{self._address.where}: no connection for a step within {self._busy_s:g} s"
                 ) from None
             try:
+                if is_read_only(db):
+                    raise StoreUnavailable(f"{self._address.where}: the server takes no writes at present")
                 begun = PostgresTransaction(
                     db,
                     self._address,
@@ -790,7 +793,11 @@ class PostgresLog:
         pool = self._pool
         try:
             with pool.connection() as db:
-                yield db
+                try:
+                    yield db
+                except psycopg.errors.ReadOnlySqlTransaction:
+                    db.close()  # the server is a standby since; behind its name there may be another by now
+                    raise
         except PoolTimeout:
             self._replace(pool)
             raise StoreUnavailable(

@@ -343,6 +343,12 @@ def is_quiet(db: Connection) -> bool:
     return not poll.poll(0)
 
 
+def is_read_only(db: Connection) -> bool:
+    """Tell whether the server has said (since PostgreSQL 14) that a connection to it cannot write."""
+    told = map(db.info.parameter_status, ("in_hot_standby", "default_transaction_read_only"))
+    return "on" in told
+
+
 def weather(error: psycopg.Error, where: str) -> ZartError:
     """Say in our words what the driver reports; of the server's text only what cannot hold a payload."""
     state = error.sqlstate
