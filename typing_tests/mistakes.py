@@ -86,6 +86,12 @@ def wrong_inputs(engine: zart.Engine) -> zart.Flow[None]:
     yield from zart.child(helper, "a")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
+async def wrong_inputs_on_the_loop(engine: zart.AsyncEngine) -> None:
+    await engine.run(order_flow, "order-1")  # type: ignore[misc]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    await engine.run(order_flow)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await engine.run(no_input, Order("1"))  # type: ignore[misc]  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
 def missing_next_input() -> zart.Flow[None]:  # pyright does not look closely at what never returns
     yield from order_flow.continue_as_new()  # type: ignore[call-arg]
 

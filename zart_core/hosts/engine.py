@@ -447,7 +447,28 @@ class AsyncEngine:
             wake=None if at is None else instant(at, "at="),
         )
 
+    @overload
     async def run(
+        self,
+        workflow: Workflow[None, R],
+        input: None = None,
+        *,
+        id: str | None = None,
+        timeout: Duration | None = None,
+    ) -> R: ...
+
+    @overload
+    async def run(
+        self, workflow: Workflow[I, R], input: I, *, id: str | None = None, timeout: Duration | None = None
+    ) -> R: ...
+
+    async def run(
+        self, workflow: Any, input: Any = None, *, id: str | None = None, timeout: Duration | None = None
+    ) -> Any:
+        """Start or attach, wait, and give the result. See `Engine.run`."""
+        return await self.run_with(workflow, input, id=id, timeout=timeout)
+
+    async def run_with(
         self,
         workflow: Workflow[Any, R],
         input: Any = None,
@@ -455,7 +476,7 @@ class AsyncEngine:
         id: str | None = None,
         timeout: Duration | None = None,
     ) -> R:
-        """Start or attach, wait, and give the result. See `Engine.run`."""
+        """As `run`, for an input that is not looked at before it is encoded."""
         self.check_here()
         new = self.new(workflow, input, id=id, timeout=timeout)
         ending = self.results.expect(new.id)

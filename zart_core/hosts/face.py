@@ -211,7 +211,7 @@ class Engine:
         the id
         is taken by something else (R15); EncodeError for an input of a wrong type; and the Defect that parks it (R20).
         """
-        return self.await_(self.engine.run(workflow, input, id=id, timeout=timeout))
+        return self.await_(self.engine.run_with(workflow, input, id=id, timeout=timeout))
 
     @overload
     def start(
