@@ -16,7 +16,7 @@ CORE = sorted((ROOT / "zart_core").rglob("*.py"))
 PURE = [path for path in sorted((ROOT / "zart_core").glob("*.py")) if path.name != "__init__.py"]
 STORES = sorted((ROOT / "zart_stores").rglob("*.py"))
 AT_RUN_TIME = {"attrs", "cattrs", "msgspec", "sortedcontainers", "typing_extensions"}
-OF_STORES = {"zart_core.log", "zart_core.events", "zart_core.errors", "zart_core.records"}
+OF_STORES = {"zart_core.log", "zart_core.events", "zart_core.errors"}
 STANDARD = {
     "__future__", "ast", "base64", "bisect", "collections", "collections.abc", "contextvars",
     "dataclasses",
@@ -59,7 +59,7 @@ def test_the_core_never_imports_a_store():
 
 
 def test_stores_import_the_boundary_and_nothing_else_of_the_core():
-    """log, events, errors and records."""
+    """log, events and errors."""
     for path in STORES:
         taken = {name for name in imports_of(path) if name.startswith("zart_core")}
         assert taken <= OF_STORES, path

@@ -24,7 +24,6 @@ from hashlib import blake2b
 import msgspec
 
 from zart_core.errors import FormatTooNew, LogCorrupt
-from zart_core.records import record
 
 FORMAT = 1
 SUM_BYTES = 8
@@ -61,8 +60,7 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     previous: Previous | None
 
 
-@record
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """One frame in its file."""
 
     offset: int
@@ -80,8 +78,7 @@ class Frame:
         return self.offset + self.length
 
 
-@record
-class Damage:
+class Damage(msgspec.Struct, frozen=True):
     """Why there is no valid frame at an offset."""
 
     offset: int
