@@ -746,6 +746,7 @@ def test_a_declared_family_is_searched_once():
         errors.StepLost("charge"),
         errors.RetryExhausted("charge", 3, errors.StepFailed("charge", "KeyError", "'a'")),
         errors.EventTimedOut("shipment"),
+        errors.EventRejected("shipment", "value: expected int, found str"),
         errors.Cancelled("by hand"),
         errors.DeadlineExceeded("late"),
         errors.ExecutionFailed("order-1", "it failed", Failure("error", "KeyError", "'a'")),
@@ -762,6 +763,15 @@ def test_outcomes_are_their_own_kind(error):
     assert (type(back), str(back), back.args) == (type(error), str(error), error.args)
     kept = {k: v for k, v in vars(error).items() if k not in ("failure", "last_error", "traceback")}
     assert kept.items() <= vars(back).items()
+
+
+def test_a_rejection_whose_event_is_not_on_record():
+    """Earlier versions wrote nothing but its type and its text: it comes as any other error."""
+    known = CODEC.failure_of(errors.EventRejected("shipment", "no int"))
+    for fields in (None, '{"of":"another"}'):
+        back = CODEC.error_of(attrs.evolve(known, fields=fields), step="order-1")
+        assert isinstance(back, errors.StepFailed)
+        assert (back.error_type, back.message) == (known.type, known.message)
 
 
 def test_child_that_failed():

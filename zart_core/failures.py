@@ -37,6 +37,7 @@ ENDINGS: dict[str, type[errors.ExecutionError]] = {
     Status.TERMINATED.value: errors.ExecutionTerminated,
     Status.TIMED_OUT.value: errors.ExecutionTimedOut,
 }
+REJECTED = full_name(errors.EventRejected)
 STATUSES: dict[type[BaseException], str] = {ending: status for status, ending in ENDINGS.items()}
 
 
@@ -87,6 +88,8 @@ def failure_of_own(
             return Failure("lost", name, message, "", _where(error.step))
         case errors.EventTimedOut():
             return Failure("event_timed_out", name, message, "", _where(error.event))
+        case errors.EventRejected() if name == REJECTED:  # earlier versions read it as any other error
+            return Failure("error", name, message, traceback_text(error), _where(error.event))
         case errors.ExecutionConflict():
             return Failure("conflict", name, message, "", _where(error.id))
         case errors.ExecutionError() if type(error) in STATUSES:
@@ -170,6 +173,8 @@ def error_of(failure: Failure, declared: Classes, shapes: Shapes, step: str) -> 
     match failure.kind:
         case "answer":
             return restored(failure, declared, shapes) or _step_failed(failure, of)
+        case "error" if failure.type == REJECTED and (rejection := _rejection(failure)) is not None:
+            return rejection
         case "error" | "unencodable":
             failed = _step_failed(failure, of)
             if class_of(failure.type, declared) is not None:
@@ -202,6 +207,13 @@ def _ended(failure: Failure, id: str, cause: BaseException | None) -> errors.Exe
     own = failure.message if failure.cause is None or failure.message != failure.cause.message else ""
     message = own or f"execution '{id}' ended as {failure.type}{why}"
     return ENDINGS.get(failure.type, errors.ExecutionFailed)(id, message, failure.cause, cause)
+
+
+def _rejection(failure: Failure) -> errors.EventRejected | None:
+    """An EventRejected as it was; None where the record does not name its event."""
+    event, message = _of(failure), failure.message
+    start = str(errors.EventRejected(event, ""))
+    return errors.EventRejected(event, message[len(start) :]) if message.startswith(start) else None
 
 
 def _step_failed(failure: Failure, step: str) -> errors.StepFailed:
