@@ -359,6 +359,8 @@ class Branches:
             )
         performance = PERFORMANCES.get(type(command))
         if performance is None:
+            if type(command) is GeneratorType and command.gi_code in OWN_CODE:  # zart.outcome() and its like
+                return self.perform_subflow(branch, command, where)
             raise NotACommand(f"{refusal(command)} (yielded at {site_of(where)})")
         c.mark_used(command)
         return performance(self, branch, command, where)
@@ -450,7 +452,7 @@ class Branches:
         """Want one command and wait for it."""
         return self.wait_for(branch, self.leaf(branch, command, self.name_of(branch, command), where))
 
-    def perform_subflow(self, branch: Branch, command: c.SubFlow[Any], where: Where) -> Any:
+    def perform_subflow(self, branch: Branch, command: Any, where: Where) -> Any:
         """Run a flow as a branch and wait for it."""
         return self.wait_for(branch, self.subflow(branch, command, where))
 
