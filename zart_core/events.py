@@ -214,6 +214,11 @@ class Retried:
     retry_at: float
     at: float
 
+    @property
+    def error(self) -> Failure:
+        """What the attempt failed with."""
+        return self.failure
+
 
 @stored_record
 class Resolved:
