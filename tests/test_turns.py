@@ -273,6 +273,21 @@ def test_a_capture_whose_branch_was_cancelled_in_the_same_turn_is_not_evaluated(
     assert one.run.closed.status is zart.Status.COMPLETED
 
 
+def test_a_captured_function_is_part_of_its_workflow(host):
+    """It has the workflow's context, and its lines wait for the turn in which its value is recorded."""
+
+    def note() -> str:
+        zart.logger.warning("captured")
+        return zart.context().execution_id
+
+    def w():
+        return (yield from zart.capture("c", note))
+
+    one = host(w)
+    assert [line.getMessage() for line in one.turn(1.0).lines] == ["captured"]
+    assert one.history[-1] == f'completed "{one.run.id}"'
+
+
 @pytest.mark.parametrize(
     "error", [asyncio.CancelledError, zart.Cancelled, type("Abort", (BaseException,), {})]
 )

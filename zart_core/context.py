@@ -1,6 +1,6 @@
 """Where the running code is: what `zart.context()`, `zart.resource()`, `zart.heartbeat()` and `zart.logger` look at.
 
-Rule 1: hosts set it around a step, the interpreter around a workflow; nobody else does.
+Rule 1: hosts set it around a step and around what is captured, the interpreter around a workflow; nobody else does.
 """
 
 from __future__ import annotations

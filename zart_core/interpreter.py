@@ -339,6 +339,11 @@ class Execution:
         ]
         return errors + list(self._scene.unused or ())
 
+    @property
+    def scene(self) -> Scene:
+        """What surrounds the workflow's code: a host sets it around a function that is captured."""
+        return self._scene
+
     def take_lines(self) -> list[logging.LogRecord]:
         """What the workflow logged since the last call: emit it when the turn is durable, drop it after a replay."""
         lines = self._scene.lines

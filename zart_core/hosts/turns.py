@@ -15,7 +15,7 @@ import heapq
 import logging
 import math
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -23,7 +23,7 @@ import attrs
 from zart_core import log as stored
 from zart_core.branches import Progress
 from zart_core.codec import Codec
-from zart_core.context import logger
+from zart_core.context import SCENE, logger
 from zart_core.divergence import replay_explained
 from zart_core.empties import NO_ENTRIES, NO_ITEMS, added, put
 from zart_core.errors import Defect, Weather
@@ -608,7 +608,7 @@ class Run:
     def _captured(self, execution: Execution, seq: int) -> Outcome:
         command = execution.command(seq)
         try:
-            payload, _ = self.codec.through(command.fn(), capture_type(command))
+            payload, _ = self.codec.through(evaluated(execution, command.fn), capture_type(command))
             return Done(payload)
         except Exception as error:  # noqa: BLE001  # the outcome of the capture, whatever it is
             return Failed(self.codec.failure_of(error, ()))
@@ -1171,6 +1171,15 @@ class Run:
             self.running.pop(seq, None)
         self._clear()
         return effects
+
+
+def evaluated(execution: Execution, fn: Callable[[], Any]) -> Any:
+    """What a captured function gives, with what surrounds its workflow: its lines wait for the turn, too."""
+    token = SCENE.set(execution.scene)
+    try:
+        return fn()
+    finally:
+        SCENE.reset(token)
 
 
 def warning(id: str, text: str) -> logging.LogRecord:
