@@ -86,6 +86,7 @@ def w(orders: list[str]) -> zart.Flow[None]:
 def w() -> zart.Flow[None]:
     yield charge("a")
     yield zart.sleep("s", 1)
+    yield zart.outcome(charge("b"))
 
 #: bad a plain `yield` of a command, for its value, and of a flow
 def helper() -> zart.Flow[str]:
@@ -96,6 +97,7 @@ def w() -> zart.Flow[None]:
     txn = yield charge("a")  # -> ZT303
     for tag in (yield tags_of("a")):  # -> ZT303
         pass
+    won = yield zart.step_or(charge("b"), "")  # -> ZT303
     yield helper()  # -> ZT303
 
 #: bad what is no command

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator, Mapping
 
 from zart_core.lint.code import Code, Found, Spot, shown, title
-from zart_core.lint.meaning import Class, Function, Outside, OutsideObject, own_nodes
+from zart_core.lint.meaning import FLOWS, Class, Function, Outside, OutsideObject, own_nodes
 from zart_core.lint.outside import is_given, opaque, words
 from zart_core.lint.scopes import Scope
 
@@ -143,9 +143,17 @@ def wrong_yields(code: Code) -> Iterator[Found]:
                 pass
 
 
+def is_own(code: Code, spot: Spot, value: ast.expr) -> bool:
+    """Whether it is a flow of Zart's own, for which a plain `yield` does, as for a command."""
+    thing = code.meaning.of(value.func, spot.scope) if isinstance(value, ast.Call) else None
+    return isinstance(thing, Outside) and thing.name.removeprefix("zart.") in FLOWS
+
+
 def wrong_yield(code: Code, spot: Spot, node: ast.Yield, value: ast.expr | None) -> Iterator[Found]:
     """What is wrong with a plain `yield`."""
     kind = None if value is None else code.meaning.kind(value, spot.scope)
+    if value is not None and kind == "flow" and is_own(code, spot, value):
+        kind = "command"
     if value is not None and kind == "flow":
         yield "ZT303", node, f"{shown(node)} gives the flow itself"
     elif value is not None and kind == "command":
