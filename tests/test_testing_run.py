@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import math
 import random
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -78,6 +80,25 @@ def waiting() -> zart.Flow[list[Any]]:
     first = yield from zart.wait_for_event("go")
     second = yield from zart.wait_for_event("go")
     return [first, second]
+
+
+@zart.step("nap-{number}")
+async def nap(number: int, seconds: float) -> int:
+    await asyncio.sleep(seconds)
+    return number
+
+
+@zart.step("never")
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+@zart.workflow("napping")
+def napping(seconds: float) -> zart.Flow[int]:
+    try:
+        return (yield from nap(7, seconds))
+    finally:
+        yield from nap(8, 2)
 
 
 @zart.workflow("one-slow")
@@ -317,6 +338,177 @@ class TestTime:
 
         assert run(one_slow, 1.0, steps={slow: leaves}).value == 1.0
         assert ended == ["ended"]
+
+
+class TestBeside:
+    """Async steps that wait in virtual time do so beside each other, as in an engine."""
+
+    @pytest.mark.parametrize(
+        ("targets", "expected", "elapsed"),
+        [
+            (lambda: zart.race(nap(1, 5), nap(2, 1)), [1, 2], 1),
+            (lambda: zart.race(nap(1, 60), zart.wait_for_event("go"), zart.sleep("z", 30)), [1, "went"], 5),
+            (lambda: zart.race(nap(1, 4), zart.wait_for_event("go"), zart.sleep("z", 30)), [0, 1], 4),
+            (lambda: zart.race(never(), zart.sleep("z", 30)), [1, None], 30),
+            (lambda: zart.gather(nap(1, 3), nap(2, 1), nap(3, 2)), [1, 2, 3], 3),
+            (lambda: zart.race(zart.child(napping, 100), nap(2, 4)), [1, 2], 6),
+            (lambda: zart.gather(zart.child(napping, 3), nap(2, 4)), [7, 2], 5),
+        ],
+    )
+    def test_what_waits_takes_as_long_as_the_longest(self, targets, expected, elapsed):
+        """Who is first in a race is who sleeps less; losers are cancelled at once, and have unwound (R18)."""
+
+        @zart.workflow("beside")
+        def beside() -> zart.Flow[list[Any]]:
+            return list((yield from targets()))
+
+        result = run(beside, events=[(5, "go", "went")])
+
+        assert (result.value, result.elapsed.total_seconds()) == (expected, elapsed)
+
+    @pytest.mark.parametrize(
+        ("tidying", "ends", "elapsed"),
+        [(0, ["tidy", "undo"], 5), (3, ["tidy", "undo"], 8), (30, ["undo"], 15)],
+    )
+    def test_what_is_cancelled_has_its_grace(self, tidying: float, ends: list[str], elapsed: float):
+        """R18: compensation waits for the step that is running, ten seconds at the most."""
+        seen: list[str] = []
+
+        @zart.step("work")
+        async def work() -> None:
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.sleep(tidying)
+                seen.append("tidy")
+
+        @zart.step("undo")
+        def undo() -> None:
+            seen.append("undo")
+
+        @zart.workflow("undone")
+        def undone() -> zart.Flow[None]:
+            try:
+                yield from work()
+            finally:
+                yield from undo()
+
+        result = run(undone, events=[Cancel(5)])
+
+        assert (result.status, result.elapsed.total_seconds()) == (zart.Status.CANCELLED, elapsed)
+        assert seen[: len(ends)] == ends
+
+    def test_a_step_hears_that_it_lost(self):
+        """A heartbeat raises Cancelled then, also in one that swallows what asyncio raises."""
+
+        @zart.step("deaf")
+        async def deaf() -> None:
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(2)
+                zart.heartbeat("still there")
+
+        @zart.workflow("heard")
+        def heard() -> zart.Flow[list[Any]]:
+            return list((yield from zart.race(deaf(), zart.sleep("z", 5))))
+
+        result = run(heard)
+
+        assert (result.value, result.elapsed.total_seconds()) == ([1, None], 5)
+        cancelled = [event for event in result.history if isinstance(event, zart.Resolved)][-1]
+        assert cancelled.outcome == zart.Cancellation("it was cancelled while it ran")
+
+    def test_timeouts_and_retries_are_each_ones_own(self):
+        """R7: a GLOBAL one strikes in the midst of another's sleep, a PER_ATTEMPT one at each attempt."""
+
+        @zart.step("global", timeout="5s")
+        async def one() -> None:
+            await asyncio.sleep(60)
+
+        @zart.step(
+            "each",
+            timeout="3s",
+            timeout_scope=zart.TimeoutScope.PER_ATTEMPT,
+            retry=zart.Retry.fixed(1, "1s", on_timeout=True),
+        )
+        async def other() -> None:
+            await asyncio.sleep(60)
+
+        @zart.workflow("late")
+        def late() -> zart.Flow[list[str]]:
+            ends = yield from zart.settle([one(), other(), nap(1, 20)])
+            return [type(end.error).__name__ if isinstance(end, zart.Err) else "done" for end in ends]
+
+        result = run(late)
+
+        assert result.value == ["StepTimedOut", "RetryExhausted", "done"]
+        ended = [
+            event.at - result.history[0].at for event in result.history if isinstance(event, zart.Resolved)
+        ]
+        assert ended == [5.0, 7.0, 20.0]
+
+    def test_a_deadline_strikes_in_the_midst_of_a_step(self):
+        """R16: the run ends when its compensation has."""
+
+        @zart.workflow("short", timeout="10s")
+        def short() -> zart.Flow[None]:
+            try:
+                yield from zart.gather(nap(1, 100), zart.sleep("z", 50))
+            finally:
+                yield from nap(2, 4)
+
+        result = run(short)
+
+        assert (result.status, result.elapsed.total_seconds()) == (zart.Status.TIMED_OUT, 14)
+
+    def test_what_is_real_is_waited_for(self):
+        """A thread's work is not overtaken by time; one that nobody told the loop of is waited for at the end."""
+
+        @zart.step("real")
+        async def real() -> int:
+            await asyncio.to_thread(time.sleep, 0.02)
+            await asyncio.sleep(2)
+            return 1
+
+        @zart.step("foreign")
+        async def foreign() -> int:
+            loop = asyncio.get_running_loop()
+            answer = loop.create_future()
+            threading.Timer(0.02, lambda: loop.call_soon_threadsafe(answer.set_result, 4)).start()
+            return int(await answer)
+
+        @zart.workflow("both")
+        def both() -> zart.Flow[list[int]]:
+            pair = yield from zart.gather(real(), nap(2, 3))
+            return [*pair, (yield from foreign())]
+
+        result = run(both)
+
+        assert (result.value, result.elapsed.total_seconds()) == ([1, 2, 4], 3)
+
+    def test_what_nobody_wants_is_ended(self):
+        """A run that is terminated, or parked, leaves nothing running, and no complaint of asyncio's."""
+        ended: list[str] = []
+
+        @zart.step("long")
+        async def long() -> None:
+            try:
+                await asyncio.sleep(100)
+            finally:
+                ended.append("ended")
+                raise OSError("nobody hears this")
+
+        @zart.workflow("left")
+        def left(number: int) -> zart.Flow[None]:
+            yield from zart.schedule(long())
+            yield from zart.sleep("z", number)
+            yield 5  # type: ignore[misc]
+
+        result = run(left, 50, events=[Terminate(5)])
+        assert (result.status, result.elapsed.total_seconds()) == (zart.Status.TERMINATED, 5)
+        with pytest.raises(zart.NotACommand):
+            run(left, 2)
+        assert ended == ["ended", "ended"]
 
 
 class TestEvents:

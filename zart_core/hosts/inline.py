@@ -28,7 +28,7 @@ from zart_core.errors import (
     Weather,
     ZartError,
 )
-from zart_core.events import Closed, Failure, Ok, Status
+from zart_core.events import Closed, Err, Failure, Ok, Status
 from zart_core.hosts.ports import Clock, DirectRunner, StepCall, StepRunner, SystemClock, new_id, open_log
 from zart_core.hosts.progress import INTERVAL_S, encoded, text_of
 from zart_core.hosts.relatives import new_execution
@@ -235,24 +235,29 @@ class Inline:
     def call(self, run: Run, call: StepCall) -> None:
         """Run one attempt, and tell the run how it ended."""
         pulse = Pulse(self, run, call)
-        scene = Scene(lambda: call.context, self.resources, heartbeat=pulse.beat)
-        error: Exception | None = None
-        value, over = None, False
-        try:
-            value = self.runner.run(call, scene)
-        except (Cancelled, asyncio.CancelledError) as raised:
+        self.came_to(pulse, attempted(lambda: self.runner.run(call, self.scene(pulse))))
+
+    def scene(self, pulse: Pulse) -> Scene:
+        """What surrounds an attempt."""
+        call = pulse.call
+        return Scene(lambda: call.context, self.resources, heartbeat=pulse.beat)
+
+    def came_to(self, pulse: Pulse, outcome: Ok[Any] | Err[BaseException]) -> None:
+        """An attempt has ended: tell the run, and take in what came meanwhile."""
+        run, call, now = pulse.run, pulse.call, self.clock.now()
+        error = outcome.error if isinstance(outcome, Err) else None
+        over = False
+        if isinstance(error, Cancelled | asyncio.CancelledError):
             over = bool(pulse.over)
             if not over:  # nothing has told it to end: it has failed, as in an engine
-                error = RuntimeError(f"the step raised {type(raised).__name__}")
-        except Exception as raised:  # noqa: BLE001  # the attempt's outcome, whatever it is
-            error = raised
-        now = self.clock.now()
+                error = RuntimeError(f"the step raised {type(error).__name__}")
         if over or is_overdue(call, error, now):
             run.timed_out(call, now)
-        elif error is not None:
-            run.raised(call, error, now)
+        elif isinstance(outcome, Ok):
+            run.returned(call, outcome.value, now)
         else:
-            run.returned(call, value, now)
+            assert error is not None
+            run.raised(call, error, now)
         self.listen(run)
 
     def listen(self, run: Run) -> None:
@@ -308,7 +313,15 @@ class Pulse:
             raise Cancelled(f"step '{self.call.context.step}' is to end: {self.over}")
 
 
-def is_overdue(call: StepCall, error: Exception | None, now: float) -> bool:
+def attempted(attempt: Callable[[], Any]) -> Ok[Any] | Err[BaseException]:
+    """What an attempt gives, or the error that it raises; what ends the process passes."""
+    try:
+        return Ok(attempt())
+    except (Cancelled, asyncio.CancelledError, Exception) as raised:  # noqa: BLE001  # its outcome, whatever it is
+        return Err(raised)
+
+
+def is_overdue(call: StepCall, error: BaseException | None, now: float) -> bool:
     """Whether an attempt took longer than it may, however it ended (R7); of the other deadlines its turn knows more."""
     own, deadline = call.attempt_until, call.context.deadline
     if own is not None and now >= own:

@@ -72,6 +72,32 @@ class ScriptedRunner:
         finally:
             SCENE.reset(token)
 
+    def begin(self, call: StepCall, scene: Scene) -> Any:
+        """As `run`, but what is async is under way: an asyncio.Task that goes on by `go_on`."""
+        self.calls[call.context.step or ""] += 1
+        token = SCENE.set(scene)
+        try:
+            value = self.outcome(call)
+            if not inspect.iscoroutine(value):
+                return value
+            return self._event_loop().create_task(self._in_time(value, call.context.deadline))
+        finally:
+            SCENE.reset(token)
+
+    def go_on(self) -> float | None:
+        """Let what is under way go on until only time moves it; gives when that will be, None for never.
+
+        Threads and connections that work for it are waited for. Raises InvalidUse without a VirtualClock.
+        """
+        loop = self._event_loop()
+        if not isinstance(loop, VirtualLoop):
+            raise InvalidUse("attempts are under way beside each other in virtual time only")
+        return loop.go_on()
+
+    def wait(self, tasks: Collection[asyncio.Task[Any]]) -> None:
+        """Wait until one of these has ended, whatever moves it."""
+        complete(self._event_loop(), first_ended(tasks))
+
     def close(self) -> None:
         """End what async functions left behind. Twice is once."""
         loop, self._loop = self._loop, None
@@ -105,15 +131,22 @@ class ScriptedRunner:
 
     def _awaited(self, coroutine: Any, deadline: float | None) -> Any:
         """The result of an async function, within the attempt's deadline; raises TimeoutError after it."""
-        if self._loop is None:
-            self._loop = (self._loops or self._own).loop_in(self.clock)
-        if deadline is not None:
-            left = deadline - self.clock.now()
-            coroutine = within(self._loop.time() + left, deadline, coroutine)
         try:
-            return complete(self._loop, coroutine)
+            return complete(self._event_loop(), self._in_time(coroutine, deadline))
         except asyncio.CancelledError as error:  # by what it awaited: an error like any other
             raise RuntimeError("the step raised CancelledError") from error
+
+    def _in_time(self, coroutine: Any, deadline: float | None) -> Any:
+        """The coroutine, which raises TimeoutError after its attempt's deadline."""
+        if deadline is None:
+            return coroutine
+        left = deadline - self.clock.now()
+        return within(self._event_loop().time() + left, deadline, coroutine)
+
+    def _event_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = (self._loops or self._own).loop_in(self.clock)
+        return self._loop
 
 
 def complete(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -175,6 +208,11 @@ def wind_up(loop: asyncio.AbstractEventLoop) -> None:
     complete(loop, loop.shutdown_asyncgens())
 
 
+async def first_ended(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Wait for one of them, however it ends."""
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+
+
 async def all_ended(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Wait for them, however they end."""
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -211,10 +249,16 @@ class VirtualSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """What is ready; lets `timeout` virtual seconds pass when nothing real can happen meanwhile."""
         loop = self.loop
-        if loop is None or timeout == 0 or timeout is None or loop.busy or len(self.get_map()) > 1:
+        if loop is None or timeout == 0 or loop.busy or len(self.get_map()) > 1:
             return super().select(timeout)
         ready = super().select(0)
-        if not ready:
+        if ready:
+            return ready
+        if loop.stepping:
+            loop.stop()
+        elif timeout is None:
+            return super().select(None)
+        else:
             loop.wait_for_timer(timeout)
         return ready
 
@@ -229,12 +273,24 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.clock = clock
         self.busy = 0
         """How many functions run in threads for it."""
+        self.stepping = False
+        """Whether it stops where only time would move it."""
         # A timer must count as reached when time stands on it.
         self._clock_resolution = 2 * math.ulp(clock.now())
 
     def time(self) -> float:
         """Virtual seconds."""
         return self.clock.now()
+
+    def go_on(self) -> float | None:
+        """Run until only time moves it, and give when it next does; None for never."""
+        self.stepping = True
+        try:
+            away_from_loops(self.run_forever)
+        finally:
+            self.stepping = False
+        scheduled = getattr(self, "_scheduled", None)
+        return scheduled[0].when() if scheduled else None
 
     def wait_for_timer(self, timeout: float) -> None:
         """Let time pass until the next timer, or up to a callback of the clock."""

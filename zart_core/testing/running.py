@@ -15,6 +15,7 @@ from zart_core.events import Event, Status
 from zart_core.hosts.inline import Stuck
 from zart_core.log import EventLog
 from zart_core.records import record
+from zart_core.testing.beside import Beside
 from zart_core.testing.clock import START, VirtualClock
 from zart_core.testing.replaying import replay_strictly
 from zart_core.testing.runner import Steps
@@ -102,6 +103,8 @@ def run(
 ) -> Any:
     """Run a workflow to its end: one thread, virtual time, in memory; a day of sleep takes a millisecond.
 
+    Async steps wait beside each other (`await asyncio.sleep(60)`), as in an engine; plain ones run one at a time.
+
     Args:
         workflow: what to run.
         input: its input.
@@ -122,7 +125,7 @@ def run(
     defect of a run that is parked, Diverged for code that is not deterministic, EncodeError for the input.
     """
     scenario = Scenario(workflow, input, steps, tuple(events), resources, start, id)
-    world = World(scenario, place_of(store), clock=clock, codec=codec)
+    world = World(scenario, place_of(store), clock=clock, codec=codec, make_host=Beside)
     try:
         ending = world.live()
         if isinstance(ending.error, Defect):
