@@ -451,6 +451,31 @@ def test_an_execution_that_went_well_has_nothing_to_explain(world: World) -> Non
     ]
 
 
+@zart.workflow("careless")
+def careless() -> zart.Flow[None]:
+    def fails() -> zart.Flow[None]:
+        yield from zart.sleep("nap", 0)
+        raise KeyError("seat 7")
+
+    yield from zart.schedule(fails())
+    yield from zart.wait_for_event("word")
+
+
+def test_what_nobody_heard_of_is_said_at_the_end(world: World) -> None:
+    """R14, R24: what was accepted and never taken, and the error of a branch that nobody waited for."""
+    told = world.start(careless, None).leave()
+    while told.host.work():
+        pass
+    told.send("words").send("word")
+    while told.host.work():
+        pass
+
+    assert list(lines_of(told.told()))[1:] == [
+        "  at its end it was noted: flow 'fails': KeyError: 'seat 7'",
+        "  1 message is in its inbox, not taken and never will be: 1 'words'",
+    ]
+
+
 # ---------------------------------------------------------------- sources
 
 

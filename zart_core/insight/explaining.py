@@ -24,6 +24,7 @@ from zart_core.events import (
     Failed,
     Failure,
     Interrupted,
+    Noted,
     Resolved,
     Site,
     Started,
@@ -32,6 +33,7 @@ from zart_core.events import (
 from zart_core.hosts.explain import StepLine, moment, steps_of, words_of
 from zart_core.hosts.offers import is_offered, queue_of
 from zart_core.hosts.progress import Progress, heartbeats_of, progress_of, reason_of
+from zart_core.hosts.turns import UNOBSERVED
 from zart_core.insight.sources import Place, place_of, raised_at
 from zart_core.insight.values import duration, shortened
 from zart_core.log import EventLog, Message, Shared, Summary
@@ -176,7 +178,15 @@ def explanation(
         status = last.status
         reason = tuple(reasons_of_end(last, events, sources))
         return Explanation(
-            summary.id, summary.workflow, summary.run, status, head + ending(last), reason, (), (), False
+            id=summary.id,
+            workflow=summary.workflow,
+            run=summary.run,
+            status=status,
+            head=head + ending(last),
+            reason=reason,
+            waits=(),
+            notes=tuple(notes_of_end(given)),
+            hopeless=False,
         )
     lines = [line for line in steps_of(events) if line.ended_at is None]
     gone = registered is None and given.workers == 0 and summary.owner is not None
@@ -470,14 +480,29 @@ def notes(given: Circumstances, teller: Teller, waits: Sequence[Awaited]) -> Ite
         yield f"its deadline is {moment(teller.deadline)}"
     if teller.told_to_end is not None:
         yield told_to_end(teller.told_to_end)
-    if summary.unread:
-        asked = [f"a request to {one.kind}" for one in given.inbox if one.kind in ("cancel", "terminate")]
-        events = [f"{count} '{name}'" for name, count in teller.posted.most_common(SHOWN_MAX)]
-        named = f": {', '.join([*asked, *events])}" if asked or events else ""
-        messages = "1 message is" if summary.unread == 1 else f"{summary.unread:,} messages are"
-        yield f"{messages} in its inbox, not taken so far{named}"
+    yield from untaken(given, "so far")
     if waits and all(one.hopeless for one in waits):
         yield f"it waits for ever unless somebody acts; {command('cancel', summary.id, teller.store)} would end it"
+
+
+def notes_of_end(given: Circumstances) -> Iterator[str]:
+    """What nobody would hear of: errors that nobody waited for, and messages that were never taken (R12, R14, R24)."""
+    for event in given.events:
+        if isinstance(event, Noted) and event.what == UNOBSERVED:
+            yield f"at its end it was noted: {event.why}"
+    yield from untaken(given, "and never will be")
+
+
+def untaken(given: Circumstances, when: str) -> Iterator[str]:
+    """What was accepted and not taken (R14)."""
+    summary = given.summary
+    if summary.unread:
+        posted = Counter(message.name for message in given.inbox if message.kind == "event")
+        asked = [f"a request to {one.kind}" for one in given.inbox if one.kind in ("cancel", "terminate")]
+        events = [f"{count} '{name}'" for name, count in posted.most_common(SHOWN_MAX)]
+        named = f": {', '.join([*asked, *events])}" if asked or events else ""
+        messages = "1 message is" if summary.unread == 1 else f"{summary.unread:,} messages are"
+        yield f"{messages} in its inbox, not taken {when}{named}"
 
 
 def told_to_end(event: Interrupted) -> str:
