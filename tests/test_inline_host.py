@@ -14,7 +14,7 @@ from zart_core.hosts.ports import StepCall, open_log
 from zart_core.hosts.relatives import new_execution
 from zart_core.interpreter import CODEC
 from zart_core.log import Message, Post
-from zart_core.testing import FaultyStore, VirtualClock
+from zart_core.testing import FaultyStore, ScriptedRunner, VirtualClock
 from zart_core.testing.relay import Relay
 from zart_stores import memory
 
@@ -295,6 +295,36 @@ def test_a_cancellation_is_heard_once_the_step_is_over_that_ran_meanwhile(log, f
     host = Inline(Unread(log), zart.Registry(w), clock=VirtualClock())
     host.start(w, None, "a")
     assert (host.drive("a").status, ran) == (zart.Status.CANCELLED, [1, 2] if fails else [1])
+
+
+def test_a_step_within_a_shield_outlives_the_deadline_of_its_run(log):
+    """R16, R18: the deadline waits for the shield, whose value is delivered; the step has no time of its own."""
+    clock, seen = VirtualClock(), []
+
+    @zart.step("long")
+    async def long() -> str:
+        seen.append(zart.context().deadline)
+        await asyncio.sleep(20)
+        zart.heartbeat("nearly there")
+        return "done"
+
+    @zart.workflow("shielded", timeout="10s")
+    def shielded() -> zart.Flow[None]:
+        seen.append((yield from zart.shield(long())))
+        try:
+            yield from zart.sleep("more", "1h")
+        except zart.DeadlineExceeded:
+            seen.append("struck")
+            raise
+
+    runner = ScriptedRunner(clock=clock)
+    host = Inline(log, zart.Registry(), clock=clock, runner=runner, rest=clock.pass_until)
+    host.start(shielded, None, "x")
+
+    assert host.drive("x").status is zart.Status.TIMED_OUT
+    assert seen == [None, "done", "struck"]
+    assert clock.now() == VirtualClock().now() + 20
+    runner.close()
 
 
 def test_what_others_have_to_do_is_not_asked_for_without_a_pause(log):

@@ -461,6 +461,36 @@ class TestBeside:
 
         assert (result.status, result.elapsed.total_seconds()) == (zart.Status.TIMED_OUT, 14)
 
+    @pytest.mark.parametrize(
+        ("timeout", "ends"), [(None, ["done", "struck"]), ("1m", ["StepTimedOut", "struck"])]
+    )
+    def test_a_deadline_waits_for_a_shield(self, timeout: str | None, ends: list[str]):
+        """R16, R18: a step in it runs to its end; R7: a timeout of its own is capped all the same."""
+        seen: list[str] = []
+
+        @zart.step("work", timeout=timeout)
+        async def work() -> str:
+            await asyncio.sleep(20)
+            return "done"
+
+        def careful() -> zart.Flow[str]:
+            try:
+                return (yield from work())
+            except zart.StepTimedOut:
+                return "StepTimedOut"
+
+        @zart.workflow("shielded", timeout="10s")
+        def shielded() -> zart.Flow[None]:
+            seen.append((yield from zart.shield(careful())))
+            try:
+                yield from zart.sleep("more", "1h")
+            except zart.DeadlineExceeded:
+                seen.append("struck")
+                raise
+
+        assert run(shielded, strict=False).status is zart.Status.TIMED_OUT
+        assert seen == ends
+
     def test_what_is_real_is_waited_for(self):
         """A thread's work is not overtaken by time; one that nobody told the loop of is waited for at the end."""
 

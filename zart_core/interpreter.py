@@ -308,6 +308,11 @@ class Execution:
         """Whether a command is issued and not yet resolved: `seq in pending`, without the view."""
         return seq in self._nodes
 
+    def is_shielded(self, seq: int) -> bool:
+        """Whether a pending command is within a shield: the run's deadline lets it end (R16, R18)."""
+        owner = self._nodes[seq].owner
+        return owner is not None and any(branch.shielded for branch in owner.chain())
+
     @property
     def deadline(self) -> float | None:
         """When the run has to be interrupted; None without one, and during compensation and on_failure (R16)."""

@@ -41,6 +41,9 @@ def step_call(execution: Execution, seq: int, now: float) -> StepCall:
     if is_offered(workflow):
         offered: Offered = execution.codec.decode(started.payload, Offered)
         id, run, workflow = offered.execution_id, offered.run, offered.workflow
+    limit = execution.deadline
+    if limit is not None and policy.timeout_s is None and execution.is_shielded(seq):
+        limit = None  # the run's deadline waits for it
     context = Context(
         id,
         run,
@@ -51,7 +54,7 @@ def step_call(execution: Execution, seq: int, now: float) -> StepCall:
         policy.retry.retries_max,
         attempt > 0,
         idempotency_key(id, run, issued.name),
-        at_most(at_most(own, progress.deadline), execution.deadline),
+        at_most(at_most(own, progress.deadline), limit),
     )
     return StepCall(seq, function, execution.arguments(seq), context, own, started.id)
 

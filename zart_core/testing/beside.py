@@ -52,6 +52,8 @@ class Beside(Inline):
         """Attempts that have ended and were not looked at yet, in the order in which they did."""
         self.moved: dict[Run, None] = {}
         """Runs that know more than when they were last advanced."""
+        self.stirred = False
+        """Whether the loop has something to do at once."""
         self.step_wake: float | None = None
         """When an async step goes on by itself."""
 
@@ -101,8 +103,9 @@ class Beside(Inline):
 
     def go_on(self) -> None:
         """Let async steps go on at this instant, and tell their runs what they came to."""
-        if not self.under_way:
+        if not self.under_way and not self.stirred:
             return
+        self.stirred = False
         self.step_wake = self.steps.go_on()
         ended, self.ended = self.ended, []
         for flight in ended:
@@ -123,7 +126,7 @@ class Beside(Inline):
             attempt = self.under_way[run.id, run.run, seq]
             attempt.told = True
             attempt.pulse.over = "nobody waits for it any more"
-            attempt.task.cancel()
+            self.stop(attempt)
         for seq in effects.dropped:
             self.forget((run.id, run.run, seq))
         if run.closed is not None:
@@ -137,4 +140,9 @@ class Beside(Inline):
         """Nobody wants to know how it ends."""
         attempt = self.under_way.pop(flight, None)
         if attempt is not None:
-            attempt.task.cancel()
+            self.stop(attempt)
+
+    def stop(self, attempt: Attempt) -> None:
+        """It hears of it at this very instant."""
+        attempt.task.cancel()
+        self.stirred = True

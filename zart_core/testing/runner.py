@@ -73,14 +73,17 @@ class ScriptedRunner:
             SCENE.reset(token)
 
     def begin(self, call: StepCall, scene: Scene) -> Any:
-        """As `run`, but what is async is under way: an asyncio.Task that goes on by `go_on`."""
+        """As `run`, but what is async is under way: an asyncio.Task that goes on by `go_on`.
+
+        It ends by its attempt's own countdown only (PER_ATTEMPT); the host tells it of other deadlines.
+        """
         self.calls[call.context.step or ""] += 1
         token = SCENE.set(scene)
         try:
             value = self.outcome(call)
             if not inspect.iscoroutine(value):
                 return value
-            return self._event_loop().create_task(self._in_time(value, call.context.deadline))
+            return self._event_loop().create_task(self._in_time(value, call.attempt_until))
         finally:
             SCENE.reset(token)
 
