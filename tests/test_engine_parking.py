@@ -18,6 +18,7 @@ from engines import PATIENCE_S, STORES, Ledger, kinds, until, url_of
 
 import zart_core as zart
 from zart_core import log as stored
+from zart_core.cli import reading
 from zart_core.hosts import claims, turns
 from zart_core.hosts.ports import open_log
 from zart_core.testing.clock import VirtualClock
@@ -80,6 +81,27 @@ def test_an_unregistered_workflow_is_parked_and_visible(url: str) -> None:
     with zart.open(log, [flow]) as engine:
         engine.send("q", "number", 5)
         assert engine.get("q").result(5) == 6
+    log.verify()
+    log.close()
+
+
+def test_what_nobody_has_registered_is_terminated_all_the_same(url: str, monkeypatch: Any) -> None:
+    """R18: it needs no code; also where the request came by the command line, or while no worker ran."""
+    monkeypatch.setattr(claims, "PARKED_S", 0.0)
+    monkeypatch.setattr(claims, "SAFETY_S", 0.05)
+    log, flow = open_log(url), changing("a")
+    with zart.open(log, [flow]) as engine:
+        for id in ("p", "q", "r"):
+            engine.start(flow, None, id=id)
+            until(lambda id=id: "event" in str(engine.get(id).history()))
+    with zart.open(log, [fine]) as engine:
+        assert reading.request(log, "q", "terminate", "enough")
+        assert engine.get("p").terminate("no code")
+        for id, why in (("p", "no code"), ("q", "enough")):
+            with pytest.raises(zart.ExecutionTerminated, match=why):
+                engine.get(id).result(PATIENCE_S)
+        assert engine.get("r").status() == "parked"
+        assert engine.get("p").terminate() is False
     log.verify()
     log.close()
 

@@ -423,10 +423,23 @@ class Claims:
                         self.engine.log.release(self.engine.worker, [held.id])
 
     async def retry_parked(self) -> None:
-        """Take up parked executions that the code at hand has not been tried on."""
+        """Take up parked executions that the code at hand has not been tried on, and those that need none to end."""
+        sharing = self.engine.sharing
         for summary in await self.engine.off_loop(lambda: list(pages(self.engine.log, Status.PARKED))):
-            if self.engine.sharing.serves(summary.workflow) and summary.id not in self.engine.tried:
-                await self.take(summary.id)
+            if sharing.serves(summary.workflow):
+                if summary.id not in self.engine.tried:
+                    await self.take(summary.id)
+            elif summary.unread:
+                await self.end_unserved(summary)
+
+    async def end_unserved(self, summary: stored.Summary) -> None:
+        """Take up what was terminated and is never due here, for want of its code (R18). Raises Weather."""
+        sharing = self.engine.sharing
+        if sharing.serves(summary.workflow) or is_offered(summary.workflow) or not sharing.holds_executions:
+            return
+        inbox = await self.engine.off_loop(lambda: self.engine.log.inbox(summary.id))
+        if any(message.kind == "terminate" for message in inbox):
+            await self.take(summary.id)
 
 
 def pages(log: stored.EventLog, status: Status) -> Iterable[stored.Summary]:

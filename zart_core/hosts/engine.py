@@ -517,13 +517,19 @@ class AsyncEngine:
 
     async def request(self, id: str, kind: stored.MessageKind, reason: str) -> bool:
         """Post a request that counts once."""
-        key = request_key(kind, (await self.summary(id)).run)
+        summary = await self.summary(id)
+        key = request_key(kind, summary.run)
         data = checked_text(reason, "reason").encode(errors="replace")
         post = stored.Post(id, kind, kind, data, self.clock.now(), key)
         try:
             await self.requests.post(post)
         except ExecutionClosed:
             return False
+        if kind == "terminate":
+            try:
+                await self.claims.end_unserved(summary)
+            except Weather as weather:  # it is looked for again from time to time
+                LOGGER.warning("what was terminated cannot be taken up: %s", weather)
         return True
 
     async def list(
