@@ -89,6 +89,14 @@ def test_typed_input_and_result(url: str) -> None:
         assert engine.run(says, Order("a", 21)) == "a: 42"
 
 
+def test_ids_that_it_makes_sort_in_the_order_of_the_starts() -> None:
+    """Those of one millisecond too, and so a list shows them in that order."""
+    with zart.open("memory:", [sums], clock=VirtualClock()) as engine:
+        ids = [engine.start(sums, n).id for n in range(20)]
+        assert ids == sorted(set(ids))
+        assert [summary.id for summary in engine.list().items] == ids
+
+
 def test_many_threads_call_one_engine() -> None:
     """The synchronous face is for any number of threads."""
     found: list[int] = []

@@ -12,6 +12,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
+import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Iterable, Mapping
@@ -55,6 +56,7 @@ from zart_core.hosts.ports import (
     SystemClock,
     Threads,
     new_id,
+    numbered_id,
     open_log,
     the_step_itself,
 )
@@ -130,6 +132,8 @@ class AsyncEngine:
         self.max_live = max_live
         self.lease_s = lease_s
         self.worker = new_id(self.clock.now(), lots)
+        self.numbers = itertools.count()
+        """Of the ids that it makes, in the order of the starts; several threads may ask."""
         self.loop = asyncio.get_running_loop()
         self.live: OrderedDict[str, Live] = OrderedDict()
         """Executions in memory, the least recently used first."""
@@ -434,9 +438,9 @@ class AsyncEngine:
                 f"another workflow is registered under the name {titled(workflow.name, workflow.version)}; "
                 "register this one"
             )
-        name = new_id(self.clock.now(), self.lots) if id is None else checked_name(id, "id")
-        payload, _ = encoded_input(self.codec, workflow, input)
         now = self.clock.now()
+        name = numbered_id(now, next(self.numbers), self.lots) if id is None else checked_name(id, "id")
+        payload, _ = encoded_input(self.codec, workflow, input)
         return new_execution(
             self.codec,
             workflow,
