@@ -634,6 +634,24 @@ def test_newer_format(fs):
     ) as caught:
         again(fs)
     assert (caught.value.where, caught.value.expected, caught.value.found) == (f"{FIRST}@0", "1", "2")
+    assert (caught.value.path, caught.value.offset) == (FIRST, 0)
+
+
+def test_damage_says_which_file_and_offset(fs):
+    """Damage carries the path, the offset in the file, what was expected and what was found (F9)."""
+    log = opened(fs)
+    write(log, new())
+    write(log, turn("a", 1, "X"))
+    log.close()
+    data = fs.read_file(FIRST)
+    place = data.rindex(b"=frame\t")
+    fs.write_file(FIRST, data[:place] + b"X" + data[place + 1 :])
+    with pytest.raises(LogCorrupt) as caught:
+        again(fs)
+    damage = caught.value
+    assert (damage.path, damage.offset, damage.where) == (FIRST, place, f"{FIRST}@{place}")
+    assert damage.expected == "the beginning of a frame"
+    assert damage.found
 
 
 def golden(fs):

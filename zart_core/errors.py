@@ -235,11 +235,24 @@ class Diverged(Defect):
 class LogCorrupt(Defect):
     """What is stored does not verify (L12)."""
 
-    def __init__(self, message: str, *, where: str = "", expected: str = "", found: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str = "",
+        expected: str = "",
+        found: str = "",
+        path: str = "",
+        offset: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.where = where
         self.expected = expected
         self.found = found
+        self.path = path
+        """The damaged file, of a store that knows it."""
+        self.offset = offset
+        """Where in that file, in bytes, of a store that knows it (F9)."""
 
 
 class FormatTooNew(LogCorrupt):

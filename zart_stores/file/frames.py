@@ -174,6 +174,8 @@ def read_head(data: bytes, path: str) -> tuple[Head, int, str]:
             where=f"{path}@0",
             expected=str(FORMAT),
             found=str(int(version[1])),
+            path=path,
+            offset=0,
         )
     if found is None or version is None:
         raise corrupt(path, Damage(0, "the head of a segment", _shown(data[:SEGMENT_HEAD_BYTES])))
@@ -197,6 +199,8 @@ def corrupt(path: str, damage: Damage) -> LogCorrupt:
         where=where,
         expected=damage.expected,
         found=damage.found,
+        path=path,
+        offset=damage.offset,
     )
 
 

@@ -235,6 +235,7 @@ def _check_format(db: sqlite3.Connection, path: str) -> None:
                 where=path,
                 expected=str(FORMAT),
                 found=str(version),
+                path=path,
             )
         return
     if application or version or tables:

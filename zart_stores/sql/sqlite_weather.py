@@ -62,10 +62,11 @@ def weather(error: Trouble, path: str) -> ZartError:
             where=path,
             expected="an SQLite database",
             found=what,
+            path=path,
         )
     if is_damage(error):
         return LogCorrupt(
-            f"{path!r} is damaged ({what})", where=path, expected="a whole database", found=what
+            f"{path!r} is damaged ({what})", where=path, expected="a whole database", found=what, path=path
         )
     return StoreUnavailable(f"{path!r}: {what}{REFUSED if code(error) in REFUSALS else ''}")
 
