@@ -48,14 +48,15 @@ def called(fs, kind, action):
 @pytest.mark.parametrize(
     ("data", "expected", "found"),
     [
-        (RUBBISH, "the beginning of a frame", repr(RUBBISH[:32])),
-        (b"=zart", "the beginning of a frame", repr(b"=zart")),
+        (RUBBISH, "the beginning of a frame", "69 other bytes"),
+        (b"=zart", "the beginning of a frame", "5 other bytes"),
+        (bytes(80), "the beginning of a frame", "69 zero bytes"),
         (b"", "the beginning of a frame", "the end of the file"),
-        (LINE[:68], "the beginning of a frame", repr(LINE[:32])),
+        (LINE[:68], "the beginning of a frame", "68 other bytes"),
         (LINE[:69], "a frame of 7 bytes", "0 bytes"),
         (LINE[:-3], "a frame of 7 bytes", "5 bytes"),
         (LINE[:-1], "a frame of 7 bytes", "7 bytes"),
-        (LINE[:-1] + b"xy", "a line feed at the frame's end", repr(b"x")),
+        (LINE[:-1] + b"xy", "a line feed at the frame's end", "another byte"),
         (LINE[:18] + b"0" * 16 + LINE[34:], f"checksum {frames.sum_of(LINE)}", f"checksum {'0' * 16}"),
     ],
 )

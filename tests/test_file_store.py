@@ -650,8 +650,22 @@ def test_damage_says_which_file_and_offset(fs):
         again(fs)
     damage = caught.value
     assert (damage.path, damage.offset, damage.where) == (FIRST, place, f"{FIRST}@{place}")
-    assert damage.expected == "the beginning of a frame"
-    assert damage.found
+    assert (damage.expected, damage.found) == ("the beginning of a frame", "69 other bytes")
+
+
+def test_damage_shows_no_payload(fs):
+    """Where a payload stands in place of a frame, the error does not quote it (docs/rules.md, Security)."""
+    payload = b'"the number of a card"'
+    log = opened(fs)
+    write(log, new(records=[Record("Started", 1.5, payload)]))
+    log.close()
+    data = fs.read_file(FIRST)
+    frame = data.index(b"=frame\t")
+    for damaged in (data[:frame] + payload + data[frame + len(payload) :], payload + data[len(payload) :]):
+        fs.write_file(FIRST, damaged)
+        with pytest.raises(LogCorrupt) as caught:
+            again(fs)
+        assert "number" not in f"{caught.value} {vars(caught.value)}"
 
 
 def golden(fs):

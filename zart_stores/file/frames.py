@@ -13,7 +13,7 @@ Rule 2: a frame's checksum covers the segment's salt, the frame's offset in its 
 Rule 3: `sequence` numbers the frames of a log from 0, without gap over all segments.
 Rule 4: `mark` is an offset of this file: everything before it was known to be synced when the frame was
         written.
-Rule 5: the head's first twelve bytes keep their meaning in every format to come (F26).
+Rule 5: the head's first eleven bytes keep their meaning in every format to come (F26).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from zart_core.errors import FormatTooNew, LogCorrupt
 
 FORMAT = 1
 SUM_BYTES = 8
+ZERO = b"\0"
 FRAME_BYTES_MAX = 256 << 20
 """The longest JSON of one frame; a longer write is refused as too large."""
 
@@ -123,7 +124,7 @@ class Sealer:
         if total != found[3]:
             return Damage(offset, f"checksum {total.decode()}", f"checksum {found[3].decode()}")
         if data[end] != 0x0A:
-            return Damage(offset, "a line feed at the frame's end", _shown(data[end : end + 1]))
+            return Damage(offset, "a line feed at the frame's end", "another byte")
         return Frame(
             offset,
             end + 1 - start,
@@ -209,4 +210,7 @@ def _head_sum(version: bytes, length: bytes, body: bytes) -> bytes:
 
 
 def _shown(data: bytes) -> str:
-    return repr(data[:32]) if data else "the end of the file"
+    """Say what is there and not what it says: it may be a part of somebody's payload."""
+    if not data:
+        return "the end of the file"
+    return f"{len(data)} {'other' if data.strip(ZERO) else 'zero'} bytes"
