@@ -2,11 +2,13 @@
 
 import itertools
 import math
+import os
+import signal
 import time
 
 import pytest
 
-from zart_core.errors import InvalidUse
+from zart_core.errors import InvalidUse, StoreFailed
 from zart_core.events import Status
 from zart_core.log import New, Record, Turn
 from zart_core.testing.contract import StoreContract, claimed, expect, new, post, state, turn, write
@@ -121,4 +123,35 @@ def test_due_does_not_scan():
     began = time.perf_counter()
     expect(claimed(log), ["a"])
     assert time.perf_counter() - began < 1.0
+    log.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_fork():
+    """A forked child is refused, whoever had the lock, and finds no named log; the parent's goes on (F12)."""
+    name = f"memory:forked-{next(names)}"
+    log = memory.open(name)
+    write(log, new())
+    with log._shelf.lock:  # as a thread may have it that the child has not
+        child = os.fork()
+    if child == 0:
+        signal.alarm(10)
+        refusals = 0
+        uses = (
+            lambda: log.summary("a"),
+            lambda: log.append([new("b")]),
+            lambda: claimed(log),
+            lambda: log.wait(0.0),
+        )
+        for use in uses:
+            try:
+                use()
+            except StoreFailed as failed:
+                refusals += "before a fork" in str(failed)
+        log.close()
+        own = memory.open(name)
+        os._exit(refusals if own.summary("a") is None else 9)
+    expect(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 4)
+    write(log, turn("a", 1, "X"))
+    expect(memory.open(name).summary("b"), None)
     log.close()

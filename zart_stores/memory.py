@@ -4,15 +4,20 @@ Rule 1: everything is on one `Shelf` under one lock; `memory:` has a shelf of it
         one with every other `memory:NAME` of the process, so that a test can close a log and open it again.
 Rule 2: records are kept as the objects they are; nobody changes them.
 Rule 3: a change that is interrupted is undone by whoever comes next (F27).
+Rule 4: a forked child has copies, of which nobody else knows, and whose lock a thread may hold that it has not: its
+        logs are refused, and it finds no named shelf (F12).
 """
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import math
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeAlias, TypeVar, cast
 
@@ -288,6 +293,9 @@ class Shelf:
 
 _named: dict[str, Shelf] = {}
 _named_lock = threading.Lock()
+_logs: weakref.WeakSet[MemoryLog] = weakref.WeakSet()
+CLOSED = "the log is closed; open it again"
+FORKED = "the log was opened before a fork, and this is the child: open a log of its own in each process"
 
 
 class MemoryLog:
@@ -302,6 +310,13 @@ class MemoryLog:
         self._workers: set[str] = set()
         self._heard = shelf.changes
         self._closed = False
+        self._why = CLOSED
+        _logs.add(self)
+
+    def disown(self) -> None:
+        """Leave the shelf to the process that this one was forked from, without asking for its lock (F12)."""
+        self._shelf = Shelf()
+        self._closed, self._why = True, FORKED
 
     def sibling(self) -> MemoryLog:
         """Another log on the same shelf, as another process would have it open: closed and woken by itself."""
@@ -532,7 +547,7 @@ class MemoryLog:
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise StoreFailed("the log is closed; open it again")
+            raise StoreFailed(self._why)
         self._shelf.mend()
 
 
@@ -557,3 +572,15 @@ def _verify(row: Row, runs: Sequence[Sequence[Record]], inbox: Mapping[int, Mess
                     found=repr(record.at),
                 )
             last = record.at
+
+
+def _disown_all() -> None:
+    global _named_lock
+    _named_lock = threading.Lock()
+    _named.clear()
+    for log in list(_logs):
+        log.disown()
+
+
+with contextlib.suppress(AttributeError):  # Windows has neither forks nor this
+    os.register_at_fork(after_in_child=_disown_all)
