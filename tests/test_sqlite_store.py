@@ -679,7 +679,8 @@ def test_fork(path, log):
     if pid == 0:
         code = 1
         try:
-            for use in (lambda: log.append([post()]), lambda: log.summary("a"), lambda: claimed(log)):
+            appends = (lambda: log.append([post()]), lambda: log.append([]))
+            for use in (*appends, lambda: log.summary("a"), lambda: claimed(log)):
                 try:
                     use()
                 except StoreFailed:

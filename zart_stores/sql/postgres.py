@@ -246,10 +246,8 @@ class PostgresLog:
     def append(self, batch: Sequence[Write]) -> list[Appended]:
         """See EventLog. One transaction, and one wait for the disk when anything is written."""
         check(batch)
-        if not batch:
-            return []
         self._refuse_if_unusable()
-        return self._append(batch, CREATION_MS)
+        return self._append(batch, CREATION_MS) if batch else []
 
     def _append(self, batch: Sequence[Write], creation_ms: int) -> list[Appended]:
         outcomes: list[Appended] = []

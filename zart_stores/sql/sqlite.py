@@ -147,11 +147,11 @@ class SqliteLog:
     def append(self, batch: Sequence[Write]) -> list[Appended]:
         """See EventLog. One transaction, and one wait for the disk when anything is written."""
         check(batch)
-        if not batch:
-            return []
         self._refuse_in_child()
         with self._writing, Undisturbed(self._disconnect):
             self._refuse_if_closed()
+            if not batch:
+                return []
             try:
                 for worker in owners_of(batch):
                     if worker not in self._locks:
