@@ -579,6 +579,10 @@ def on_terminal(shell, *args, answer="", **env):
         (["list", "--status", "asleep"], 2, "'asleep' is no status; there are: "),
         (["list", "--store", "sqlite:nix.db"], 4, "there is no store at 'nix.db'; check --store, or make one with "),
         (["list", "--store", "redis:x"], 2, "no installed package offers a store for 'redis:'; known schemes: "),
+        (["list", "--store", "postgresql://me:hunter2@h/d"], 2, "the URL of the store holds a password, and "),
+        (["db", "status", "--store", "postgresql://h/d?password=hunter2"], 2, "the URL of the store holds a password"),
+        (["verify", "postgresql://me:hunter2@h/d"], 2, "the URL of the store holds a password, and everybody on "),
+        (["list", "--store", "redis://me@h/d"], 2, "no installed package offers a store for 'redis:'; known schemes: "),
         (["list", "--store", ""], 2, "no store is given; add --store URL, such as sqlite:orders.db, or set ZART_STORE"),
         (["bogus"], 2, "No such command 'bogus'; zart --help says more"),
         (["show"], 2, "Missing argument 'ID'; zart show --help says more"),
@@ -637,6 +641,15 @@ def test_one_line(called, args, code, line, tmp_path):
     assert (found, out) == (code, "")
     line = line.replace("FOLDER", str(tmp_path))
     assert err.startswith(f"zart: {line}") and err.count("\n") == 1
+    assert "hunter2" not in err
+
+
+def test_a_password_in_the_environment(called, monkeypatch):
+    """A URL with a password may stand where only its owner can read it; no line shows it (docs/rules.md, Security)."""
+    monkeypatch.setenv("ZART_STORE", "redis://me:hunter2@h/d")
+    code, out, err = called("list")
+    assert (code, out) == (2, "")
+    assert err.startswith("zart: no installed package offers a store for 'redis:'")
     assert "hunter2" not in err
 
 

@@ -22,6 +22,7 @@ from zart_core.cli import (
 )
 from zart_core.cli import show as shown
 from zart_core.cli.exits import EXIT_CODES, OK, USAGE, Ended
+from zart_core.cli.stores import no_secret
 from zart_core.cli.texts import as_json, plain, say
 from zart_core.deploys.versions import versions_in
 from zart_core.errors import InvalidUse, LogCorrupt
@@ -45,7 +46,12 @@ app.add_typer(database.app, name="db")
 
 Store = Annotated[
     str,
-    typer.Option("--store", envvar="ZART_STORE", help="Where executions are kept, such as sqlite:orders.db."),
+    typer.Option(
+        "--store",
+        envvar="ZART_STORE",
+        callback=no_secret,
+        help="Where executions are kept, such as sqlite:orders.db.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The execution's id.")]
@@ -508,7 +514,8 @@ def perturb(
 @app.command()
 def doctor(
     place: Annotated[
-        str, typer.Argument(metavar="[STORE]", help="The store's URL, in place of --store.")
+        str,
+        typer.Argument(metavar="[STORE]", callback=no_secret, help="The store's URL, in place of --store."),
     ] = "",
     store: Store = "",
     directory: Annotated[
@@ -535,10 +542,15 @@ def doctor(
 @app.command()
 def salvage(
     place: Annotated[
-        str, typer.Argument(metavar="[STORE]", help="The damaged store, in place of --store.")
+        str,
+        typer.Argument(metavar="[STORE]", callback=no_secret, help="The damaged store, in place of --store."),
     ] = "",
     to: Annotated[
-        str, typer.Option(help="The new directory, or a URL of the same scheme; it must not be there yet.")
+        str,
+        typer.Option(
+            callback=no_secret,
+            help="The new directory, or a URL of the same scheme; it must not be there yet.",
+        ),
     ] = "",
     store: Store = "",
     json: Json = False,
@@ -554,7 +566,8 @@ def salvage(
 @app.command()
 def verify(
     place: Annotated[
-        str, typer.Argument(metavar="[STORE]", help="The store's URL, in place of --store.")
+        str,
+        typer.Argument(metavar="[STORE]", callback=no_secret, help="The store's URL, in place of --store."),
     ] = "",
     store: Store = "",
     json: Json = False,

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from zart_core.cli.exits import OK, STORE
+from zart_core.cli.stores import no_secret
 from zart_core.cli.texts import as_json, say
 from zart_core.errors import InvalidUse
 from zart_core.hosts.ports import offered
@@ -18,7 +19,12 @@ app = typer.Typer(help="Look after the tables of a store in a database.", rich_m
 
 Store = Annotated[
     str,
-    typer.Option("--store", envvar="ZART_STORE", help="The store, such as postgresql://me@host/orders."),
+    typer.Option(
+        "--store",
+        envvar="ZART_STORE",
+        callback=no_secret,
+        help="The store, such as postgresql://me@host/orders.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
