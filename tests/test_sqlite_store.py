@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import random
+import resource
 import shutil
 import signal
 import sqlite3
@@ -552,6 +553,28 @@ def test_full(path, log):
     expect(dict(log.verify())["executions"], 1)
     write(log, big)  # its connection is new and has no bound
     expect(standing(log).position, 2)
+
+
+@pytest.mark.parametrize("bytes_n", [9_000, 5_000_000])
+def test_no_file_may_grow(path, log, bytes_n):
+    """F6: a limit of file sizes is Rejected("full"), whenever SQLite meets it; the log works again without it."""
+    write(log, new())
+    before = state(log, "a", "b")
+    items = [turn("a", 1, records=records(*["X"] * (bytes_n // 1000), at=2.0, data=bytes(1000))), new("b")]
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{path}-wal").stat().st_size, limits[1]))
+    try:
+        found = log.append([*items, turn("a", 9)])
+        length = Path(f"{path}-wal").stat().st_size
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    expect([type(outcome) for outcome in found], [Rejected] * 3)
+    expect([outcome.reason.split(":")[0] for outcome in found], ["full", "full", "stale"])
+    expect(Path(f"{path}-wal").stat().st_size, length)
+    expect(state(log, "a", "b"), before)
+    write(log, turn("a", 1, "X"))
+    expect(standing(log).position, 2)
+    log.verify()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")

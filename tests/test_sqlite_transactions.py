@@ -14,7 +14,7 @@ from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed, StoreUnavailab
 from zart_core.events import Ok
 from zart_core.log import Record, Rejected, Unknown
 from zart_core.testing.contract import claimed, expect, new, standing, turn, write
-from zart_stores.sql import line, sqlite
+from zart_stores.sql import line, sqlite, sqlite_wal
 from zart_stores.sql.sqlite_transaction import begin
 
 LARGE = [Record("X", 2.0, b"x" * 100_000)]
@@ -190,15 +190,22 @@ def test_no_room_for_the_outcome(path, log):
     write(log, turn("a", 1, records=LARGE))
 
 
-def test_a_commit_that_the_disk_fails(path, log):
-    """F5, I9: an error in the commit is Unknown, its connections are not used again, and reading back decides."""
+@pytest.mark.parametrize("grows", [True, False])
+def test_a_commit_that_the_disk_fails(path, log, monkeypatch, grows):
+    """F5, I9: an error in the commit is Unknown, its connections are not used again, and reading back decides.
+
+    F6: where the reason is that no file may grow, it is Rejected("full").
+    """
+    if grows:
+        monkeypatch.setattr(sqlite_wal, "_is_full", lambda db, path: False)
     write(log, new())
     transaction = log.begin(limit_s=0.1)
     insert(transaction, payload=b"x" * 5000)
     transaction.seal()
     with files_up_to(Path(f"{path}-wal").stat().st_size):
         (outcome,) = transaction.commit([turn("a", 1, "X")])
-    assert isinstance(outcome, Unknown) and "the commit failed" in outcome.reason
+    kind, words = (Unknown, "the commit failed: ") if grows else (Rejected, "full: ")
+    assert isinstance(outcome, kind) and outcome.reason.startswith(words)
     assert "writer" not in log._connections
     expect((rows(path), standing(log).position), ([], 1))
     write(log, turn("a", 1, "X"))

@@ -4,8 +4,8 @@ Rule 1: one writer per log object, under a lock; every write is BEGIN IMMEDIATE,
 Rule 2: appends are committed with synchronous=FULL. Claims and leases are not waited for (NORMAL): they
         survive the death of a process, and the workers themselves do not survive a power failure.
 Rule 3: after any error but "busy" all connections are closed; the next call opens new ones (F5, see `sqlite_wal`).
-Rule 4: an error before COMMIT is Rejected, an error in COMMIT is Unknown, and a full disk is Rejected (F6):
-        SQLite reports it before the last frame of the commit is written.
+Rule 4: an error before COMMIT is Rejected, an error in COMMIT is Unknown, and a full disk, a quota or a limit of file
+        sizes is Rejected (F6): SQLite reports it before the last frame of the commit is written.
 Rule 5: a worker lives as long as its lock file is locked and its lease has not run out; see `lock`.
 """
 
@@ -204,8 +204,8 @@ class SqliteLog:
     def _give_up(self, error: Trouble, committing: bool) -> Rejected | Unknown:
         """Decide what an error means for what was to be written, and close the connections (Rules 3, 4)."""
         what = weather(error, self._path)
-        self._disconnect(error)
-        if code(error) == sqlite3.SQLITE_FULL:
+        full = self._disconnect(error)
+        if full or code(error) == sqlite3.SQLITE_FULL:
             return Rejected(f"full: {what}")
         if committing and not is_busy(error):
             return Unknown(f"the commit failed: {what}")
@@ -258,14 +258,14 @@ class SqliteLog:
         transaction = self._transaction
         return transaction is not None and transaction.is_left_alone()
 
-    def _transaction_ended(self, trouble: Trouble | None, changes: int, stirred: bool) -> None:
+    def _transaction_ended(self, trouble: Trouble | None, changes: int, stirred: bool) -> bool:
         self._transaction = None
         self._pace.changes += changes
         self._line.leave()
-        if trouble is not None:  # Rule 3
-            self._disconnect(trouble)
+        full = trouble is not None and self._disconnect(trouble)  # Rule 3
         if stirred:
             self._stir()
+        return full
 
     # ------------------------------------------------ reading
 
@@ -646,14 +646,16 @@ class SqliteLog:
                 _put_away(self._connections.pop("reader"))  # it may be in its snapshot still (F27)
                 raise
 
-    def _disconnect(self, error: Trouble | None = None) -> None:
-        """Close all connections, because of an error if there is one, and roll back what was not committed."""
+    def _disconnect(self, error: Trouble | None = None) -> bool:
+        """Close all connections, because of an error if there is one, and roll back what was not committed.
+
+        Gives whether the error was that there is no room (F6).
+        """
         with self._writing, self._reading:
             connections, self._connections = self._connections, {}
             try:
                 db = connections.get("writer") or connections.get("leases")
-                if db is not None:
-                    sqlite_wal.settle(db, self._path, self._busy_s, error)
+                return db is not None and sqlite_wal.settle(db, self._path, self._busy_s, error)
             finally:
                 for db in connections.values():
                     _put_away(db)
@@ -705,7 +707,7 @@ class SqliteLog:
 class Undisturbed:
     """Leaves no transaction behind when the process is interrupted, wherever that strikes (F27)."""
 
-    def __init__(self, disconnect: Callable[[], None]) -> None:
+    def __init__(self, disconnect: Callable[[], object]) -> None:
         self._disconnect = disconnect
 
     def __enter__(self) -> None:

@@ -224,11 +224,12 @@ class SqliteTransaction(StepTransaction):
     INTERRUPT_S = 0.02
 
     def __init__(
-        self, db: Guarded, path: str, limit_s: float, ended: Callable[[Trouble | None, int, bool], None]
+        self, db: Guarded, path: str, limit_s: float, ended: Callable[[Trouble | None, int, bool], bool]
     ) -> None:
         self.connection = db
         self._path = path
         self._ended = ended
+        self._full = False
         self._sealed_at = math.inf
         super().__init__(db.gate, limit_s, ", and nobody else can write meanwhile")
 
@@ -273,7 +274,7 @@ class SqliteTransaction(StepTransaction):
         if committing and code(error) == sqlite3.SQLITE_CONSTRAINT:
             return Rejected(f"invalid: what the step wrote cannot be committed: {error}")
         self._end(trouble=error)
-        if code(error) == sqlite3.SQLITE_FULL:
+        if self._full or code(error) == sqlite3.SQLITE_FULL:
             return Rejected(f"full: {what}")
         if committing and not is_busy(error):
             return Unknown(f"the commit failed: {what}")
@@ -298,7 +299,7 @@ class SqliteTransaction(StepTransaction):
             if db.in_transaction:
                 Plain(db).execute("ROLLBACK")
         try:
-            self._ended(trouble, changes, stirred)
+            self._full = self._ended(trouble, changes, stirred)
         finally:
             with contextlib.suppress(sqlite3.Error):
                 sqlite3.Connection.close(db)
