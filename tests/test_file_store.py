@@ -201,6 +201,13 @@ def test_symbolic_link(tmp_path, name):
         store.open(f"file:{tmp_path}/log")
 
 
+def test_symbolic_link_for_the_directory(tmp_path):
+    """Nor is one that takes the directory's place while it is in use: what is synced would be another directory."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        RealFileSystem().sync_directory(f"{tmp_path}/link")
+
+
 def test_no_room_to_open(fs):
     """A log that cannot be begun for want of room says so, and can be when there is some."""
     fs.capacity = 50

@@ -98,7 +98,7 @@ class RealFileSystem:
         return os.listdir(path)  # noqa: PTH208
 
     def sync_directory(self, path: str) -> None:  # noqa: D102
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             os.fsync(fd)
         finally:
