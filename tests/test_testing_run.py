@@ -8,6 +8,7 @@ import functools
 import itertools
 import math
 import random
+import socket
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -490,6 +491,22 @@ class TestBeside:
 
         assert run(shielded, strict=False).status is zart.Status.TIMED_OUT
         assert seen == ends
+
+    def test_a_connection_that_is_kept_open_is_not_waited_for(self):
+        """As those of a pool are: nothing comes over it, and the step that opened it has ended."""
+        ours, theirs = socket.socketpair()
+
+        @zart.step("opens")
+        async def opens() -> None:
+            asyncio.get_running_loop().add_reader(ours, ours.close)
+            await asyncio.to_thread(time.sleep, 0.01)
+
+        @zart.workflow("kept")
+        def kept() -> zart.Flow[None]:
+            yield from zart.gather(opens(), zart.sleep("z", "1h"))
+
+        with ours, theirs:
+            assert run(kept).elapsed == timedelta(hours=1)
 
     def test_what_is_real_is_waited_for(self):
         """A thread's work is not overtaken by time; one that nobody told the loop of is waited for at the end."""

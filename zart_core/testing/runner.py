@@ -83,7 +83,11 @@ class ScriptedRunner:
             value = self.outcome(call)
             if not inspect.iscoroutine(value):
                 return value
-            return self._event_loop().create_task(self._in_time(value, call.attempt_until))
+            loop = self._event_loop()
+            task = loop.create_task(self._in_time(value, call.attempt_until))
+            if isinstance(loop, VirtualLoop):
+                task.add_done_callback(loop.has_ended)
+            return task
         finally:
             SCENE.reset(token)
 
@@ -252,7 +256,8 @@ class VirtualSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """What is ready; lets `timeout` virtual seconds pass when nothing real can happen meanwhile."""
         loop = self.loop
-        if loop is None or timeout == 0 or loop.busy or len(self.get_map()) > 1:
+        told = loop is not None and loop.stepping and loop.told
+        if loop is None or timeout == 0 or ((loop.busy or len(self.get_map()) > 1) and not told):
             return super().select(timeout)
         ready = super().select(0)
         if ready:
@@ -278,6 +283,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """How many functions run in threads for it."""
         self.stepping = False
         """Whether it stops where only time would move it."""
+        self.told = False
+        """Whether something has ended since: it stops before it waits for anything else, such as an idle connection."""
         # A timer must count as reached when time stands on it.
         self._clock_resolution = 2 * math.ulp(clock.now())
 
@@ -286,14 +293,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self.clock.now()
 
     def go_on(self) -> float | None:
-        """Run until only time moves it, and give when it next does; None for never."""
-        self.stepping = True
+        """Run until only time moves it, or something has ended; gives when it next moves by itself, None for never."""
+        self.stepping, self.told = True, False
         try:
             away_from_loops(self.run_forever)
         finally:
             self.stepping = False
         scheduled = getattr(self, "_scheduled", None)
         return scheduled[0].when() if scheduled else None
+
+    def has_ended(self, _: object) -> None:
+        """Something has ended that is waited for outside."""
+        self.told = True
 
     def wait_for_timer(self, timeout: float) -> None:
         """Let time pass until the next timer, or up to a callback of the clock."""
