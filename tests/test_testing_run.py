@@ -102,6 +102,11 @@ def napping(seconds: float) -> zart.Flow[int]:
         yield from nap(8, 2)
 
 
+@zart.workflow("one-sleep")
+def one_sleep() -> zart.Flow[None]:
+    yield from zart.sleep("z", "1h")
+
+
 @zart.workflow("one-slow")
 def one_slow(seconds: float) -> zart.Flow[float]:
     return (yield from slow(seconds))
@@ -814,6 +819,17 @@ class TestMore:
         assert result.value == "3 txn-42 T1"
         assert result.calls == {"reserve-abc": 1, "charge-card": 1}
         assert [fault for _, _, fault in stores[0].injected] == ["rejected", "written", "unwritten"]
+
+    @pytest.mark.parametrize("fault", ["rejected", "unwritten", "written"])
+    def test_a_lost_mark_is_written_again(self, fault: Any):
+        """A run that had nothing to do with a message says so, or it would never be due again (I18)."""
+
+        def store() -> FaultyStore:
+            return FaultyStore(memory.open("memory:"), {4: fault})
+
+        result = run(one_sleep, events=[(5, "nobody-waits-for-it", None)], store=store)
+
+        assert (result.status, result.elapsed) == (zart.Status.COMPLETED, timedelta(hours=1))
 
     def test_an_id_of_ones_own(self):
         """The execution has the id that is asked for, and steps see it."""

@@ -200,13 +200,11 @@ class Inline:
             run.build(now)
             run.begin(self.slots, now)
             writes = run.compose(now)
-            if not writes and not run.begun:
-                self.log.append([run.mark()])
-                return
-            outcomes = self.log.append(writes)
+            idle = not writes and not run.begun
+            outcomes = self.log.append([run.mark()] if idle else writes)
             if all(isinstance(outcome, Ok) for outcome in outcomes):
                 tries = 0
-                if self.carry_out(run, run.committed(now, conflicts_of(outcomes))):
+                if idle or self.carry_out(run, run.committed(now, conflicts_of(outcomes))):
                     return
             elif self.is_lost(outcomes):
                 self.runs.pop(run.id).drop()
