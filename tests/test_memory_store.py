@@ -5,6 +5,7 @@ import math
 import os
 import signal
 import time
+import weakref
 
 import pytest
 
@@ -155,3 +156,17 @@ def test_fork():
     write(log, turn("a", 1, "X"))
     expect(memory.open(name).summary("b"), None)
     log.close()
+
+
+def test_what_a_child_finds(monkeypatch):
+    """As it is after a fork, seen from within: what is open is closed, and no name leads to what the parent has."""
+    log, other = memory.open(f"memory:seen-{next(names)}"), memory.open("memory:")
+    write(log, new())
+    monkeypatch.setattr(memory, "_logs", weakref.WeakSet([log, other]))
+    monkeypatch.setattr(memory, "_named", {"seen": log._shelf})
+    memory._disown_all()
+    assert not memory._named
+    for each in (log, other):
+        with pytest.raises(StoreFailed, match="before a fork"):
+            each.summary("a")
+        each.close()
