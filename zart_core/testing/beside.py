@@ -31,7 +31,7 @@ class Attempt:
 
     __slots__ = ("pulse", "task", "told")
 
-    def __init__(self, pulse: Pulse, task: asyncio.Task[Any]) -> None:
+    def __init__(self, pulse: Pulse, task: asyncio.Future[Any]) -> None:
         self.pulse = pulse
         self.task = task
         self.told = False
@@ -81,18 +81,19 @@ class Beside(Inline):
         """An attempt begins; a plain one ends with that."""
         pulse = Pulse(self, run, call)
         outcome = attempted(functools.partial(self.steps.begin, call, self.scene(pulse)))
-        if not isinstance(outcome, Ok) or not isinstance(outcome.value, asyncio.Task):
+        task = outcome.value if isinstance(outcome, Ok) else None
+        if not asyncio.isfuture(task):
             self.came_to(pulse, outcome)
             return
-        flight, task = (run.id, run.run, call.seq), outcome.value
+        flight = (run.id, run.run, call.seq)
         self.under_way[flight] = Attempt(pulse, task)
         task.add_done_callback(self.end_of(flight))
         self.go_on()
 
-    def end_of(self, flight: Flight) -> Callable[[asyncio.Task[Any]], None]:
+    def end_of(self, flight: Flight) -> Callable[[asyncio.Future[Any]], None]:
         """What takes note of an attempt's end; of one that nobody wants any more nothing is kept."""
 
-        def ended(task: asyncio.Task[Any]) -> None:
+        def ended(task: asyncio.Future[Any]) -> None:
             attempt = self.under_way.get(flight)
             if attempt is not None and attempt.task is task:
                 self.ended.append(flight)

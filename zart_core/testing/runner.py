@@ -101,7 +101,7 @@ class ScriptedRunner:
             raise InvalidUse("attempts are under way beside each other in virtual time only")
         return loop.go_on()
 
-    def wait(self, tasks: Collection[asyncio.Task[Any]]) -> None:
+    def wait(self, tasks: Collection[asyncio.Future[Any]]) -> None:
         """Wait until one of these has ended, whatever moves it."""
         complete(self._event_loop(), first_ended(tasks))
 
@@ -215,7 +215,7 @@ def wind_up(loop: asyncio.AbstractEventLoop) -> None:
     complete(loop, loop.shutdown_asyncgens())
 
 
-async def first_ended(tasks: Collection[asyncio.Task[Any]]) -> None:
+async def first_ended(tasks: Collection[asyncio.Future[Any]]) -> None:
     """Wait for one of them, however it ends."""
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
