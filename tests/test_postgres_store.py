@@ -891,10 +891,11 @@ def test_a_pooler_in_between_is_seen(server, emptied, monkeypatch):
     store.close()
 
 
-def test_doctor_shows_them(server, emptied, capsys):
+def test_doctor_shows_them(server, emptied, capsys, monkeypatch):
     """The settings in a line, the level good; no password."""
     emptied()
-    assert main(["doctor", "--store", server.url("again") + "&password=secret"]) == 0
+    monkeypatch.setenv("ZART_STORE", server.url("again") + "&password=secret")
+    assert main(["doctor"]) == 0
     said = capsys.readouterr().out
     assert "role postgres, pooler no, synchronous_commit on, fsync on, full_page_writes on" in said
     assert "secret" not in said
