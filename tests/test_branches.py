@@ -1056,3 +1056,16 @@ def test_an_async_function_that_is_yielded_says_that_only_steps_are_async(play):
             play(workflow).start()
         if make is coroutine:
             thing.close()
+
+
+def test_a_bare_yield_of_what_is_tried(play):
+    """`outcome`, `step_or` and `step_or_else` stand among the commands, and give the same by a bare yield too."""
+
+    @zart.workflow("w")
+    def w():
+        tried = yield zart.outcome(do("x"))
+        return [tried.value, (yield zart.step_or(do("y"), 7)), (yield zart.step_or_else(do("z"), str))]
+
+    run = play(w).start().done("do-x", 1).fails("do-y", kind="lost").done("do-z", 3)
+    assert run.result == [1, 7, 3]
+    assert [event.site.line for event in run.log if isinstance(event, zart.Issued)] == [2, 3, 3]

@@ -158,16 +158,3 @@ def test_a_bare_yield_does_the_same_at_run_time(play):
         return [(yield do("x")), (yield zart.wait([do("y")])), (yield zart.version("v", 2))]
 
     assert play(w).start().done("do-x", 1).done("do-y", 2).result == [1, [2], 2]
-
-
-def test_a_bare_yield_of_what_is_tried(play):
-    """`outcome`, `step_or` and `step_or_else` stand among the commands, and give the same by a bare yield too."""
-
-    @zart.workflow("w")
-    def w():
-        tried = yield zart.outcome(do("x"))
-        return [tried.value, (yield zart.step_or(do("y"), 7)), (yield zart.step_or_else(do("z"), str))]
-
-    run = play(w).start().done("do-x", 1).fails("do-y", kind="lost").done("do-z", 3)
-    assert run.result == [1, 7, 3]
-    assert [event.site.line for event in run.log if isinstance(event, zart.Issued)] == [2, 3, 3]

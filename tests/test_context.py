@@ -144,3 +144,13 @@ def test_the_logger_is_an_ordinary_one_elsewhere(caplog):
     assert [(record.message, record.funcName) for record in caplog.records] == [
         ("as usual", "test_the_logger_is_an_ordinary_one_elsewhere")
     ]
+
+
+def test_what_is_captured_knows_its_execution():
+    """As the rest of its workflow does."""
+
+    @zart.workflow("w")
+    def w() -> zart.Flow[str]:
+        return (yield from zart.capture("c", lambda: zart.context().execution_id))
+
+    assert zart.run_inline(w, id="mine") == "mine"

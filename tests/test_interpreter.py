@@ -1458,3 +1458,9 @@ def test_a_fact_that_is_older_than_a_marker_passes_it(fact: zart.Event) -> None:
     assert not any(isinstance(event, zart.Issued) for event in new.decide())
     new.close()
     old.close()
+
+
+def test_a_failed_attempt_tells_its_error() -> None:
+    """`Retried.error` is what the attempt failed with."""
+    failure = zart.Failure("error", "ValueError", "no")
+    assert zart.Retried(0, 1, failure, 3.0, 2.0).error is failure

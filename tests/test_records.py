@@ -22,7 +22,6 @@ from zart_core.events import (
     Issued,
     Outcome,
     Resolved,
-    Retried,
 )
 
 STORED = [*EVENT_TYPES.values(), *typing.get_args(Outcome)]
@@ -90,12 +89,6 @@ def test_a_match_takes_their_fields_in_order() -> None:
     match Issued(7, "step", "pay", 1.0):
         case Issued(seq, kind, name, at):
             assert (seq, kind, name, at) == (7, "step", "pay", 1.0)
-
-
-def test_a_failed_attempt_tells_its_error() -> None:
-    """`Retried.error` is what the attempt failed with."""
-    failure = Failure("error", "ValueError", "no")
-    assert Retried(0, 1, failure, 3.0, 2.0).error is failure
 
 
 def test_none_can_be_changed() -> None:
