@@ -250,7 +250,7 @@ class SqliteLog:
         self._transaction = begun
         if self._closing:  # while this one waited
             begun.roll_back(LOG_CLOSED)
-            raise StoreFailed(f"the log {self._path!r} is closed; open it again")
+            raise self._is_closed()
         return begun
 
     def _is_waited_for(self) -> bool:
@@ -693,7 +693,10 @@ class SqliteLog:
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise StoreFailed(f"the log {self._path!r} is closed; open it again")
+            raise self._is_closed()
+
+    def _is_closed(self) -> StoreFailed:
+        return StoreFailed(f"the log {self._path!r} is closed; open it again")
 
     def _refuse_in_child(self) -> None:
         """Asked before any lock: a thread that a forked child has no more may hold it (F12)."""
