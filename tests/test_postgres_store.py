@@ -737,16 +737,16 @@ def test_a_pool_that_ran_dry_is_replaced_once(server, emptied):
 def test_a_reader_tries_again(log):
     """A serialization failure of a read is nobody's business (F17)."""
     write(log, new("a"))
-    select, errors = log._select, [error_of("40001")]
+    execute, errors = log._execute, [error_of("40001")]
 
     def failing(*arguments, **options):
         if errors:
             raise errors.pop()
-        return select(*arguments, **options)
+        return execute(*arguments, **options)
 
-    log._select = failing
+    log._execute = failing
     assert log.summary("a").id == "a"
-    log._select = lambda *arguments, **options: (_ for _ in ()).throw(error_of("42P01"))
+    log._execute = lambda *arguments, **options: (_ for _ in ()).throw(error_of("42P01"))
     with pytest.raises(StoreUnavailable, match="42P01"):
         log.summary("a")
 

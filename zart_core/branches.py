@@ -171,6 +171,7 @@ class Branch:
         "struck",
         "then",
         "wait",
+        "where",
     )
 
     def __init__(self, gen: GeneratorType[Any, Any, Any], node: Node, prefix: str, shielded: bool) -> None:
@@ -191,6 +192,8 @@ class Branch:
         self.strike: Cancelled | None = None
         """A cancellation that a shield holds back."""
         self.struck = False
+        self.where = node.where
+        """Where it stood last: commands of one place, as in a loop, share it, since each name keeps its place."""
 
     def chain(self) -> Iterable[Branch]:
         """The branch, its owner, and so on up to the root."""
@@ -748,7 +751,11 @@ def position(branch: Branch) -> tuple[object, Where]:
     if flow is None:
         return inner, branch.node.where
     frame: Any = flow.gi_frame  # never None: it has just yielded
-    return inner, (frame.f_code, frame.f_lasti, frame.f_globals)
+    code, instruction, names = frame.f_code, frame.f_lasti, frame.f_globals
+    where = branch.where
+    if where[1] != instruction or where[0] is not code or where[2] is not names:
+        branch.where = where = (code, instruction, names)
+    return inner, where
 
 
 def site_of(where: Where) -> Site:

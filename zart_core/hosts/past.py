@@ -37,31 +37,38 @@ def look_back(events: Sequence[Event], id: str, run: int) -> Past:
     attempts: dict[int, int] = {}
     settled: set[int] = set()
     guilty: dict[int, None] = {}
-    for event in events:
-        match event:
-            case Issued(kind="child", child=str(child)):
-                children[event.seq] = child
-            case Resolved():
-                settled.add(event.seq)
+    interrupted = False
+    for event in events:  # the most frequent first
+        if type(event) is Resolved:
+            settled.add(event.seq)
+            if children:
                 children.pop(event.seq, None)
-            case Began():
-                attempts[event.seq] = event.attempt
+        elif type(event) is Began:
+            attempts[event.seq] = event.attempt
+            if guilty:
                 guilty.pop(event.seq, None)
-            case Retried():
-                attempts[event.seq] = event.attempt + 1
-                guilty.pop(event.seq, None)
-            case Noted(what="offered", who=who) if who.isdecimal():
-                children[int(who)] = event.why
-            case Noted(what="alone", who=who) if who.isdecimal():
-                guilty[int(who)] = None
-            case Noted(what=what) if what == HANDED_OVER:
-                guilty.clear()
-            case _:
-                pass
+        elif type(event) is Issued:
+            if event.kind == "child" and event.child is not None:
+                children[event.seq] = event.child
+        else:
+            match event:
+                case Retried():
+                    attempts[event.seq] = event.attempt + 1
+                    guilty.pop(event.seq, None)
+                case Interrupted():
+                    interrupted = True
+                case Noted(what="offered", who=who) if who.isdecimal():
+                    children[int(who)] = event.why
+                case Noted(what="alone", who=who) if who.isdecimal():
+                    guilty[int(who)] = None
+                case Noted(what=what) if what == HANDED_OVER:
+                    guilty.clear()
+                case _:
+                    pass
     return Past(
         started=first_of(events, id, run),
         floor=events[-1].at,
-        interrupted=any(isinstance(event, Interrupted) for event in events),
+        interrupted=interrupted,
         children=children,
         attempts=attempts,
         settled=settled,

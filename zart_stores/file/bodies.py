@@ -96,6 +96,36 @@ class Closed(msgspec.Struct, tag_field="write", tag="closed", omit_defaults=True
 Body = Mail | Birth | Step | Note | Closed
 
 
+class BirthRecords(msgspec.Struct, tag_field="write", tag="new"):
+    """The records of a new execution, and of its children."""
+
+    id: str
+    records: list[Line]
+    creates: list[BirthRecords] = []
+
+
+class StepRecords(msgspec.Struct, tag_field="write", tag="turn"):
+    """The records of a turn, and of what it creates."""
+
+    id: str
+    run: int
+    records: list[Line]
+    opens: list[Line] | None = None
+    creates: list[BirthRecords] = []
+
+
+class MailRecords(msgspec.Struct, tag_field="write", tag="post"):
+    """A message has none."""
+
+
+class NoteRecords(msgspec.Struct, tag_field="write", tag="mark"):
+    """Nor has a mark."""
+
+
+class ClosedRecords(msgspec.Struct, tag_field="write", tag="closed"):
+    """Nor has a clean end."""
+
+
 def _bare(value: object) -> str | float:
     """Give what the codec takes in place of a text or a number of a class of its own, such as numpy's."""
     if isinstance(value, str):
@@ -109,6 +139,11 @@ def _bare(value: object) -> str | float:
 
 _encoder = msgspec.json.Encoder(enc_hook=_bare)
 _decoder: msgspec.json.Decoder[Body] = msgspec.json.Decoder(Body)
+_records_decoder = msgspec.json.Decoder(
+    BirthRecords | StepRecords | MailRecords | NoteRecords | ClosedRecords
+)
+"""Reads what `decode` has accepted before, when the log was opened, or `encode` has written: records alone (Rule 3)."""
+TOO_DEEP = "it is nested too deep"
 
 
 def encode(write: Write) -> bytes:
@@ -123,7 +158,10 @@ def encode_closed(fences: Mapping[str, int]) -> bytes:
 
 def decode(body: bytes) -> Write | Closed:
     """Give the write that a frame holds. Raises ValueError for what is malformed or not known."""
-    found = _read(body)
+    try:
+        found = _decoder.decode(body)
+    except RecursionError as error:
+        raise ValueError(TOO_DEEP) from error
     match found:
         case Closed():
             return found
@@ -146,33 +184,30 @@ def decode(body: bytes) -> Write | Closed:
             )
 
 
-def _read(body: bytes) -> Body:
-    try:
-        return _decoder.decode(body)
-    except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
-
-
 def records_of(bodies: Iterable[bytes], id: str, run: int) -> list[Record]:
     """Give the records that frames added to a run: the writes' own, those they opened, those they created.
 
     Raises ValueError for what is malformed or not known. One loop for all frames: that takes two thirds of the time.
     """
     records: list[Record] = []
-    for body in bodies:
-        found = _read(body)
-        lines: list[Line] | None
-        if type(found) is Step and found.run == run and found.id == id:  # nearly all
-            lines = found.records
-        else:
-            lines = _lines_of(found, id, run) if isinstance(found, (Birth, Step)) else None
-        for line in lines or ():
-            records.append(Record(line.kind, line.at, line.base64 or line.text.encode()))
+    load, add = _records_decoder.decode, records.append
+    try:
+        for body in bodies:
+            found = load(body)
+            lines: list[Line] | None
+            if type(found) is StepRecords and found.run == run and found.id == id:  # nearly all
+                lines = found.records
+            else:
+                lines = _lines_of(found, id, run) if isinstance(found, (BirthRecords, StepRecords)) else None
+            for line in lines or ():
+                add(Record(line.kind, line.at, line.base64 or line.text.encode()))
+    except RecursionError as error:
+        raise ValueError(TOO_DEEP) from error
     return records
 
 
-def _lines_of(body: Birth | Step, id: str, run: int) -> list[Line] | None:
-    if isinstance(body, Birth):
+def _lines_of(body: BirthRecords | StepRecords, id: str, run: int) -> list[Line] | None:
+    if isinstance(body, BirthRecords):
         if body.id == id and run == 0:
             return body.records
     elif body.id == id and body.run + 1 == run:

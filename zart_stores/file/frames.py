@@ -104,10 +104,9 @@ class Sealer:
     def line(self, body: bytes, offset: int, sequence: int, mark: int, closing: bool = False) -> bytes:
         """Give the bytes of a frame at `offset`."""
         magic = CLOSE if closing else FRAME
-        length = b"%010d\t" % len(body)
-        rest = b"%016d\t%016d\t" % (sequence, mark)
-        total = self._sum(offset, magic + length + rest, body)
-        return b"".join((magic, length, total, b"\t", rest, body, b"\n"))
+        front = b"%b%010d\t" % (magic, len(body))
+        rest = b"%016d\t%016d\t%b" % (sequence, mark, body)
+        return b"%b%b\t%b\n" % (front, self._sum(offset, front, rest), rest)
 
     def read(self, data: bytes, start: int, offset: int) -> Frame | Damage:
         """Give the frame that begins at data[start], which is `offset` in its file, or what is wrong."""
@@ -120,7 +119,7 @@ class Sealer:
         if length > FRAME_BYTES_MAX or end >= len(data):
             return Damage(offset, f"a frame of {length} bytes", f"{max(0, len(data) - body_start)} bytes")
         body = data[body_start:end]
-        total = self._sum(offset, data[start : start + 18] + data[start + 35 : body_start], body)
+        total = self._sum(offset, data[start : start + 18], data[start + 35 : end])
         if total != found[3]:
             return Damage(offset, f"checksum {total.decode()}", f"checksum {found[3].decode()}")
         if data[end] != 0x0A:
@@ -137,22 +136,18 @@ class Sealer:
 
     def body(self, data: bytes, start: int, offset: int, length: int) -> bytes | Damage:
         """As `read` of a frame whose length is known, but only what it says, for half the time."""
-        head_end, end = start + FRAME_HEAD_BYTES, start + length - 1
-        body = data[head_end:end]
-        total = self._sum(offset, data[start : start + 18] + data[start + 35 : head_end], body)
-        if (
-            total == data[start + 18 : start + 34]
-            and data[start + 34] == 0x09
-            and data[end : end + 1] == b"\n"
-        ):
-            return body
+        end = start + length - 1
+        total = self._sum(offset, data[start : start + 18], data[start + 35 : end])
+        if data[start + 18 : start + 35] == total + b"\t" and data[end : end + 1] == b"\n":
+            return data[start + FRAME_HEAD_BYTES : end]
         found = self.read(data, start, offset)
         return found.body if isinstance(found, Frame) else found
 
-    def _sum(self, offset: int, header: bytes, body: bytes) -> bytes:
+    def _sum(self, offset: int, front: bytes, rest: bytes) -> bytes:
+        """The checksum of what stands before it and behind it."""
         total = self._salted.copy()
-        total.update(b"%d\t%b" % (offset, header))
-        total.update(body)
+        total.update(b"%d\t%b" % (offset, front))
+        total.update(rest)
         return total.hexdigest().encode()
 
 

@@ -40,10 +40,11 @@ class FrameIndex:
         if not 0 <= run < len(runs):
             return []
         entries = runs[run]
-        first = _frame_of(entries, max(start, 0))
-        places = [Place(*entries[n + 1 : n + 4]) for n in range(first * 4, len(entries), 4)]
+        first = _frame_of(entries, max(start, 0)) * 4
+        columns = (entries[first + column :: 4] for column in (1, 2, 3))
+        places = list(zip(*columns, strict=True))
         records = records_of(self._journal.read(places), row.id, run)
-        return records[max(start, 0) - entries[first * 4] :] if places else []
+        return records[max(start, 0) - entries[first] :] if places else []
 
     def cut(self, row: Row) -> None:
         """See Runs."""

@@ -71,6 +71,10 @@ class Place(NamedTuple):
     length: int
 
 
+Where: TypeAlias = tuple[int, int, int]
+"""A place, or its fields."""
+
+
 @attrs.define
 class Segment:
     """One file of the journal."""
@@ -486,7 +490,7 @@ class Journal:
 
     # ------------------------------------------------ reading
 
-    def read(self, places: Sequence[Place]) -> list[bytes]:
+    def read(self, places: Sequence[Where]) -> list[bytes]:
         """Read the bodies at these places, verified; neighbours are read together.
 
         Raises LogCorrupt, StoreUnavailable.
@@ -496,12 +500,12 @@ class Journal:
         while first < len(places):
             last = _together(places, first)
             segment, start, _ = places[first]
-            end = places[last].offset + places[last].length
+            end = places[last][1] + places[last][2]
             path = self._segments[segment].path
             data = self._pread(self._file(segment), path, end - start, start)
             body_of = self._segments[segment].sealer.body
-            for place in places[first : last + 1]:
-                found = body_of(data, place.offset - start, place.offset, place.length)
+            for _, offset, length in places[first : last + 1]:
+                found = body_of(data, offset - start, offset, length)
                 if isinstance(found, Damage):
                     raise corrupt(path, found)
                 bodies.append(found)
@@ -669,7 +673,7 @@ def later(segment: Segment, data: bytes, offset: int) -> Iterator[Frame]:
             position = match.start() + 1
 
 
-def _together(places: Sequence[Place], first: int) -> int:
+def _together(places: Sequence[Where], first: int) -> int:
     """Find the last of the places from `first` on that are read in one call."""
     segment, start, length = places[first]
     end = start + length

@@ -73,7 +73,15 @@ from zart_stores.sql.postgres_server import (
     weather,
 )
 from zart_stores.sql.postgres_transaction import PostgresTransaction
-from zart_stores.sql.queries import Select, find_row, read_inbox, read_page, read_records, read_stats
+from zart_stores.sql.queries import (
+    Select,
+    find_row,
+    read_inbox,
+    read_page,
+    read_records,
+    read_stats,
+    some_at_a_time,
+)
 from zart_stores.sql.reading import (
     COLUMNS,
     DUE,
@@ -815,12 +823,17 @@ class PostgresLog:
             self._pool = self._new_pool()
         pool.close(timeout=0)
 
+    def _execute(
+        self, db: Connection, query: str, values: tuple[Any, ...]
+    ) -> psycopg.Cursor[tuple[Any, ...]]:
+        return db.execute(self._address.sql(query), values, binary=True)
+
     def _select(self, db: Connection, query: str, values: tuple[Any, ...] = ()) -> Sequence[tuple[Any, ...]]:
-        return db.execute(self._address.sql(query), values, binary=True).fetchall()
+        return self._execute(db, query, values).fetchall()
 
     def _asking(self, db: Connection) -> Select:
         """Run queries on a connection."""
-        return lambda query, values: self._select(db, query, values)
+        return lambda query, values: some_at_a_time(self._execute(db, query, values).fetchmany)
 
     def _transaction(self, action: Callable[[Connection], Callable[[], None] | None]) -> None:
         """Run an action, and what it gives, in one transaction; nothing is committed when it gives nothing (Rule 2).

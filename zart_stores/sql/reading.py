@@ -5,7 +5,7 @@ Rule 1: what does not verify, is missing or is too much raises LogCorrupt with i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeGuard
 from zlib import crc32
 
@@ -68,7 +68,7 @@ def is_text(value: Any) -> TypeGuard[str]:
 
 
 def records_of(
-    found: Sequence[Sequence[Any]], id: str, run: int, start: int, end: int, path: str
+    found: Iterable[Sequence[Any]], id: str, run: int, start: int, end: int, path: str
 ) -> list[Record]:
     """Make records of RECORD_COLUMNS, which are those from position `start` to `end` of a run."""
     records: list[Record] = []

@@ -43,7 +43,15 @@ from zart_stores.sql import lock, sqlite_wal
 from zart_stores.sql.batch import Batch, ids_of, owners_of
 from zart_stores.sql.gate import LOG_CLOSED
 from zart_stores.sql.line import Line
-from zart_stores.sql.queries import Select, find_row, read_inbox, read_page, read_records, read_stats
+from zart_stores.sql.queries import (
+    Select,
+    find_row,
+    read_inbox,
+    read_page,
+    read_records,
+    read_stats,
+    some_at_a_time,
+)
 from zart_stores.sql.reading import COLUMNS, damage
 from zart_stores.sql.sqlite_batch import BLOB, SqliteSource, write_changes
 from zart_stores.sql.sqlite_due import changes_count, due_keys, next_wake, was_robbed, workers
@@ -723,7 +731,7 @@ class Undisturbed:
 
 def _select(db: sqlite3.Connection) -> Select:
     """Run queries on a connection; tables have plain names here."""
-    return lambda query, values: db.execute(query.replace("{t}", ""), values)
+    return lambda query, values: some_at_a_time(db.execute(query.replace("{t}", ""), values).fetchmany)
 
 
 def _set_aside(db: sqlite3.Connection, key: int) -> None:
