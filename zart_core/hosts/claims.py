@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -38,7 +37,7 @@ DEATH_GAP_S = 0.4
 """The shortest time between two such questions when nothing is due: a worker may have died."""
 CLAIMS_MAX = 500
 EVICTION_LOOKS = 16
-"""How many executions that are busy may stand in front of one that is let go."""
+"""How many executions are looked at each time there are too many: it takes no longer, however many those are."""
 T = TypeVar("T")
 LOGGER = logging.getLogger("zart.engine")
 
@@ -80,7 +79,7 @@ class Claims:
     async def leased(self, call: Callable[[], T]) -> T:
         """Make a call of the log that renews the lease. Raises Weather."""
         asked = self.engine.loop.time()
-        answer = await self.engine.off_loop(call)
+        answer = await self.engine.off_loop(call, waits=False)
         if self.engine.loop.time() > self.leased_until:
             self.engine.attempts.lapse()  # it may have run out before this, and others may have taken what is here
         self.leased_until = max(self.leased_until, asked + self.lease_s)
@@ -378,15 +377,16 @@ class Claims:
         self.shrink(live)
 
     def shrink(self, but: Live | None = None) -> None:
-        """Let idle executions go, the least recently used first, while there are too many."""
-        excess = len(self.engine.live) - self.engine.max_live
-        if (
-            excess > 0 and not self.engine.closing
-        ):  # else nothing is idle: turns are no longer built, all is handed over
-            oldest = itertools.islice(self.engine.live.values(), excess + EVICTION_LOOKS)
-            idle = [live for live in oldest if live is not but and self.is_idle(live)]
-            for live in idle[:excess]:
-                self.evict(live)
+        """Let idle executions go, the least recently used first, while there are too many; busy ones get to the end."""
+        held = self.engine.live
+        for _ in range(EVICTION_LOOKS):
+            if len(held) <= self.engine.max_live or self.engine.closing:
+                return  # as it closes nothing is idle: turns are no longer built, all is handed over
+            oldest = next(iter(held.values()))
+            if oldest is but or not self.is_idle(oldest):
+                held.move_to_end(oldest.run.id)
+            else:
+                self.evict(oldest)
 
     def is_idle(self, live: Live) -> bool:
         """Whether nothing goes on with it in this process."""

@@ -83,6 +83,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
+READS_MAX = 32
+"""How many calls that read the log are under way at a time, each in a thread of its own; more of them wait in line."""
 CLOSE_GRACE_S = 0.4
 """How long running attempts get to end when the engine closes."""
 CLOSE_WRITE_S = 5.0
@@ -126,6 +128,7 @@ class AsyncEngine:
         self.cast = cast
         """Who plays a step: as a rule its own function."""
         self.readers = self.threads.executor("zart-reader")
+        self.reads = asyncio.Semaphore(READS_MAX)
         self.clock = clock or SystemClock()
         self.codec = codec or CODEC
         self.build = build
@@ -289,7 +292,7 @@ class AsyncEngine:
             own, outcomes = outcomes[: len(part)], outcomes[len(part) :]
             if part and all(isinstance(outcome, Ok) for outcome in own):
                 self.handed_over(live)
-        await self.off_loop(lambda: self.log.release(self.worker))
+        await self.off_loop(lambda: self.log.release(self.worker), waits=False)
 
     def last_turn(self, live: Live) -> list[stored.Write]:
         """What is left to write of an execution, and that what runs is given back."""
@@ -308,15 +311,21 @@ class AsyncEngine:
         if closed is not None and opened is None:
             self.results.tell(live.run.id, closed)
 
-    async def off_loop(self, call: Callable[[], T]) -> T:
-        """Call the store where it may block. Raises what it raises; StoreUnavailable when no thread can."""
+    async def off_loop(self, call: Callable[[], T], *, waits: bool = True) -> T:
+        """Call the store where it may block, READS_MAX such calls at a time; without `waits` at once, beside them.
+
+        Raises what it raises; StoreUnavailable when no thread can.
+        """
         if not self.log.blocking:
             return call()
-        try:
-            called = self.readers.submit(call)
-        except RuntimeError as error:  # the machine has no more threads, or the engine was closed meanwhile
-            raise StoreUnavailable(f"the log cannot be asked: {error}") from error
-        return await asyncio.wrap_future(called, loop=self.loop)
+        async with self.reads if waits else contextlib.nullcontext():
+            try:
+                called = self.readers.submit(call)
+            except (
+                RuntimeError
+            ) as error:  # the machine has no more threads, or the engine was closed meanwhile
+                raise StoreUnavailable(f"the log cannot be asked: {error}") from error
+            return await asyncio.wrap_future(called, loop=self.loop)
 
     def is_closing(self) -> bool:
         """Whether it was closed in the meantime, to be asked after an await."""

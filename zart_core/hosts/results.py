@@ -19,6 +19,10 @@ from zart_core.hosts.requests import CREATE_GAP_S, TRIES_MAX
 if TYPE_CHECKING:
     from zart_core.hosts.engine import AsyncEngine
 
+LOOK_AGAIN_S = 0.25
+"""How soon the log is asked again how an execution that is not here ended."""
+LOOKS_PER_S_MAX = 400
+
 
 class Results:
     """Those who wait for an execution to end."""
@@ -69,7 +73,7 @@ class Results:
                     if closed is not None:
                         return closed
                     failed = 0
-                async with asyncio.timeout(30.0 if live is not None else 0.25):
+                async with asyncio.timeout(30.0 if live is not None else self.look_again_s()):
                     return await future
             except TimeoutError:
                 continue
@@ -80,6 +84,10 @@ class Results:
                 await self.engine.pause(CREATE_GAP_S * 2**failed)
             finally:
                 self.unwait(id, future)
+
+    def look_again_s(self) -> float:
+        """How long to wait before the log is asked again: LOOKS_PER_S_MAX times a second, all together."""
+        return max(LOOK_AGAIN_S, len(self.waiters) / LOOKS_PER_S_MAX)
 
     async def look(self, id: str) -> Closed | None:
         """How the execution ended by the log; None while it goes on. Raises the defect when it is parked."""

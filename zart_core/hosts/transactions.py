@@ -13,6 +13,7 @@ import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -334,7 +335,7 @@ class Transactions:
                 if lent is not None:
                     lent.over = lent.over or UNWANTED
                 if lent is not None and lent.asked:
-                    await self.engine.off_loop(lambda lent=lent: lent.end(UNWANTED))  # type: ignore[misc]
+                    await self.engine.off_loop(partial(lent.end, UNWANTED), waits=False)
 
     async def end_pending(self) -> None:
         """Roll back what has returned and no turn commits any more: the engine closes, and its log may stay open."""
@@ -343,7 +344,7 @@ class Transactions:
             if not pending.committing and lent is not None:
                 del self.pending[id]
                 pending.live.run.unearn(pending.attempt.call.seq)
-                await self.engine.off_loop(lambda lent=lent: lent.end(UNWANTED))  # type: ignore[misc]
+                await self.engine.off_loop(partial(lent.end, UNWANTED), waits=False)
 
 
 def is_void(attempt: Attempt) -> bool:
