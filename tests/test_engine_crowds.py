@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 
 import zart_core as zart
-from zart_core.hosts import results
+from zart_core.codec import Codec
+from zart_core.events import Ok
 from zart_core.hosts.claims import EVICTION_LOOKS, Claims
 from zart_core.hosts.engine import READS_MAX
 from zart_core.hosts.ports import open_log
+from zart_core.hosts.relatives import new_execution
 from zart_core.testing.relay import Relay
+
+CODEC = Codec()
 
 
 @zart.step("work-{n}")
@@ -124,17 +128,41 @@ def test_the_lease_does_not_wait_in_line(log):
     asyncio.run(run())
 
 
-def test_who_waits_asks_less_often_the_more_there_are():
-    """Executions in other hands: a few are asked for four times a second, many so that it is 400 questions in all."""
+class Asked(Relay):
+    """Counts how often it is asked for an execution."""
+
+    def __init__(self, log):
+        super().__init__(log)
+        self.asked = 0
+
+    def summary(self, id):
+        self.asked += 1
+        return super().summary(id)
+
+
+@pytest.mark.parametrize(("count", "least", "most"), [(4, 32, 64), (2000, 4000, 6400)])
+def test_all_who_wait_for_others_ask_so_often_and_no_oftener(count, least, most):
+    """A few look for executions in other hands four times a second each, many 400 times a second in all.
+
+    A look is two questions; all look once when they begin.
+    """
+    log = Asked(open_log("memory:"))
+    writes = [new_execution(CODEC, waits, f"e{n}", b"1", 0.0, wake=2e9) for n in range(count)]
+    assert all(isinstance(outcome, Ok) for outcome in log.log.append(writes))
 
     async def run():
-        async with zart.serve("memory:", [waits]) as engine:
-            assert engine.results.look_again_s() == results.LOOK_AGAIN_S == 0.25
-            engine.results.waiters = {str(n): [] for n in range(4000)}
-            assert engine.results.look_again_s() == 10
-            engine.results.waiters = {}
+        async with zart.serve(log, [waits]) as engine:
+            handles = [await engine.get(f"e{n}") for n in range(count)]
+            log.asked = 0
+            waiting = [asyncio.create_task(handle.result()) for handle in handles]
+            await asyncio.sleep(1.5)
+            for each in waiting:
+                each.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            assert engine.results.asking == 0
 
     asyncio.run(run())
+    assert least <= log.asked <= most
 
 
 def test_a_lapse_of_many_reads_them_back_in_line(tmp_path):

@@ -323,7 +323,7 @@ class AsyncEngine:
                 called = self.readers.submit(call)
             except (
                 RuntimeError
-            ) as error:  # the machine has no more threads, or the engine was closed meanwhile
+            ) as error:  # no more threads on this machine, or the engine was closed meanwhile
                 raise StoreUnavailable(f"the log cannot be asked: {error}") from error
             return await asyncio.wrap_future(called, loop=self.loop)
 

@@ -30,6 +30,8 @@ class Results:
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
         self.waiters: dict[str, list[asyncio.Future[Closed]]] = {}
+        self.asking = 0
+        """How many wait for executions that are not here, and ask the log from time to time."""
 
     def tell(self, id: str, closed: Closed) -> None:
         """Tell everybody who waits for it how an execution ended."""
@@ -73,7 +75,9 @@ class Results:
                     if closed is not None:
                         return closed
                     failed = 0
-                async with asyncio.timeout(30.0 if live is not None else self.look_again_s()):
+                if live is None:
+                    return await self.told_or_late(future)
+                async with asyncio.timeout(30.0):
                     return await future
             except TimeoutError:
                 continue
@@ -85,9 +89,14 @@ class Results:
             finally:
                 self.unwait(id, future)
 
-    def look_again_s(self) -> float:
-        """How long to wait before the log is asked again: LOOKS_PER_S_MAX times a second, all together."""
-        return max(LOOK_AGAIN_S, len(self.waiters) / LOOKS_PER_S_MAX)
+    async def told_or_late(self, future: asyncio.Future[Closed]) -> Closed:
+        """Wait until the log should be asked again: TimeoutError. All together ask LOOKS_PER_S_MAX times a second."""
+        self.asking += 1
+        try:
+            async with asyncio.timeout(max(LOOK_AGAIN_S, self.asking / LOOKS_PER_S_MAX)):
+                return await future
+        finally:
+            self.asking -= 1
 
     async def look(self, id: str) -> Closed | None:
         """How the execution ended by the log; None while it goes on. Raises the defect when it is parked."""
