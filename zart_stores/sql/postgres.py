@@ -761,6 +761,10 @@ class PostgresLog:
     def settings(self) -> Mapping[str, str | int]:
         """See Examinable. What the server keeps of what it acknowledges, as a transaction of this log finds it."""
         found = self._lease_transaction(server_settings)
+        if (
+            found["pooler"] == "no"
+        ):  # a pooler may have lent the connection of its greeting: the next is another
+            found = self._lease_transaction(server_settings)
         prepared = "yes" if self._address.prepare else "no"
         return {**found, "prepared statements": prepared, "format": FORMAT}
 
