@@ -761,9 +761,8 @@ class PostgresLog:
     def settings(self) -> Mapping[str, str | int]:
         """See Examinable. What the server keeps of what it acknowledges, as a transaction of this log finds it."""
         found = self._lease_transaction(server_settings)
-        if (
-            found["pooler"] == "no"
-        ):  # a pooler may have lent the connection of its greeting: the next is another
+        if found["pooler"] == "no":
+            # one may have lent the connection of its greeting; for the next transaction it lends another
             found = self._lease_transaction(server_settings)
         prepared = "yes" if self._address.prepare else "no"
         return {**found, "prepared statements": prepared, "format": FORMAT}
