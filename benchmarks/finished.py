@@ -79,7 +79,7 @@ def fill_sqlite(path: str, count: int) -> None:
         (first,) = db.execute("SELECT coalesce(max(key), 0) + 1 FROM executions").fetchone()
         db.execute("BEGIN IMMEDIATE")
         marks = ", ".join("?" * len(COLUMNS.split(", ")))
-        db.executemany(f"INSERT INTO executions VALUES ({marks})", rows(first, count))
+        db.executemany(f"INSERT INTO executions ({COLUMNS}) VALUES ({marks})", rows(first, count))
         db.execute("COMMIT")
     finally:
         db.close()

@@ -116,6 +116,7 @@ def turns_of(executions: Iterable[Sequence[Any]], records: Iterable[tuple[Any, .
             unread,
             reason,
             build,
+            claimed_as,
             due,
             crc,
         ) = rows[key]
@@ -123,7 +124,7 @@ def turns_of(executions: Iterable[Sequence[Any]], records: Iterable[tuple[Any, .
             rest = (fence, updated, given, seen, posted, top, unread, reason, build)
             state = (wake, run, part[-1][2] + 1, *rest)
             first, last = index == 0, index == len(parts) - 1
-            created = (*rows[key][:5], "running", "bare", *state, None, crc) if first else None
+            created = (*rows[key][:5], "running", "bare", *state, claimed_as, None, crc) if first else None
             turns.append(
                 (index, Turn(part, created, (*state, crc, key), (status, None, due, key) if last else None))
             )
@@ -153,7 +154,7 @@ class Sqlite:
     """SQLite; its bare loop inserts the same rows into the same tables."""
 
     STATEMENTS: ClassVar = {
-        "create": f"INSERT INTO executions VALUES ({', '.join('?' * len(COLUMNS.split(', ')))})",
+        "create": f"INSERT INTO executions ({COLUMNS}) VALUES ({', '.join('?' * len(COLUMNS.split(', ')))})",
         "update": f"UPDATE executions SET {', '.join(f'{name} = ?' for name in (*STATE, 'crc'))} WHERE key = ?",
         "end": "UPDATE executions SET status = ?, owner = ?, due = ? WHERE key = ?",
         "records": "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -201,7 +202,9 @@ class Sqlite:
 
 
 _TYPES = {
-    **dict.fromkeys(("id", "workflow", "digest", "status", "owner", "reason", "build", "kind"), "text"),
+    **dict.fromkeys(
+        ("id", "workflow", "digest", "status", "owner", "reason", "build", "claimed_as", "kind"), "text"
+    ),
     **dict.fromkeys(("created_at", "wake", "updated_at", "due", "at"), "float8"),
     "given": "bool",
     "data": "bytea",

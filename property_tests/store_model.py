@@ -36,6 +36,7 @@ class Execution:
     given: bool = False
     reason: str = ""
     build: str = ""
+    claimed_as: str | None = None
 
     def due(self) -> float | None:
         if self.status in CLOSED or self.status is Status.PAUSED or self.given:
@@ -63,6 +64,7 @@ class Execution:
             self.reason,
             self.build,
             len(self.inbox),
+            self.claimed_as,
         )
 
 
@@ -108,6 +110,7 @@ class Model:
             item.wake,
             item.at,
             [list(item.records)],
+            claimed_as=item.claimed_as,
         )
         self.executions[item.id] = made
         if item.owner is not None:
@@ -136,6 +139,7 @@ class Model:
         status = item.status
         if item.opens is not None:
             found.runs.append(list(item.opens))
+            found.claimed_as = item.opens_as
             status = Status.SCHEDULED if status in CLOSED else status
         self.answer(found, status, item.wake, item.seen, item.releases)
         found.updated_at = item.at
@@ -181,7 +185,7 @@ class Model:
             if (when := each.due()) is not None
             and when <= now
             and each.owner in (None, worker)
-            and (workflows is None or each.workflow in workflows)
+            and (workflows is None or (each.claimed_as or each.workflow) in workflows)
         ]
         given = [each for *_, each in sorted(due, key=lambda entry: entry[:2])][:limit]
         for each in given:

@@ -105,6 +105,8 @@ class Player:
         self.recorded: dict[str, tuple[int, float | None]] = {}
         """The fence and the wake time that are on record, by id; those of claims are not, where there is one opener."""
         self.lots = random.Random(0)
+        self.names_to_claim_by = random.Random(0)
+        """Lots of their own, so that the steps of seeds that were found earlier stay as they were."""
         self.logs = [self.open()]
         if self.kind.shared:
             self.logs.append(self.open())
@@ -129,6 +131,7 @@ class Player:
         """Do these steps, and compare after each. Raises what differs."""
         for number in range(steps) if isinstance(steps, int) else steps:
             self.lots = random.Random(f"{self.seed}:{number}")
+            self.names_to_claim_by = random.Random(f"{self.seed}:{number}:claimed as")
             (rule,) = self.lots.choices(list(RULES), list(RULES.values()))
             try:
                 getattr(self, rule)()
@@ -168,6 +171,8 @@ class Player:
         now = self.lots.choice([0.0, 5.0, 10.0, 20.0, 1e9])
         limit = self.lots.choice([0, 1, 2, 3, 9])
         workflows = self.lots.choice([None, None, ["w"], ["v", "w"], []])
+        if workflows:
+            workflows += self.names_to_claim_by.choice([[], ["w 2"], ["w 2", "v 2"]])
         wanted = self.model.claim(worker, now, limit, workflows)
         same(log.claim(worker, now=now, lease_s=LEASE_S, limit=limit, workflows=workflows), wanted)
 
@@ -294,7 +299,11 @@ class Player:
             wake=self.wake(),
             creates=[self.new(0) for _ in range(self.lots.choice([0, 0, 1, 2]))] if depth else (),
             posts=[self.post()] if self.lots.random() < 0.2 else (),
+            claimed_as=self.claimed_as(),
         )
+
+    def claimed_as(self) -> str | None:
+        return self.names_to_claim_by.choice([None, None, "w 2", "v 2", "v"])
 
     def post(self) -> Post:
         key = self.lots.choice([None, None, "k1", "k2"])
@@ -311,7 +320,7 @@ class Player:
             [(0, 0, 0)] * 12 + [(1, 0, 0), (-1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1)]
         )
         at = float(next(self.times))
-        return Turn(
+        turn = Turn(
             id,
             run + wrong[0],
             position + wrong[1],
@@ -327,6 +336,7 @@ class Player:
             posts=[self.post() for _ in range(lots.choice([0, 0, 1, 2]))],
             releases=lots.random() < 0.25,
         )
+        return turn if turn.opens is None else attrs.evolve(turn, opens_as=self.claimed_as())
 
     def mark(self) -> Mark:
         lots, id = self.lots, self.lots.choice(IDS)

@@ -59,7 +59,7 @@ def test_a_store_on_a_disk(doctor, tmp_path, monkeypatch, store, there):
         expected = {
             "journal_mode": "wal",
             "synchronous": "FULL",
-            "format": 1,
+            "format": 2,
             "sqlite": sqlite3.sqlite_version,
         }
         assert found["settings"] == {**expected, "page_size": found["settings"]["page_size"]}

@@ -14,6 +14,7 @@ import zart_core as zart
 from tests.engines import until
 from tests.postgres import running
 from tests.postgres_proxy import Proxy
+from zart_core.events import Status
 from zart_core.hosts import claims
 from zart_core.hosts.inline import Inline
 from zart_core.workflows import Registry
@@ -164,7 +165,7 @@ def test_threads_of_a_busy_log_claim_as_before(url):
 
 
 def test_who_lacks_a_version_leaves_the_execution_to_who_has_it(url, monkeypatch):
-    """Both claim by the workflow's name; what one cannot go on with is parked, and taken up by the other."""
+    """Each claims the versions that it has; what nobody has yet waits, and is parked by nobody."""
     monkeypatch.setattr(claims, "SAFETY_S", 0.1)
     monkeypatch.setattr(claims, "PARKED_S", 0.2)
 
@@ -183,7 +184,11 @@ def test_who_lacks_a_version_leaves_the_execution_to_who_has_it(url, monkeypatch
         log = postgres.open(url)
         for id in ids:
             Inline(log, Registry()).start(new, None, id)
-        until(lambda: str(log.summary(ids[0]).status) == "parked", 60)
+        Inline(log, Registry()).start(old, None, "g")
+        assert behind.get("g").result(60) == "old"  # which was due later than those
+        assert {(each.status, each.owner) for each in log.list(workflow="grown").items if each.id != "g"} == {
+            (Status.SCHEDULED, None)
+        }
         with zart.open(url, [old, new]) as ahead:
             assert [ahead.get(id).result(60) for id in ids] == ["new"] * len(ids)
         assert not behind.engine.live

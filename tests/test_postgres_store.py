@@ -252,6 +252,37 @@ def test_migrations_are_made_once_and_in_one_transaction(server, schema):
         postgres.open(server.url(schema))
 
 
+def test_what_was_written_before_names_to_claim_by_is_read_and_claimed_after_the_migration(server, schema):
+    """Tables of version 1, with what is in them, become those of version 2; prefixes too (F26)."""
+    url = f"{server.url(schema)}&prefix=p_"
+    address = address_of(url)
+    log = postgres.open(url)
+    write(log, new(), post(), new("b", owner="w1", wake=5.0), new("c", workflow="v"))
+    write(log, turn("a", 1, "X", at=3.0, opens=records("Started", at=3.0), wake=1.0))
+    before = [(log.summary(id), log.records(id), log.inbox(id)) for id in "abc"]
+    log.release("w1")
+    log.close()
+    with psycopg.connect(server.dsn, autocommit=True) as db:
+        db.execute(f"ALTER TABLE {schema}.p_executions DROP COLUMN claimed_as")
+        for statement in MIGRATIONS[0]:
+            if "executions_free" in statement or "executions_held" in statement:
+                db.execute(address.sql(statement.replace("{p}", "p_")))
+        db.execute(f"DELETE FROM {schema}.p_migrations WHERE version = 2")
+    with pytest.raises(
+        StoreUnavailable, match="its tables have version 1, and this zart wants 2; run: zart db migrate"
+    ):
+        postgres.open(url)
+    assert postgres.migrations(url, dry=False) == (1, 2)
+    with contextlib.closing(postgres.open(url)) as log:
+        assert [(log.summary(id), log.records(id), log.inbox(id)) for id in "ac"] == [before[0], before[2]]
+        assert log.claim("w2", now=9.0, lease_s=30.0, limit=9, workflows=["v"])[0].id == "c"
+        assert {each.id for each in log.claim("w2", now=9.0, lease_s=30.0, limit=9, workflows=["w"])} == {
+            "a",
+            "b",
+        }
+        log.verify()
+
+
 @pytest.mark.parametrize("table", ["migrations (id int)", "messages (id int)", "executions_due (id int)"])
 def test_tables_of_somebody_else_are_told_apart(server, schema, table):
     """Where a schema has tables of these names already the log takes another, and leaves nothing there."""

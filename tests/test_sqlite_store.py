@@ -45,6 +45,7 @@ from zart_core.testing.contract import (
     write,
 )
 from zart_stores.sql import lock, sqlite, sqlite_file, sqlite_wal
+from zart_stores.sql.reading import CLAIM_NAME
 from zart_stores.sql.sqlite_file import APPLICATION_ID, FORMAT
 
 
@@ -384,12 +385,12 @@ def test_names_out_of_order(path, log):
     sql(
         path,
         "PRAGMA writable_schema = ON",
-        "UPDATE sqlite_master SET sql = replace(sql, 'workflow TEXT', 'workflow TEXT COLLATE NOCASE')",
+        "UPDATE sqlite_master SET sql = replace(sql, 'owner TEXT', 'owner TEXT COLLATE NOCASE')",
     )
     sql(
         path,
-        "UPDATE executions SET workflow = 'b' WHERE id = 'a'",
-        "UPDATE executions SET workflow = 'C' WHERE id = 'b'",
+        "UPDATE executions SET owner = 'b' WHERE id = 'a'",
+        "UPDATE executions SET owner = 'C' WHERE id = 'b'",
         "REINDEX",
     )
     again = sqlite.open(f"sqlite:{path}")
@@ -609,7 +610,7 @@ def test_full_disk(tmp_path):
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-GOLDEN = Path(__file__).parent / "data" / "sqlite-format-1.db"
+DATA = Path(__file__).parent / "data"
 
 
 def golden(place):
@@ -637,17 +638,67 @@ def content(log):
     ]
 
 
-def test_golden(tmp_path):
-    """F26: a database of format 1, as it was written once, is read and written for ever, and says what it said."""
-    golden(tmp_path / "now.db")
-    shutil.copy(GOLDEN, tmp_path / "then.db")
+def golden_2(place):
+    """The same, and what came with format 2."""
+    golden(place)
+    log = sqlite.open(f"sqlite:{place}")
+    named = New(
+        "named", "order", "digest", [Record("Started", 4.5, b"")], 4.5, wake=1.0, claimed_as="order 2"
+    )
+    opens = [Record("Started", 4.75, b"")]
+    again = New("again", "order", "digest", [Record("Started", 4.5, b"")], 4.5, wake=1.0)
+    write(log, named, again)
+    write(log, Turn("again", 0, 1, 0, [], 4.75, Status.CONTINUED, opens=opens, opens_as="order 3", wake=1.0))
+    log.close()
+
+
+@pytest.mark.parametrize("number, write_it", [(1, golden), (2, golden_2)])
+def test_golden(tmp_path, number, write_it):
+    """F26: a database as an earlier format was written once is read and written for ever, and says what it said."""
+    write_it(tmp_path / "now.db")
+    shutil.copy(DATA / f"sqlite-format-{number}.db", tmp_path / "then.db")
     now, then = sqlite.open(f"sqlite:{tmp_path}/now.db"), sqlite.open(f"sqlite:{tmp_path}/then.db")
     expect(content(then), content(now))
-    assert len(content(then)) == 3
-    write(then, Turn("c", 1, 1, 0, [Record("X", 5.0, b"")], 5.0, Status.WAITING))
-    expect(dict(then.verify()), {"executions": 3, "records": 8, "messages": 1})
-    now.close()
+    more = 2 * (number - 1)
+    assert len(content(then)) == 3 + more
+    for log in (then, now):
+        for names in (["order 3"], ["order 2"], ["order"], None):
+            claims = log.claim("w", now=100.0, lease_s=30.0, limit=9, workflows=names)
+            expect([each.id for each in claims], GIVEN[number, names and names[0]])
+        log.close()
+    then = sqlite.open(f"sqlite:{tmp_path}/then.db")
+    write(then, Turn("c", 1, 1, then.summary("c").fence, [Record("X", 5.0, b"")], 5.0, Status.WAITING))
+    expect(dict(then.verify()), {"executions": 3 + more, "records": 8 + 3 * (number - 1), "messages": 1})
+    expect(then.settings()["format"], FORMAT)
     then.close()
+
+
+GIVEN = {
+    (1, "order 3"): [],
+    (1, "order 2"): [],
+    (1, "order"): ["order-42"],
+    (1, None): [],
+    (2, "order 3"): ["again"],
+    (2, "order 2"): ["named"],
+    (2, "order"): ["order-42"],
+    (2, None): [],
+}
+"""What a claim of each name gives."""
+
+
+def test_an_upgrade_that_is_interrupted_is_done_by_who_comes_next(tmp_path, monkeypatch):
+    """F25, F26: it is one transaction; until then the database is what it was."""
+    place = tmp_path / "log.db"
+    shutil.copy(DATA / "sqlite-format-1.db", place)
+    for n in range(len(sqlite_file.UPGRADE)):
+        monkeypatch.setattr(sqlite_file, "UPGRADE", (*sqlite_file.UPGRADE[:n], "SELECT no_such_function()"))
+        with pytest.raises(LogCorrupt, match="no such function"):
+            sqlite.open(f"sqlite:{place}")
+        expect(sql(place, "PRAGMA user_version"), [(1,)])
+        monkeypatch.undo()
+    log = sqlite.open(f"sqlite:{place}")
+    expect(dict(log.verify()), {"executions": 3, "records": 7, "messages": 1})
+    log.close()
 
 
 def broken(*args, **kwargs):
@@ -808,9 +859,9 @@ def test_due_by_index(path, log):
         for *_, detail in sql(path, f"EXPLAIN QUERY PLAN {statement}"):
             assert detail.startswith("SEARCH"), f"{statement}: {detail}"
     for query in (
-        "SELECT due FROM executions WHERE owner IS NULL AND due IS NOT NULL AND workflow = 'w' AND due >= 0",
-        "SELECT due FROM executions WHERE owner = 'w' AND workflow = 'w' AND due >= 0 ORDER BY due LIMIT 1",
-        "SELECT workflow FROM executions WHERE owner = 'w' AND workflow > '' ORDER BY workflow LIMIT 1",
+        f"SELECT due FROM executions WHERE owner IS NULL AND due IS NOT NULL AND {CLAIM_NAME} = 'w' AND due >= 0",
+        f"SELECT due FROM executions WHERE owner = 'w' AND {CLAIM_NAME} = 'w' AND due >= 0 ORDER BY due LIMIT 1",
+        f"SELECT 1 FROM executions WHERE owner = 'w' AND {CLAIM_NAME} > '' ORDER BY {CLAIM_NAME} LIMIT 1",
         "SELECT owner FROM executions WHERE owner IS NOT NULL AND owner > '' ORDER BY owner LIMIT 1",
     ):
         ((*_, detail),) = sql(path, f"EXPLAIN QUERY PLAN {query}")

@@ -6,14 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from engines import STORES, until, url_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 import zart_core as zart
 from zart_core.cli import app
 from zart_core.hosts.ports import open_log
+from zart_core.hosts.relatives import new_execution
+from zart_core.insight.forking import execution_of, fork
 from zart_core.log import New
-from zart_core.testing import check_deploy, run
+from zart_core.testing import check_deploy, export_history, import_history, run
+from zart_core.workflows import claim_name, version_claimed
 
 
 @zart.step("one")
@@ -97,6 +103,79 @@ def test_continue_as_new_takes_the_newest(log):
         engine.send("a", "go", None)
         assert engine.get("a").result(10) == "v2"
         assert [engine.get("a").history(run)[0].version for run in (0, 1)] == [1, 2]
+        assert log.summary("a").claimed_as == "order (version 2)"
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+def test_a_worker_claims_only_the_versions_that_it_has(store, tmp_path):
+    """What is due of another version stays where it is, and is not parked, until a worker comes that has it."""
+    url = f"memory:{tmp_path}" if store == "memory" else url_of(store, tmp_path)
+    log = open_log(url)
+    with zart.open(url, [V1]) as first:
+        with zart.open(url, [V2]) as second:
+            waiting(second, V2, 0, "b")
+        first.send("b", "go", None)
+        for id in (
+            "x",
+            "y",
+        ):  # whoever is given one of these has asked for what is due, and "b" is so since longer
+            log.append([new_execution(zart.Codec(), V1, id, b"0", at=1.0)])
+            until(lambda id=id: "event" in str(first.get(id).history()))
+        found = log.summary("b")
+        assert (found.owner, found.status, found.unread, found.claimed_as) == (
+            None,
+            "waiting",
+            1,
+            "order (version 2)",
+        )
+        with zart.open(url, [V2]) as second:
+            assert second.get("b").result(10) == "v2"
+        assert log.summary("x").claimed_as is None
+    log.close()
+
+
+def test_the_reason_names_the_version_that_is_missing(log):
+    """Also where a worker comes that has another one, and where the name to claim by is somebody else's."""
+    with zart.open(log, [V2]) as engine:
+        waiting(engine, V2, 0, "b")
+    log.append(
+        [attrs.evolve(new_execution(zart.Codec(), V1, "x", b"0", at=1.0), claimed_as="order, but ours")]
+    )
+    with zart.open(log, [V1, V3]) as engine:
+        assert [each.reason for each in engine.list(status="parked").items] == [
+            "UnknownWorkflow: version 2 of workflow 'order' is not registered (registered: 1, 3). "
+            "Register it beside the others, and its runs go on",
+            "UnknownWorkflow: workflow 'order, but ours' is not registered",
+        ]
+
+
+def test_copies_are_claimed_by_the_version_of_the_original(log):
+    """Forks, and what is taken out of one log and into another, with every run."""
+    with zart.open(log, [V1]) as engine:
+        waiting(engine, V1, 1, "a")
+    with zart.open(log, [V1, V2]) as engine:
+        engine.send("a", "go", None)
+        until(lambda: engine.get("a").history()[0].run == 1)
+        engine.send("a", "go", None)
+        engine.get("a").result(10)
+        waiting(engine, V2, 0, "b")
+        history = engine.get("b").history()
+    log.append([execution_of(fork(V2, history, id="c"), zart.Codec(), 9e9)])
+    other = open_log("memory:")
+    for id in "ab":
+        import_history(other, export_history(log, id))
+    expected = "order (version 2)"
+    assert [log.summary("c").claimed_as, *(other.summary(id).claimed_as for id in "ab")] == [expected] * 3
+
+
+@given(st.text(min_size=1), st.integers(1, 1 << 70), st.text())
+def test_a_version_is_read_back_from_its_name(name, version, other):
+    """What workers claim runs by says of which version they are, or of none."""
+    assert version_claimed(name, claim_name(name, version)) == version
+    assert version_claimed(name, f"{name} (version 02)") is None
+    assert version_claimed(name, f"{name} (version {'9' * 5000})") is None
+    claimed_as = f"{name}{other}"
+    assert version_claimed(name, claimed_as) is None or other.startswith(" (version ")
 
 
 def test_a_child_has_the_version_that_its_parent_names(log):

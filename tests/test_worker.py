@@ -118,16 +118,16 @@ def test_tables_are_looked_at_and_migrated_by_command(server, tmp_path):
         )  # fmt: skip
         return done.returncode, (done.stdout + done.stderr).strip()
 
-    assert db("status") == (4, "there are no tables yet; zart db migrate makes them, in version 1")
-    assert db("migrate") == (0, "version 0 is now 1")
-    assert db("status", "--json") == (0, '{"version": 1, "wanted": 1}')
-    assert db("migrate") == (0, "version 1 already")
+    assert db("status") == (4, "there are no tables yet; zart db migrate makes them, in version 2")
+    assert db("migrate") == (0, "version 0 is now 2")
+    assert db("status", "--json") == (0, '{"version": 2, "wanted": 2}')
+    assert db("migrate") == (0, "version 2 already")
     with psycopg.connect(server.dsn, autocommit=True) as connection:
-        connection.execute("INSERT INTO by_command.migrations (version) VALUES (2)")
-    assert db("status") == (4, "version 2; this zart knows versions up to 1: upgrade zart")
+        connection.execute("INSERT INTO by_command.migrations (version) VALUES (3)")
+    assert db("status") == (4, "version 3; this zart knows versions up to 2: upgrade zart")
     code, said = db("migrate")
     assert code == 4
-    assert "its tables have version 2; this zart reads versions up to 1: upgrade zart" in said
+    assert "its tables have version 3; this zart reads versions up to 2: upgrade zart" in said
     code, said = db("status", store=f"sqlite:{tmp_path}/log.db")
     assert code == 2
     assert "has no tables to migrate" in said

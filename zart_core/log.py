@@ -81,6 +81,9 @@ class New:
     posts: Sequence[Post] = ()
     """Messages that are posted in the same commit, if this one is created. Those to unknown or ended executions are
     dropped."""
+    claimed_as: str | None = None
+    """The name that workers claim it by; None for the workflow's. Hosts name by it who can run an execution, where the
+    workflow does not tell: which version of it is wanted. It is no part of what makes a second start the same."""
 
 
 @stored_record
@@ -132,6 +135,8 @@ class Turn:
     """Messages to others; those to unknown or ended executions are dropped. The turn goes through all the same."""
     releases: bool = False
     """Give the claim back in the same commit (the fence stays as it is). A turn that closes always does."""
+    opens_as: str | None = None
+    """The name that workers claim the execution by from the run on that it opens (see `New.claimed_as`)."""
 
 
 @stored_record
@@ -223,6 +228,13 @@ class Summary:
     build: str = ""
     unread: int = 0
     """Messages in the inbox that no turn has consumed."""
+    claimed_as: str | None = None
+    """The name that workers claim it by; None for the workflow's."""
+
+    @property
+    def claim_name(self) -> str:
+        """The name that workers claim it by."""
+        return self.workflow if self.claimed_as is None else self.claimed_as
 
 
 @record
@@ -301,7 +313,8 @@ class EventLog(Protocol):
         One that this worker holds already is given again, with the same fence, when it is due. Being given makes an
         execution not due until its next `Turn`, `Mark` or `Post`. Parked ones are given too; paused, ended ones never.
         When a holder's lease has run out, or it is known to be dead, what it held is free; what was `RUNNING`, or given
-        and not answered by a turn or a mark yet, is due at once. `workflows` limits it to these names.
+        and not answered by a turn or a mark yet, is due at once. `workflows` limits it to what is claimed by these
+        names (see `New.claimed_as`).
         A claim also renews the worker's lease. Leases run by a clock of the store's own, whatever `now` says (F13).
         """
         ...

@@ -218,6 +218,25 @@ def titled(name: str, version: int) -> str:
     return f"'{name}'" if version == 1 else f"'{name}' version {version}"
 
 
+def claim_name(name: str, version: int) -> str | None:
+    """The name that workers claim runs of a version by; None, which is the workflow's own, for the first (0300)."""
+    return None if version == 1 else f"{name} (version {version})"
+
+
+def version_claimed(name: str, claimed_as: str | None) -> int | None:
+    """The version that runs which are claimed by such a name are of; None where it tells of none."""
+    if claimed_as is None:
+        return 1
+    digits = claimed_as.removeprefix(f"{name} (version ").removesuffix(")")
+    if not digits.isdecimal() or len(digits) > DIGITS_MAX or claim_name(name, int(digits)) != claimed_as:
+        return None
+    return int(digits)
+
+
+DIGITS_MAX = 100
+"""The longest number of a version that is told from a name."""
+
+
 class Registry:
     """The workflows that a host knows, by name and version. Its items are the newest of each name."""
 
@@ -226,6 +245,8 @@ class Registry:
         """The newest version of each."""
         self.versions: dict[str, dict[int, Workflow[Any, Any]]] = {}
         """Every version of each, by number."""
+        self.claim_names: set[str] = set()
+        """What runs of all of them are claimed by."""
         for source in sources:
             self.add(source)
 
@@ -272,6 +293,7 @@ class Registry:
         """Register a workflow in place of the one of its name and version, if there is one."""
         versions = self.versions.setdefault(workflow.name, {})
         versions[workflow.version] = workflow
+        self.claim_names.add(claim_name(workflow.name, workflow.version) or workflow.name)
         self.by_name[workflow.name] = versions[max(versions)]
 
     def learn(self, workflow: Workflow[Any, Any]) -> None:

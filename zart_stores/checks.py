@@ -58,6 +58,12 @@ def check_turn(turn: Turn) -> None:
     check_records(turn.id, turn.records)
     if turn.opens is not None:
         check_records(turn.id, turn.opens)
+    if turn.opens_as is not None:
+        check_name("name to be claimed by", turn.opens_as)
+        if turn.opens is None:
+            raise InvalidUse(
+                f"execution {turn.id!r}: opens_as={turn.opens_as!a:.300} names a run that is not opened"
+            )
     for new in turn.creates:
         check_new(new)
     for post in turn.posts:
@@ -74,6 +80,8 @@ def check_new(new: New) -> None:
     check_records(new.id, new.records)
     if new.owner is not None:
         check_name("worker", new.owner)
+    if new.claimed_as is not None:
+        check_name("name to be claimed by", new.claimed_as)
     for child in new.creates:
         check_new(child)
     for post in new.posts:

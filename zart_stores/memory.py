@@ -28,14 +28,14 @@ from zart_core.events import Status
 from zart_core.log import Appended, EventLog, Level, Message, New, Page, Record, Summary, Write
 from zart_stores.checks import check, check_name
 from zart_stores.mending import Image, image_of, restored
-from zart_stores.rows import Row, Tables, due, free, give, new_row, summary, take, void, write
+from zart_stores.rows import Row, Tables, claim_name, due, free, give, new_row, summary, take, void, write
 
 LEASE_S = 30.0
 """The lease of a worker that owns a new execution and has none, in seconds."""
 
 T = TypeVar("T")
 Place: TypeAlias = "tuple[str | None, str, float | None, Status]"
-"""Where a row stands in the indexes: owner, workflow, due, status."""
+"""Where a row stands in the indexes: owner, name it is claimed by, due, status."""
 
 
 class Sorted(Protocol[T]):
@@ -199,7 +199,7 @@ class Shelf:
 
     def changed(self, row: Row) -> None:
         """Move the row to its place in the indexes; O(log n) when due or owner changed, else O(1)."""
-        place: Place = (row.owner, row.workflow, due(row), row.status)
+        place: Place = (row.owner, claim_name(row), due(row), row.status)
         before = self.places[row.key]
         if place == before:
             return
@@ -209,27 +209,27 @@ class Shelf:
         self._enter(row.key, place)
 
     def _enter(self, key: int, place: Place) -> None:
-        owner, workflow, when, status = place
+        owner, name, when, status = place
         self.counts[status] = self.counts.get(status, 0) + 1
         if owner is not None:
             self.held.setdefault(owner, set()).add(key)
         if when is not None:
             queues = self.queues.setdefault(owner, {})
-            if workflow not in queues:
-                queues[workflow] = cast("Sorted[tuple[float, int]]", SortedList())
-            queues[workflow].add((when, key))
+            if name not in queues:
+                queues[name] = cast("Sorted[tuple[float, int]]", SortedList())
+            queues[name].add((when, key))
             self.changes += 1
 
     def _leave(self, key: int, place: Place) -> None:
-        owner, workflow, when, status = place
+        owner, name, when, status = place
         self.counts[status] -= 1
         if owner is not None:
             self.held[owner].discard(key)
         if when is not None:
             queues = self.queues[owner]
-            queues[workflow].remove((when, key))
-            if not queues[workflow]:
-                del queues[workflow]
+            queues[name].remove((when, key))
+            if not queues[name]:
+                del queues[name]
                 if not queues:
                     del self.queues[owner]
 
@@ -283,8 +283,8 @@ class Shelf:
         queues = [
             queue.irange(None, (now, len(self.rows)))
             for owner in (None, worker)
-            for workflow, queue in self.queues.get(owner, {}).items()
-            if workflows is None or workflow in workflows
+            for name, queue in self.queues.get(owner, {}).items()
+            if workflows is None or name in workflows
         ]
         return [
             self.rows[key] for _, key in itertools.islice(heapq.merge(*queues), min(limit, len(self.rows)))

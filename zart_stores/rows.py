@@ -63,6 +63,7 @@ class Row:
     unread: int
     reason: str = ""
     build: str = ""
+    claimed_as: str | None = None
 
 
 class Tables(Protocol):
@@ -114,6 +115,11 @@ def due(row: Row) -> float | None:
     return row.wake
 
 
+def claim_name(row: Row) -> str:
+    """Give the name that workers claim it by."""
+    return row.workflow if row.claimed_as is None else row.claimed_as
+
+
 def summary(row: Row) -> Summary:
     """Show the row as a caller sees it."""
     return Summary(
@@ -131,6 +137,7 @@ def summary(row: Row) -> Summary:
         row.reason,
         row.build,
         row.unread,
+        row.claimed_as,
     )
 
 
@@ -232,6 +239,7 @@ def _do_turn(tables: Tables, row: Row, turn: Turn) -> Ok[Receipt]:
         row.position = 0
         tables.add_records(row, turn.opens)
         row.position = len(turn.opens)
+        row.claimed_as = turn.opens_as
     status = turn.status if turn.opens is None else _status_after(turn)
     _answer(row, status, turn.wake, turn.seen, turn.releases)
     row.updated_at = turn.at + 0.0
@@ -324,6 +332,7 @@ def new_row(key: int, new: New) -> Row:
         posted=0,
         top=0,
         unread=0,
+        claimed_as=new.claimed_as,
     )
     if new.status in CLOSED:
         row.owner = row.wake = None

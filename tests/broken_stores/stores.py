@@ -343,6 +343,32 @@ class NeverFreesTheNew(Broken):
         return self.log.append(batch)
 
 
+class ClaimsByWorkflow(Broken):
+    """L8: the name that an execution is to be claimed by is not kept."""
+
+    def append(self, batch: Sequence[Write]) -> list[Appended]:
+        return self.log.append([self.plain(item) for item in batch])
+
+    def plain(self, item: Write) -> Write:
+        if isinstance(item, New):
+            creates = [attrs.evolve(child, claimed_as=None) for child in item.creates]
+            return attrs.evolve(item, claimed_as=None, creates=creates)
+        return item
+
+
+class KeepsTheFirstName(Broken):
+    """L8: a run that is opened is claimed as the one before was."""
+
+    def append(self, batch: Sequence[Write]) -> list[Appended]:
+        return self.log.append([self.unchanged(item) for item in batch])
+
+    def unchanged(self, item: Write) -> Write:
+        found = self.log.summary(item.id)
+        if isinstance(item, Turn) and item.opens is not None and found is not None:
+            return attrs.evolve(item, opens_as=found.claimed_as)
+        return item
+
+
 class RepeatsFences(Broken):
     """I6, L8: the fence stands still when an execution passes into another hand."""
 

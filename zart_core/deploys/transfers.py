@@ -20,6 +20,7 @@ from zart_core.hosts.progress import reason_of
 from zart_core.hosts.relatives import digest_of
 from zart_core.interpreter import CODEC
 from zart_core.log import EventLog, Mark, New, Post, Turn, Write
+from zart_core.workflows import claim_name
 
 RECORDS_PER_TURN = 1000
 WORKER = "import"
@@ -113,6 +114,7 @@ def creation_of(history: History, codec: Codec) -> New:
         Status.PAUSED,
         wake=None,
         owner=WORKER,
+        claimed_as=claim_name(first.workflow, first.version),
     )
 
 
@@ -122,7 +124,9 @@ def turns_of(history: History, codec: Codec) -> Iterator[tuple[list[Post], Turn]
     for run, events in enumerate(history.runs):
         for start, part in parts(events):
             last = part[-1]
-            more = isinstance(last, Closed) and run + 1 < len(history.runs)
+            following = (
+                history.runs[run + 1][0] if isinstance(last, Closed) and run + 1 < len(history.runs) else None
+            )
             posts = [
                 Post(id, "event", event.event, event.payload, event.at, event.key)
                 for event in part
@@ -136,7 +140,10 @@ def turns_of(history: History, codec: Codec) -> Iterator[tuple[list[Post], Turn]
                 codec.encode_events(part, id, run, start),
                 last.at,
                 last.status if isinstance(last, Closed) else Status.PAUSED,
-                opens=codec.encode_events(history.runs[run + 1][:1], id, run + 1) if more else None,
+                opens=None if following is None else codec.encode_events([following], id, run + 1),
+                opens_as=claim_name(following.workflow, following.version)
+                if isinstance(following, Started)
+                else None,
             )
             yield posts, turn
 

@@ -10,11 +10,12 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from zart_core import log as stored
-from zart_core.errors import LogCorrupt, StoreFailed, Weather
+from zart_core.errors import LogCorrupt, StoreFailed, UnknownWorkflow, Weather
 from zart_core.events import Ok, Status
 from zart_core.hosts.live import Live
 from zart_core.hosts.offers import is_offered
 from zart_core.hosts.turns import Run
+from zart_core.workflows import version_claimed
 
 if TYPE_CHECKING:
     from zart_core.hosts.engine import AsyncEngine
@@ -247,7 +248,7 @@ class Claims:
     def wanted(self, offers_too: bool) -> tuple[list[str], int]:
         """What may be claimed now, and how much of it: of steps that others offer no more than there is room for."""
         sharing = self.engine.sharing
-        names = [workflow.name for workflow in self.engine.registry] if sharing.holds_executions else []
+        names = list(self.engine.registry.claim_names) if sharing.holds_executions else []
         room = sharing.room()
         if room > 0 and (offers_too or not names):
             return [*names, *sharing.wanted()], min(room, CLAIMS_MAX)
@@ -408,11 +409,11 @@ class Claims:
         statuses = (Status.SCHEDULED, Status.RUNNING, Status.WAITING)
         for status in statuses if self.engine.sharing.holds_executions else ():
             for summary in pages(self.engine.log, status):
-                if summary.workflow in self.engine.registry or is_offered(summary.workflow):
+                if self.engine.sharing.serves(summary) or is_offered(summary.workflow):
                     continue
                 held = self.engine.log.acquire(self.engine.worker, summary.id, lease_s=self.lease_s)
                 if held is not None:
-                    reason = f"UnknownWorkflow: workflow '{summary.workflow}' is not registered"
+                    reason = f"UnknownWorkflow: {self.unregistered(summary)}"
                     # what ran is due to whoever has registered the workflow
                     wake = 0.0 if summary.status is Status.RUNNING else held.wake
                     mark = stored.Mark(
@@ -422,11 +423,21 @@ class Claims:
                     if not isinstance(outcome, Ok):  # it is held still, and nobody here would let it go
                         self.engine.log.release(self.engine.worker, [held.id])
 
+    def unregistered(self, summary: stored.Summary) -> str:
+        """Say what of an execution is not registered here: its workflow, or its version of that."""
+        version = version_claimed(summary.workflow, summary.claimed_as)
+        if version is not None and summary.workflow in self.engine.registry:
+            try:
+                self.engine.registry.version(summary.workflow, version)
+            except UnknownWorkflow as unknown:
+                return str(unknown)
+        return f"workflow '{summary.claim_name}' is not registered"
+
     async def retry_parked(self) -> None:
         """Take up parked executions that the code at hand has not been tried on, and those that need none to end."""
         sharing = self.engine.sharing
         for summary in await self.engine.off_loop(lambda: list(pages(self.engine.log, Status.PARKED))):
-            if sharing.serves(summary.workflow):
+            if sharing.serves(summary):
                 if summary.id not in self.engine.tried:
                     await self.take(summary.id)
             elif summary.unread:
@@ -435,7 +446,7 @@ class Claims:
     async def end_unserved(self, summary: stored.Summary) -> None:
         """Take up what was terminated and is never due here, for want of its code (R18). Raises Weather."""
         sharing = self.engine.sharing
-        if sharing.serves(summary.workflow) or is_offered(summary.workflow) or not sharing.holds_executions:
+        if sharing.serves(summary) or is_offered(summary.workflow) or not sharing.holds_executions:
             return
         inbox = await self.engine.off_loop(lambda: self.engine.log.inbox(summary.id))
         if any(message.kind == "terminate" for message in inbox):

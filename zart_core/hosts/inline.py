@@ -128,7 +128,7 @@ class Inline:
             now=self.clock.now(),
             lease_s=LEASE_S,
             limit=CLAIMS_MAX,
-            workflows=[workflow.name for workflow in self.registry],
+            workflows=self.registry.claim_names,
         )
         runs = [self.take_up(summary) for summary in claims]
         suspects = sum(len(run.suspects) for run in runs)

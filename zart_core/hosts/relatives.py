@@ -23,7 +23,7 @@ from zart_core.events import (
     Status,
 )
 from zart_core.interpreter import Execution
-from zart_core.workflows import Workflow
+from zart_core.workflows import Workflow, claim_name
 
 OWN_KEY = "!"
 """How keys of messages begin that are not the user's; a user's key that begins so is given another one."""
@@ -56,6 +56,7 @@ def new_execution(
         at=at,
         status=Status.SCHEDULED,
         wake=wake or 0.0,
+        claimed_as=claim_name(workflow.name, workflow.version),
     )
 
 

@@ -68,11 +68,11 @@ class Sharing:
         """Whether this worker takes up workflows, and not only steps of queues."""
         return DEFAULT_QUEUE in self.queues
 
-    def serves(self, workflow: str) -> bool:
-        """Whether this worker takes up executions of this workflow, or offered steps of this kind."""
-        if is_offered(workflow):
-            return workflow in self.served
-        return self.holds_executions and workflow in self.engine.registry
+    def serves(self, summary: stored.Summary) -> bool:
+        """Whether this worker takes up such an execution, or such an offered step."""
+        if is_offered(summary.workflow):
+            return summary.workflow in self.served
+        return self.holds_executions and summary.claim_name in self.engine.registry.claim_names
 
     def registry_of(self, workflow: str) -> Registry:
         """Where the code of a workflow is found: among the user's, or behind an offered step."""

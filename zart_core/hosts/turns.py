@@ -62,7 +62,7 @@ from zart_core.hosts.relatives import (
 from zart_core.interpreter import HANDED_OVER, OFFERED, QUEUED, UNBEGUN, Execution, capture_type
 from zart_core.records import brief_record
 from zart_core.steps import DEFAULT_QUEUE, StepFunction
-from zart_core.workflows import Registry, Workflow
+from zart_core.workflows import Registry, Workflow, claim_name
 
 EVENTS_MAX = 50_000
 """Events of one run before it is parked with the advice to continue as new (F19)."""
@@ -139,6 +139,7 @@ class Run:
         "_interruption_held",
         "_listed_parked",
         "_offered",
+        "_opens_as",
         "_orphans",
         "_overtaken",
         "_posts",
@@ -191,6 +192,7 @@ class Run:
         self.started: Started | None = None
         self.closed: Closed | None = None
         self.opened: list[stored.Record] | None = None
+        self._opens_as: str | None = None
         """The first records of the next run, when this one continued as new."""
         self.inbox: dict[int, stored.Message] = NO_ENTRIES
         """Messages that are not consumed, by number."""
@@ -393,7 +395,7 @@ class Run:
         for call in self._calls:
             self.running.pop(call.seq, None)
         self.closed = None
-        self.opened = None
+        self.opened = self._opens_as = None
         self.ready = NO_ITEMS
         self.barred = NO_ENTRIES
         self._bound = NO_ITEMS
@@ -709,6 +711,7 @@ class Run:
         if closed.status is Status.CONTINUED:
             newest = self.registry.by_name.get(self.workflow_name, execution.workflow)
             self.opened = next_run(self.codec, execution, closed, newest)
+            self._opens_as = claim_name(newest.name, newest.version)
         elif execution.started is not None and execution.started.parent is not None:
             self._posts.append(self._report(execution.started.parent, closed))
         self._posts += end_children(self._awaited(execution), self.id, self.run, closed)
@@ -1082,6 +1085,7 @@ class Run:
                     creates=tuple(self._news().values()) if self._creates else (),
                     posts=tuple(self._posts) if self._posts else (),
                     releases=releases,
+                    opens_as=self._opens_as,
                 )
             )
         aside = self.defect is not None or self.early or (self._listed_parked and not writes)
@@ -1103,6 +1107,7 @@ class Run:
             owner,
             tuple(self._news().values()),
             tuple(self._posts),
+            new.claimed_as,
         )
 
     def _news(self) -> dict[str, stored.New]:

@@ -45,7 +45,7 @@ from zart_core.interpreter import (
     replay,
 )
 from zart_core.records import record
-from zart_core.workflows import Workflow
+from zart_core.workflows import Workflow, claim_name
 
 FORKED = "forked"
 """The Noted that says where a copy comes from."""
@@ -314,6 +314,7 @@ def execution_of(made: Fork, codec: Codec, now: float) -> stored.New:
         at=now,
         status=Status.SCHEDULED,
         wake=0.0,
+        claimed_as=claim_name(first.workflow, first.version),
     )
 
 

@@ -6,7 +6,7 @@ import time
 
 from zart_core.errors import StoreFailed
 from zart_core.events import CLOSED, Status
-from zart_core.log import EventLog, Mark, Shared, Summary, Write
+from zart_core.log import EventLog, Mark, Receipt, Shared, Summary, Write
 from zart_core.testing.contract_base import Contract
 from zart_core.testing.contract_report import cases, checks, raising
 from zart_core.testing.contract_writes import (
@@ -18,12 +18,19 @@ from zart_core.testing.contract_writes import (
     expect,
     new,
     post,
+    records,
     refused,
     standing,
     together,
     turn,
     write,
 )
+
+
+def claimed_by(log: EventLog, *names: str) -> list[tuple[str, str | None]]:
+    """Claim what is due by these names; give the ids, and the name of each where it is not the workflow's."""
+    given = log.claim("w1", now=10.0, lease_s=LEASE_S, limit=9, workflows=names)
+    return [(each.id, each.claimed_as) for each in given]
 
 
 @checks
@@ -179,6 +186,55 @@ class ClaimChecks(Contract):
         write(log, new("v1", workflow="v"), new("w1", workflow="w"), new("v2", workflow="v"))
         given = log.claim("worker", now=10.0, lease_s=LEASE_S, limit=9, workflows=workflows)
         expect(sorted(each.id for each in given), wanted)
+
+    @cases("by", ["new", "creates", "opens"])
+    def test_claimed_as(self, log: EventLog, by: str) -> None:
+        """L8: an execution is claimed by the name it was given for that, whatever workflow it is of."""
+        if by == "new":
+            write(log, new(claimed_as="w 2"))
+        elif by == "creates":
+            write(log, new("parent", workflow="p", creates=[new(claimed_as="w 2")]))
+        else:
+            write(log, new(), turn("a", 1, "X", opens=records("Started", at=2.0), opens_as="w 2", wake=0.0))
+        expect((standing(log).workflow, standing(log).claimed_as), ("w", "w 2"))
+        expect([each.id for each in log.list(workflow="w").items], ["a"])
+        for rewritten in (False, True):  # nothing but a turn that opens a run changes the name
+            if rewritten:
+                now = standing(log)
+                again = turn("a", now.position, "Y", run=now.run, fence=now.fence, wake=0.0, consumes=[1])
+                write(log, post(), again)
+                write(log, Mark("a", Status.PARKED, wake=0.0))
+            expect(claimed_by(log, "w", "w 1", "w 2 "), [])
+            expect(claimed_by(log, "w", "w 2"), [("a", "w 2")])
+            log.release("w1")
+            write(log, Mark("a", Status.WAITING, wake=0.0))
+
+    def test_claimed_as_reopened(self) -> None:
+        """L8: the name that an execution is claimed by is kept."""
+        self.needs(self.durable, "it is not durable")
+        log = self.opened()
+        write(log, new(claimed_as="w 2"), new("b"), new("c", claimed_as="w 2"))
+        write(log, turn("c", 1, "X", opens=records("Started", at=2.0), opens_as="w 3", wake=0.0))
+        log = self.reopened(log)
+        expect([standing(log, id).claimed_as for id in "abc"], ["w 2", None, "w 3"])
+        for name, id, claimed_as in (("w 3", "c", "w 3"), ("w 2", "a", "w 2"), ("w", "b", None)):
+            expect(claimed_by(log, name), [(id, claimed_as)])
+        log.close()
+
+    def test_claimed_as_before(self, log: EventLog) -> None:
+        """L8: a run that opens without a name is claimed by the workflow's, also by whoever holds it."""
+        write(log, new(claimed_as="w 2"))
+        expect(claimed_by(log, "w 2"), [("a", "w 2")])
+        write(log, turn("a", 1, "X", fence=1, opens=records("Started", at=2.0), wake=0.0))
+        expect(claimed_by(log, "w 2"), [])
+        expect(claimed_by(log, "w"), [("a", None)])
+
+    def test_claimed_as_is_not_asked_for(self, log: EventLog) -> None:
+        """L9: a second start that would be claimed by another name is the same; the name stays."""
+        write(log, new(claimed_as="w 2"))
+        expect(write(log, new()), Receipt(created=False))
+        expect(write(log, new(claimed_as="w 3")), Receipt(created=False))
+        expect(claimed_by(log, "w", "w 2"), [("a", "w 2")])
 
     def test_fence_grows(self, log: EventLog) -> None:
         """L8, I6: the fence grows each time that an execution passes into a worker's hand, and never else."""

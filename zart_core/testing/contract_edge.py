@@ -110,6 +110,8 @@ class EdgeChecks(Contract):
             new("b", workflow=text),
             new("b", digest=text),
             new("b", owner=text),
+            new("b", claimed_as=text),
+            turn("a", 1, "X", opens=records("Started"), opens_as=text),
             post(name=text),
             post(key=text),
             turn("a", 1, records=[Record(text, 2.0, b"")]),
@@ -120,6 +122,13 @@ class EdgeChecks(Contract):
         with raising(InvalidUse):
             claimed(log, text)
         expect((log.summary("b"), standing(log).position, standing(log).unread), (None, 1, 0))
+
+    def test_no_run_to_name(self, log: EventLog) -> None:
+        """F22: a turn that names a run to be claimed by and opens none raises InvalidUse."""
+        write(log, new())
+        with raising(InvalidUse):
+            log.append([turn("a", 1, "X", opens_as="w 2")])
+        expect((standing(log).position, standing(log).claimed_as), (1, None))
 
     @cases("time", [float("nan"), float("inf"), float("-inf")])
     def test_no_time(self, log: EventLog, time: float) -> None:
@@ -154,13 +163,14 @@ class EdgeChecks(Contract):
 
     @cases("name", by_name(IDS))
     def test_hostile_name(self, log: EventLog, name: str) -> None:
-        """L11: any printable text is a workflow, a message name, a key, a kind and a worker."""
-        write(log, new(workflow=name, digest=name, records=records(name)))
+        """L11: any printable text is a workflow, a name to claim by, a message name, a key, a kind and a worker."""
+        write(log, new(workflow=name, digest=name, records=records(name), claimed_as=f"{name} 2"))
         expect(write(log, post(name=name, key=name)), Receipt(number=1))
         expect(write(log, post(name=name, key=name)), Receipt(created=False, number=1))
         expect(log.inbox("a"), [Message(1, "event", name, b"", 1.5, name)])
         expect(log.records("a"), records(name))
-        given = log.claim(name, now=10.0, lease_s=LEASE_S, limit=1, workflows=[name])
+        expect(log.claim(name, now=10.0, lease_s=LEASE_S, limit=1, workflows=[name]), [])
+        given = log.claim(name, now=10.0, lease_s=LEASE_S, limit=1, workflows=[f"{name} 2"])
         expect(
             [(each.id, each.workflow, each.digest, each.owner) for each in given], [("a", name, name, name)]
         )

@@ -53,6 +53,7 @@ class Birth(msgspec.Struct, tag_field="write", tag="new", omit_defaults=True, fo
     owner: str | None = None
     creates: list[Birth] = []
     posts: list[Mail] = []
+    claimed_as: str | None = None
 
 
 class Step(msgspec.Struct, tag_field="write", tag="turn", omit_defaults=True, forbid_unknown_fields=True):
@@ -72,6 +73,7 @@ class Step(msgspec.Struct, tag_field="write", tag="turn", omit_defaults=True, fo
     creates: list[Birth] = []
     posts: list[Mail] = []
     releases: bool = False
+    opens_as: str | None = None
 
 
 class Note(msgspec.Struct, tag_field="write", tag="mark", omit_defaults=True, forbid_unknown_fields=True):
@@ -238,6 +240,7 @@ def _body(write: Write) -> Body:
             [_birth(new) for new in write.creates] if write.creates else [],
             [_mail(post) for post in write.posts] if write.posts else [],
             write.releases,
+            write.opens_as,
         )
     if type(write) is New:
         return _birth(write)
@@ -268,6 +271,7 @@ def _birth(new: New) -> Birth:
         new.owner,
         [_birth(child) for child in new.creates],
         [_mail(post) for post in new.posts],
+        new.claimed_as,
     )
 
 
@@ -313,6 +317,7 @@ def _new(birth: Birth) -> New:
         birth.owner,
         [_new(child) for child in birth.creates],
         [_post(mail) for mail in birth.posts],
+        birth.claimed_as,
     )
 
 
@@ -332,4 +337,5 @@ def _turn(step: Step) -> Turn:
         [_new(birth) for birth in step.creates],
         [_post(mail) for mail in step.posts],
         step.releases,
+        step.opens_as,
     )

@@ -23,8 +23,8 @@ from zart_stores.rows import Row, due, new_row, write
 from zart_stores.sql import checksums
 from zart_stores.sql.reading import DUE, row_of
 
-Place: TypeAlias = tuple[Status, str | None, float | None]
-"""Status, owner and due of an execution: what the indexes find it by."""
+Place: TypeAlias = tuple[Status, str | None, float | None, str | None]
+"""Status, owner, due and the name to claim by of an execution: what the indexes find it by."""
 Rows: TypeAlias = dict[str, tuple[Row, Place]]
 """Executions as they stand in the database, by id."""
 ROWS_MAX = 4096
@@ -169,7 +169,7 @@ class Batch:
     def load(self, values: Sequence[Any]) -> Row:
         """Make a row of a SELECT of COLUMNS, to be changed in this batch."""
         row = row_of(values, self._where)
-        self._places[row.key] = (row.status, row.owner, values[DUE])
+        self._places[row.key] = (row.status, row.owner, values[DUE], row.claimed_as)
         self._rows[row.id] = row
         return row
 
@@ -247,14 +247,14 @@ class Batch:
         updates: list[tuple[Any, ...]] = []
         moves: list[tuple[Any, ...]] = []
         for row in self._touched.values():
-            place = (row.status, row.owner, due(row))
+            place = (row.status, row.owner, due(row), row.claimed_as)
             before = self._places.get(row.key)
             if before is None:
                 inserts.append(_all_values(row, place[2]))
             elif place == before:
                 updates.append((*_state(row), checksums.of_row(row), row.key))
             else:
-                where = (row.status.value, row.owner, place[2])
+                where = (row.status.value, row.owner, place[2], row.claimed_as)
                 moves.append((*where, *_state(row), checksums.of_row(row), row.key))
             if place != before:
                 self._places[row.key] = place
@@ -297,7 +297,7 @@ class Batch:
 
 def _all_values(row: Row, when: float | None) -> tuple[Any, ...]:
     fixed = (row.key, row.id, row.workflow, row.digest, row.created_at)
-    return (*fixed, row.status.value, row.owner, *_state(row), when, checksums.of_row(row))
+    return (*fixed, row.status.value, row.owner, *_state(row), row.claimed_as, when, checksums.of_row(row))
 
 
 def _state(row: Row) -> tuple[Any, ...]:

@@ -61,5 +61,15 @@ def of_row(row: Row) -> int:
         row.given,
         wake is None,
     )
-    words = (row.id, row.workflow, row.digest, row.status, row.owner or "", row.reason, row.build)
+    words: tuple[str, ...] = (
+        row.id,
+        row.workflow,
+        row.digest,
+        row.status,
+        row.owner or "",
+        row.reason,
+        row.build,
+    )
+    if row.claimed_as is not None:  # what was written before there was such a name is summed up as it was
+        words = (*words, row.claimed_as)
     return zlib.crc32("\0".join(words).encode(), zlib.crc32(numbers))

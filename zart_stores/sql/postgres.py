@@ -83,6 +83,7 @@ from zart_stores.sql.queries import (
     some_at_a_time,
 )
 from zart_stores.sql.reading import (
+    CLAIM_NAME,
     COLUMNS,
     DUE,
 )
@@ -92,7 +93,7 @@ T = TypeVar("T")
 
 LEVELS: dict[str, Level] = {"power": "power", "process": "process"}
 NAMES_MAX = 4
-"""From how many workflows on it pays to ask first which of them have something due."""
+"""From how many names on it pays to ask first which of them have something due."""
 LEASE_S = 30.0
 """The lease of a worker that owns a new execution and has none, in seconds."""
 FORGOTTEN_S = 86400.0
@@ -533,7 +534,9 @@ class PostgresLog:
 
         That is all that an idle worker costs. O(log n) for each workflow, and O(workers).
         """
-        wanted, names = ("", ()) if workflows is None else ("AND workflow = ANY(?) ", (storable(workflows),))
+        wanted, names = (
+            ("", ()) if workflows is None else (f"AND {CLAIM_NAME} = ANY(?) ", (storable(workflows),))
+        )
         query = (
             f"WITH mine AS (UPDATE {{t}}workers SET lease = {_NOW} + ? "  # noqa: S608  # no data in it
             "WHERE worker = ? AND token = ? RETURNING 1) "
@@ -641,21 +644,21 @@ class PostgresLog:
         for condition, owners in (("owner IS NULL", ()), ("owner = ?", (worker,))):
             names = workflows
             if workflows is None or len(workflows) > NAMES_MAX:  # each costs a round trip
-                found_names = self._due_workflows(db, condition, owners)
+                found_names = self._due_names(db, condition, owners)
                 names = [name for name in found_names if workflows is None or name in workflows]
             query = (
-                f"{_ROW} WHERE {condition} AND workflow = ? AND due <= ? "  # no data in it
+                f"{_ROW} WHERE {condition} AND {CLAIM_NAME} = ? AND due <= ? "  # no data in it
                 "ORDER BY due, key LIMIT ? FOR UPDATE SKIP LOCKED"
             )
             for name in set(storable(names or ())):
                 found += self._select(db, query, (*owners, name, now, min(limit, 1 << 30)))
         return sorted(found, key=lambda values: (values[DUE], values[0]))[:limit]
 
-    def _due_workflows(self, db: Connection, condition: str, owners: tuple[str, ...]) -> Iterator[str]:
-        """Name the workflows of what is due; a step along an index for each."""
+    def _due_names(self, db: Connection, condition: str, owners: tuple[str, ...]) -> Iterator[str]:
+        """Give the names that what is due is claimed by; a step along an index for each."""
         query = (
-            f"SELECT workflow FROM {{t}}executions WHERE {condition} AND due IS NOT NULL AND workflow > ? "  # noqa: S608
-            "ORDER BY workflow LIMIT 1"
+            f"SELECT {CLAIM_NAME} FROM {{t}}executions "  # noqa: S608
+            f"WHERE {condition} AND due IS NOT NULL AND {CLAIM_NAME} > ? ORDER BY {CLAIM_NAME} LIMIT 1"
         )
         name = ""
         while found := self._select(db, query, (*owners, name)):

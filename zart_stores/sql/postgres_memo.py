@@ -68,7 +68,9 @@ class Memo:
         if rows is None:
             return None
         versions = {row.key: version_of(row, crc) for row, crc in rows.values()}
-        known = {id: (row, (row.status, row.owner, due(row))) for id, (row, _) in rows.items()}
+        known = {
+            id: (row, (row.status, row.owner, due(row), row.claimed_as)) for id, (row, _) in rows.items()
+        }
         unit = Batch(_Remembered(), where, known)
         try:
             outcomes = [unit.write(item) for item in batch]

@@ -176,6 +176,15 @@ MIGRATIONS: Sequence[Sequence[str]] = (
         )
         """,
     ),
+    (
+        'ALTER TABLE {t}executions ADD COLUMN claimed_as text COLLATE "C"',
+        "DROP INDEX {t}executions_free",
+        "DROP INDEX {t}executions_held",
+        "CREATE INDEX {p}executions_free ON {t}executions (coalesce(claimed_as, workflow), due) "
+        "WHERE owner IS NULL AND due IS NOT NULL",
+        "CREATE INDEX {p}executions_held ON {t}executions (owner, coalesce(claimed_as, workflow), due) "
+        "WHERE owner IS NOT NULL",
+    ),
 )
 """What each version of the tables adds to the one before, from nothing on."""
 

@@ -17,11 +17,13 @@ from zart_stores.sql import checksums
 
 COLUMNS = (
     "key, id, workflow, digest, created_at, status, owner, wake, run, position, fence, updated_at, given, "
-    "seen, posted, top, unread, reason, build, due, crc"
+    "seen, posted, top, unread, reason, build, claimed_as, due, crc"
 )
 """The columns of an execution, in the order of Row's fields, then what is derived."""
-ID, DUE = 1, 19
+ID, DUE = 1, 20
 """Where these are among them."""
+CLAIM_NAME = "coalesce(claimed_as, workflow)"
+"""What workers claim an execution by, as the indexes of what is due have it."""
 
 RECORD_COLUMNS = "position, kind, at, data, crc"
 MESSAGE_COLUMNS = "number, kind, name, payload, at, key, crc"

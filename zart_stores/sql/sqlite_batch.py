@@ -22,13 +22,13 @@ BLOB = bytearray
 
 _FIND = f"SELECT {COLUMNS} FROM main.executions WHERE id = ?"  # noqa: S608  # no data in it
 _FIND_MANY = f"SELECT {COLUMNS} FROM main.executions WHERE id IN ({', '.join('?' * AT_ONCE)})"  # noqa: S608
-_INSERT = f"INSERT INTO main.executions ({COLUMNS}) VALUES ({', '.join('?' * 21)})"  # noqa: S608
+_INSERT = f"INSERT INTO main.executions ({COLUMNS}) VALUES ({', '.join('?' * 22)})"  # noqa: S608
 _STATE = """
     wake = ?, run = ?, position = ?, fence = ?, updated_at = ?, given = ?, seen = ?,
     posted = ?, top = ?, unread = ?, reason = ?, build = ?, crc = ? WHERE key = ?
 """
 _UPDATE = f"UPDATE main.executions SET {_STATE}"  # noqa: S608
-_MOVE = f"UPDATE main.executions SET status = ?, owner = ?, due = ?, {_STATE}"  # noqa: S608
+_MOVE = f"UPDATE main.executions SET status = ?, owner = ?, due = ?, claimed_as = ?, {_STATE}"  # noqa: S608
 
 
 class Database(Protocol):

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, TypeVar
 
 from zart_stores.sql.lock import TOKEN
-from zart_stores.sql.reading import damage, is_text
+from zart_stores.sql.reading import CLAIM_NAME, damage, is_text
 
 T = TypeVar("T", int, str, float)
 
@@ -34,25 +34,25 @@ def due_keys(
     for owner in (None, worker):
         condition, values = _of_owner(owner)
         query = (
-            f"SELECT due, key FROM executions WHERE {condition} AND workflow = ? AND due <= ? "  # noqa: S608
+            f"SELECT due, key FROM executions WHERE {condition} AND {CLAIM_NAME} = ? AND due <= ? "  # noqa: S608
             "ORDER BY due, key LIMIT ?"
         )
-        for name in _workflows(db, path, owner) if workflows is None else set(workflows):
+        for name in _names(db, path, owner) if workflows is None else set(workflows):
             if name.isprintable():
                 found += db.execute(query, (*values, name, now, min(limit, 1 << 30))).fetchall()
     return [key for _, key in sorted((_time(due, path), key) for due, key in found)[:limit]]
 
 
 def next_wake(db: sqlite3.Connection, path: str) -> float | None:
-    """Tell when the next execution is due; None when none will be. O(workers x workflows), each O(log n)."""
+    """Tell when the next execution is due; None when none will be. O(workers x names), each O(log n)."""
     first: list[float] = []
     for owner in (None, *_holders(db, path)):
         condition, values = _of_owner(owner)
         query = (
-            f"SELECT due FROM executions WHERE {condition} AND workflow = ? AND due >= ? "  # noqa: S608
+            f"SELECT due FROM executions WHERE {condition} AND {CLAIM_NAME} = ? AND due >= ? "  # noqa: S608
             "ORDER BY due LIMIT 1"
         )
-        for name in _workflows(db, path, owner):
+        for name in _names(db, path, owner):
             first += [_time(due, path) for (due,) in db.execute(query, (*values, name, float("-inf")))]
     return min(first, default=None)
 
@@ -78,12 +78,12 @@ def _of_owner(owner: str | None) -> tuple[str, tuple[str, ...]]:
     return (_FREE, ()) if owner is None else (_HELD, (owner,))
 
 
-def _workflows(db: sqlite3.Connection, path: str, owner: str | None) -> Iterator[str]:
-    """Name the workflows of what is due and free, or held by the owner; a step along an index for each."""
+def _names(db: sqlite3.Connection, path: str, owner: str | None) -> Iterator[str]:
+    """Give the names that what is due and free, or held by the owner, is claimed by; a step along an index for each."""
     condition, values = _of_owner(owner)
     query = (
-        f"SELECT workflow FROM executions WHERE {condition} AND workflow > ? "  # noqa: S608
-        "ORDER BY workflow LIMIT 1"
+        f"SELECT {CLAIM_NAME} FROM executions WHERE {condition} AND {CLAIM_NAME} > ? "  # noqa: S608
+        f"ORDER BY {CLAIM_NAME} LIMIT 1"
     )
     return _steps(db, query, values, f"{path}, index of what is due")
 

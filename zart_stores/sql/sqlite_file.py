@@ -17,11 +17,19 @@ from zart_stores.sql.sqlite_wal import checkpoint, settle
 from zart_stores.sql.sqlite_weather import TROUBLE, leniently, patiently, weather
 
 APPLICATION_ID = 0x5A617274  # "Zart"
-FORMAT = 1
+FORMAT = 2
 """The version of the tables below, kept in PRAGMA user_version."""
 
 FULL, NORMAL = 2, 1
 """PRAGMA synchronous: FULL waits for the disk at each commit, NORMAL at checkpoints only."""
+
+INDEXES = (
+    "CREATE INDEX executions_due ON executions (coalesce(claimed_as, workflow), due) "
+    "WHERE owner IS NULL AND due IS NOT NULL",
+    "CREATE INDEX executions_held ON executions (owner, coalesce(claimed_as, workflow), due) "
+    "WHERE owner IS NOT NULL",
+)
+"""By what is claimed; see CLAIM_NAME."""
 
 SCHEMA = (
     """
@@ -46,13 +54,13 @@ SCHEMA = (
         reason TEXT NOT NULL,
         build TEXT NOT NULL,
         due REAL,
-        crc INTEGER NOT NULL
+        crc INTEGER NOT NULL,
+        claimed_as TEXT
     )
     """,
     "CREATE INDEX executions_by_status ON executions (status, id)",
     "CREATE INDEX executions_by_workflow ON executions (workflow, id)",
-    "CREATE INDEX executions_due ON executions (workflow, due) WHERE owner IS NULL AND due IS NOT NULL",
-    "CREATE INDEX executions_held ON executions (owner, workflow, due) WHERE owner IS NOT NULL",
+    *INDEXES,
     """
     CREATE TABLE records (
         execution INTEGER NOT NULL,
@@ -107,6 +115,15 @@ SCHEMA = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {FORMAT}",
 )
+
+UPGRADE = (
+    "ALTER TABLE executions ADD COLUMN claimed_as TEXT",
+    "DROP INDEX executions_due",
+    "DROP INDEX executions_held",
+    *INDEXES,
+    f"PRAGMA user_version = {FORMAT}",
+)
+"""What makes format 2 of format 1."""
 
 WHOSE = (
     "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master) "
@@ -255,13 +272,16 @@ def _set_wal(db: sqlite3.Connection, path: str, busy_s: float) -> None:
 
 
 def _create_tables(db: sqlite3.Connection, path: str) -> None:
-    """Make the tables in one transaction, unless they are there."""
+    """Make the tables, or bring those of an earlier format to this one, in one transaction (F26)."""
     db.execute("PRAGMA synchronous=FULL")
     db.execute("BEGIN IMMEDIATE")
     try:
         _sync_name_of_wal(path)
         if not _one(db, "PRAGMA application_id"):
             for statement in SCHEMA:
+                db.execute(statement)
+        elif _one(db, "PRAGMA user_version") < FORMAT:
+            for statement in UPGRADE:
                 db.execute(statement)
         db.execute("COMMIT")
     except BaseException:
