@@ -434,6 +434,24 @@ def test_a_batch_asks_once_for_all_its_executions(server, emptied, proxy, rememb
     store.close()
 
 
+def test_verify_asks_four_times_for_an_execution(server, emptied, proxy):
+    """Its runs, records, messages and keys: each is one question, which no cursor makes into several."""
+    emptied()
+    store = postgres.open(through(server, proxy))
+
+    def rounds():
+        before = proxy.rounds
+        store.verify()
+        return proxy.rounds - before
+
+    write(store, *[new(f"e{n}") for n in range(2)])
+    rounds()  # prepares the statements
+    few = rounds()
+    write(store, *[new(f"e{n}") for n in range(2, 12)])
+    assert rounds() - few == 10 * 4
+    store.close()
+
+
 @pytest.mark.parametrize(
     "change",
     [

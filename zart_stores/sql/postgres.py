@@ -774,6 +774,9 @@ class PostgresLog:
         """See EventLog. O(n), in one snapshot; others go on meanwhile."""
 
         def select(db: Connection, query: str, values: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+            if values:  # about one execution, of which all is wanted: a cursor asks several times
+                yield from self._execute(db, query, values)
+                return
             with db.cursor(f"zart_{secrets.token_hex(4)}", binary=True) as cursor:
                 yield from cursor.execute(self._address.sql(query), values)
 
