@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
+
+import psycopg
 
 import zart_core as zart
 from property_tests.kill9 import shapes
+from zart_core.hosts.ports import open_log
 from zart_core.log import EventLog
 from zart_stores.file.fs import RealFileSystem
 from zart_stores.file.store import open as open_file_log
+from zart_stores.sql import postgres
 
 
 class LazyFileSystem(RealFileSystem):
@@ -63,6 +70,42 @@ class LazyFileSystem(RealFileSystem):
         super().rename(source, target)
 
 
+class LazyPostgresLog(postgres.PostgresLog):
+    """The known-bad one of a server: all of its transactions are one, which it commits from time to time."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.late: psycopg.Connection | None = None
+        self.lock_late = threading.RLock()
+        super().__init__(*arguments)
+        self._quick = False
+        threading.Thread(target=self.catch_up, daemon=True).start()
+
+    def catch_up(self) -> None:
+        while True:
+            time.sleep(0.1)
+            with self.lock_late:
+                db, self.late = self.late, None
+                if db is not None:
+                    db.execute(b"COMMIT")
+                    self._pool.putconn(db)
+
+    def joined(self) -> psycopg.Connection:
+        if self.late is None:
+            self.late = self._pool.getconn()
+            self.late.execute(self._begin, prepare=False)
+        return self.late
+
+    def _transaction(self, action: Callable[[psycopg.Connection], Callable[[], None] | None]) -> None:
+        with self.lock_late:
+            rest = action(self.joined())
+            if rest is not None:
+                rest()
+
+    def _read(self, action: Callable[[psycopg.Connection], Any], *, single: bool = False) -> Any:
+        with self.lock_late:
+            return action(self.joined())
+
+
 def answer(**parts: Any) -> None:
     """One line to the harness, in one write."""
     sys.stdout.write(json.dumps(parts) + "\n")
@@ -98,18 +141,20 @@ def result_of(engine: zart.Engine, id: str) -> Any:
         return f"cancelled: {'enough' if 'enough' in str(error) else error}"
 
 
-def opened(url: str, lazy: bool) -> str | EventLog:
-    """The log, or the known-bad one."""
-    if not lazy:
-        return url
-    assert url.startswith("file:")
-    return open_file_log(url, fs=LazyFileSystem())
+def opened(url: str, lazy: bool) -> EventLog:
+    """The log, or the known-bad one. The clock of a server's leases is as far ahead as the harness says."""
+    if url.startswith("postgresql:"):
+        if lazy:
+            postgres.PostgresLog = LazyPostgresLog  # type: ignore[misc]  # that is what it is for
+        ahead_s = float(os.environ["KILL9_LEASES_AHEAD_S"])
+        return postgres.open(url, clock=lambda: time.time() + ahead_s)
+    return open_file_log(url, fs=LazyFileSystem()) if lazy else open_log(url)
 
 
 def main(arguments: list[str]) -> None:
     """Serve until the harness hangs up, or kills."""
     url, lazy = arguments[0], "lazy" in arguments[1:]
-    with zart.open(opened(url, lazy), shapes.ALL) as engine:
+    with contextlib.closing(opened(url, lazy)) as log, zart.open(log, shapes.ALL) as engine:
         answer(ready=True)
         for line in sys.stdin:
             carry_out(engine, json.loads(line))
