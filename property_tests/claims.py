@@ -431,7 +431,10 @@ HARNESSES = (
         ("property_tests/test_injected_errors.py",),
     ),
     Claim(
-        "kill -9", "a worker killed again and again over one directory", "", ("property_tests/test_kill9.py",)
+        "kill -9",
+        "a worker killed again and again over one log: file, SQLite and PostgreSQL, 150 times each, 450 kills in all",
+        "",
+        ("property_tests/test_kill9.py",),
     ),
     Claim(
         "chaos",
