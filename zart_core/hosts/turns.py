@@ -192,8 +192,8 @@ class Run:
         self.started: Started | None = None
         self.closed: Closed | None = None
         self.opened: list[stored.Record] | None = None
-        self._opens_as: str | None = None
         """The first records of the next run, when this one continued as new."""
+        self._opens_as: str | None = None
         self.inbox: dict[int, stored.Message] = NO_ENTRIES
         """Messages that are not consumed, by number."""
         self.seen = 0
@@ -711,7 +711,7 @@ class Run:
         if closed.status is Status.CONTINUED:
             newest = self.registry.by_name.get(self.workflow_name, execution.workflow)
             self.opened = next_run(self.codec, execution, closed, newest)
-            self._opens_as = claim_name(newest.name, newest.version)
+            self._opens_as = claim_name(self.workflow_name, newest.version)
         elif execution.started is not None and execution.started.parent is not None:
             self._posts.append(self._report(execution.started.parent, closed))
         self._posts += end_children(self._awaited(execution), self.id, self.run, closed)
