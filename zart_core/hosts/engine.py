@@ -321,9 +321,8 @@ class AsyncEngine:
         async with self.reads if waits else contextlib.nullcontext():
             try:
                 called = self.readers.submit(call)
-            except (
-                RuntimeError
-            ) as error:  # no more threads on this machine, or the engine was closed meanwhile
+            # No more threads on this machine, or the engine was closed meanwhile.
+            except RuntimeError as error:
                 raise StoreUnavailable(f"the log cannot be asked: {error}") from error
             return await asyncio.wrap_future(called, loop=self.loop)
 
