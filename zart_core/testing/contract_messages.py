@@ -75,6 +75,20 @@ class MessageChecks(Contract):
         receipt = write(log, turn("a", 1, "X", creates=[new("a"), new("a", digest="e")]))
         expect((list(receipt.conflicts), standing(log).position), (["a"], 2))
 
+    @cases("digest", ["d", "e"])
+    def test_creates_what_comes_twice(self, log: EventLog, digest: str) -> None:
+        """L5, L9: of an id that comes twice in a turn the first is created; what is not takes nothing along."""
+        write(log, new())
+        twice = [new("b", creates=[new("d", records=records("In b"))]), new("d", records=records("After b"))]
+        unborn = new("b", digest=digest, creates=[new("c", records=records("In none"))], posts=[post("b")])
+        others = [*twice, unborn, new("c", records=records("Its own"))]
+        receipt = write(log, turn("a", 1, "X", creates=others))
+        expect(list(receipt.conflicts), [] if digest == "d" else ["b"])
+        wanted = {"b": ["Started"], "c": ["Its own"], "d": ["In b"]}
+        expect({id: [record.kind for record in log.records(id)] for id in wanted}, wanted)
+        expect(log.inbox("b"), [])
+        log.verify()
+
     def test_posts(self, log: EventLog) -> None:
         """L1: messages that a turn posts are there with it; those to nobody are dropped."""
         write(log, new(), new("b"), new("ended"), turn("ended", 1, "Closed", status=Status.FAILED))

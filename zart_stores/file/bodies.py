@@ -1,7 +1,8 @@
 """What a frame says: one write of a batch as JSON, and back.
 
-Rule 1: a frame holds the write as it was asked for; what it did follows from the frames before it, by
-        `zart_stores.rows`, whose answers are so part of the format.
+Rule 1: a frame holds the write as it was asked for, but for executions that it does not create since their ids are
+        taken; what it did follows from the frames before it, by `zart_stores.rows`, whose answers are so part of the
+        format.
 Rule 2: bytes that are UTF-8 stand there as text, others as base64; both come back byte for byte (L5).
 Rule 3: a field or a kind that is not known is an error, never passed over (F21).
 """

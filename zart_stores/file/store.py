@@ -19,6 +19,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal
 
+import attrs
+
 from zart_core.errors import InvalidUse, LogCorrupt, StoreFailed
 from zart_core.events import Status
 from zart_core.log import (
@@ -158,7 +160,7 @@ class FileLog:
         items: builtins.list[Write] = []
         for item in part:
             answer = self._judge(item)
-            body = encode(item) if answer is None else b""
+            body = encode(self._without_taken(item)) if answer is None else b""
             if len(body) > FRAME_BYTES_MAX:
                 answer = Rejected(f"too-large: a write for {item.id!r} has {len(body):,} bytes as JSON")
             if answer is None:
@@ -181,6 +183,21 @@ class FileLog:
         if large := too_large(item):
             return Rejected(large)
         return judge(self._shelf, self._shelf.find(item.id), item)
+
+    def _without_taken(self, item: Write) -> Write:
+        """Leave out what a write would not create, for its id is taken: records are found in a frame by their id."""
+        if (type(item) is not Turn and type(item) is not New) or not item.creates:
+            return item
+        return attrs.evolve(item, creates=self._creates(item.creates, {item.id}))
+
+    def _creates(self, creates: Sequence[New], taken: set[str]) -> builtins.list[New]:
+        """Give those that are created, with what is created along with them; `taken` are ids of this write so far."""
+        created: builtins.list[New] = []
+        for new in creates:
+            if new.id not in taken and self._shelf.find(new.id) is None:
+                taken.add(new.id)
+                created.append(attrs.evolve(new, creates=self._creates(new.creates, taken)))
+        return created
 
     def _carry_out(self, items: Sequence[Write], places: Sequence[Place]) -> builtins.list[Appended]:
         """Do in memory what is written now."""
