@@ -233,6 +233,58 @@ def test_a_directory_that_cannot_be_synced(fs):
     assert kinds(opened(fs)) == ["Started"]
 
 
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
+@pytest.mark.parametrize("ready", ["begun", "closed", "spoiled"])
+def test_no_descriptor_for_the_directory(fs, ready, code):
+    """F4, F6: while the name of a new segment cannot be synced for want of a descriptor, appends are Rejected."""
+    write(opened(fs, segment_bytes=200), new())
+    if ready != "begun":
+        fs.kill()
+        opened(fs).close()  # with a footer, which goes along
+    fs.kill()
+    log, states, files = opened(fs, segment_bytes=200), [], set()
+    if ready == "spoiled":
+        fs.inject("pwrite", 2, error=errno.ENOSPC)  # the head of a new one fits
+        assert words(log.append([turn("a", 1, "X")])) == ["full"]
+    fs.on_call = lambda call: states.extend(fs.crash_states(8, ignore=["lock"]))
+    for _ in range(4):
+        fs.inject("sync_directory", error=code)
+        (outcome,) = log.append([turn("a", 1, "X")])
+        assert isinstance(outcome, Rejected) and outcome.reason == f"full: /log: {os.strerror(code)}"
+        assert kinds(log) == ["Started"] and log.verify()["records"] == 1
+        files.add(len(fs.list_directory("/log")))
+    assert len(files) == 1
+    write(log, turn("a", 1, "Y"))
+    fs.on_call = None
+    assert {tuple(kinds(opened(state))) for state in states} == {("Started",), ("Started", "Y")}
+    for state in fs.crash_states(100, ignore=["lock"]):
+        assert kinds(opened(state)) == ["Started", "Y"]
+    log.close()
+    assert kinds(opened(fs)) == ["Started", "Y"]
+
+
+def test_closing_without_a_descriptor_for_the_directory(fs):
+    """F4: a log whose last segment has no name for certain is closed without a footer in it."""
+    log = opened(fs, segment_bytes=200)
+    write(log, new())
+    fs.inject("sync_directory", error=errno.EMFILE)
+    assert words(log.append([turn("a", 1, "X")])) == ["full"]
+    size = len(fs.read_file(SECOND))
+    log.close()
+    assert len(fs.read_file(SECOND)) == size
+    for state in fs.crash_states(100, ignore=["lock"]):
+        write(opened(state), turn("a", 1, "Y"))
+
+
+def test_no_descriptor_for_the_directory_of_a_log_that_is_opened(fs):
+    """F6: at the opening it is weather, and tried again it opens."""
+    fs.inject("sync_directory", 3, error=errno.EMFILE)
+    with pytest.raises(StoreUnavailable, match="Too many open files"):
+        opened(fs)
+    write(opened(fs), new())
+    assert kinds(opened(next(iter(fs.crash_states(1))))) == ["Started"]
+
+
 def batch_of_endings():
     """An end and what comes too late for it; an execution and what would take its id; a turn that is stale anyway."""
     ended = turn("a", 1, records=records("X", at=2.0, data=bytes(500_000)), status=Status.COMPLETED)

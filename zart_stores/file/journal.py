@@ -43,7 +43,9 @@ from zart_stores.file.fs import FileSystem
 
 SEGMENT_NAME = re.compile(r"segment-(\d{8})\.zart")
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-SCARCE = FULL | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+UNOPENED = frozenset({errno.EMFILE, errno.ENFILE})
+"""There is no descriptor: no sync ends so, so that what was to be synced was not even opened."""
+SCARCE = FULL | UNOPENED | {errno.ENOMEM}
 """There is no room, no descriptor, or no memory: nothing was opened, and it may be tried again."""
 PASSING = SCARCE | {errno.EIO}
 """What is no fault of who named the directory."""
@@ -125,6 +127,8 @@ class Journal:
         """Footers at the end of the last segment. Nobody knows whether they reached the disk, so they are
         written again, the same, with the next frame."""
         self._spoiled = False
+        self._unnamed = False
+        """Whether the last segment's name is yet to be synced (Rule 2)."""
         self.failed: str | None = None
         """Why the journal can no longer be used, or None."""
         self.recovered: str | None = None
@@ -337,10 +341,11 @@ class Journal:
         self._synced = segment.end
         self._footers = []
         self._spoiled = False
+        self._sync_names()
         return segment
 
     def _publish(self, segment: Segment, data: bytes) -> None:
-        """Write a file under a provisional name, sync it, give it its name, sync that."""
+        """Write a file under a provisional name, sync it, give it its name."""
         provisional = f"{segment.path}{PROVISIONAL}"
         try:
             fd = self._fs.open(provisional, write=True, create=True)
@@ -359,9 +364,16 @@ class Journal:
                 raise self._refusal(error, provisional) from error
             raise
         self._keep_open(segment.number, fd)
+
+    def _sync_names(self) -> None:
+        """Sync the directory. An error is final, unless nothing was opened to be synced: then before the next write."""
+        self._unnamed = True
         try:
             self._fs.sync_directory(self._path)
+            self._unnamed = False
         except BaseException as error:
+            if isinstance(error, OSError) and error.errno in UNOPENED:
+                raise Full(f"{self._path}: {error.strerror}") from error
             failed = self._fail(f"{self._path}: the directory cannot be synced: {error}")
             if isinstance(error, OSError):
                 raise failed from error
@@ -375,6 +387,8 @@ class Journal:
         Raises Full when there is no room: nothing is there, now or later. Raises StoreFailed when nobody can
         say whether they are there.
         """
+        if self._unnamed:
+            self._sync_names()
         segment = self._segments[len(self._segments)]
         if self._spoiled or segment.end >= self._segment_bytes:
             segment = self._roll(segment)
@@ -577,7 +591,8 @@ class Journal:
         then as one that was not closed.
         """
         wanted = news or not self._footers
-        if self.failed is None and self._segments and not self._spoiled and wanted:
+        writable = self.failed is None and self._segments and not self._spoiled and not self._unnamed
+        if writable and wanted:
             with contextlib.suppress(OSError, StoreFailed):
                 self._write_footer(footer)
         self.abandon(unlock=True)
