@@ -14,6 +14,7 @@ import zart_core as zart
 from zart_core.branches import Progress
 from zart_core.events import CLOSED
 from zart_core.interpreter import TRANSITIONS
+from zart_core.wording import REMEDY
 
 
 class Known(Exception):
@@ -679,6 +680,38 @@ def test_a_fact_that_is_not_held_never_slips_behind_held_ones(play):
 
     with pytest.raises(zart.Diverged, match="diverged at event 7"):
         run.replayed(plain(wants_more))
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_fact_before_everything_is_decided(play, live):
+    """P6: nobody can tell a host that does not ask until nothing is left from code that changed: both are named."""
+
+    def two():
+        yield from zart.gather(do("a"), do("b"))
+
+    @zart.workflow("w")
+    def one():
+        yield from do("a")
+
+    began = zart.Began(0, 0, at=1.0)
+    if live:
+        run = play(plain(two)).add(zart.Started("an-id", 0, "w", b"null", 0.0))
+        run.add(*run.execution.decide()[:1])
+    else:
+        run = play(one).start().add(began)
+    with pytest.raises(zart.Diverged) as caught:
+        run.add(began) if live else run.replayed(plain(two))
+    early, remedy = str(caught.value).splitlines()[-2:]
+    assert str(caught.value).splitlines()[:3] == [
+        "execution 'an-id' (run 0) of workflow 'w' diverged at event 2",
+        "  recorded: Began",
+        f"  yielded:  step 'do-b'   at {caught.value.yielded_site}",
+    ]
+    assert early == (
+        "  A fact came before all was decided. A host of your own has to append and apply what decide() gives, "
+        "until it is empty, and only then the next fact. In a log that a host of ours wrote, the code has changed:"
+    )
+    assert remedy == f"  {REMEDY}" and caught.value.remedy == REMEDY
 
 
 def test_thousands_of_held_facts_are_no_burden(play):

@@ -526,7 +526,7 @@ class Execution:
         head = self._head()
         while head is not None:
             if not is_marker(head):
-                raise self._diverged(fact, head)
+                raise self._diverged(fact, head, early=True)
             self._answer_marker()
             head = self._head()
 
@@ -962,8 +962,11 @@ class Execution:
         """Give a version marker its answer before anything is applied, whatever the log says; for explanations only."""
         self._branches.versions = put(self._branches.versions, name, number)
 
-    def _diverged(self, event: Event | None, head: Want | None, why: str = "") -> Diverged:
-        return wording.diverged(self._title(), self.position, event, head, list(self._nodes.values()), why)
+    def _diverged(
+        self, event: Event | None, head: Want | None, why: str = "", *, early: bool = False
+    ) -> Diverged:
+        pending = list(self._nodes.values())
+        return wording.diverged(self._title(), self.position, event, head, pending, why, early=early)
 
     def _unreadable(self, event: Started | Issued, what: str, declared: Any, error: DecodeError) -> Diverged:
         return wording.unreadable(self._title(), self.position, event, what, declared, error)

@@ -25,26 +25,39 @@ STRICT_REMEDY = (
     "Only a strict comparison minds this: a host goes on with what is recorded, if that still decodes. Keep it as it "
     "was, guard the change with `zart.version(...)`, or compare without arguments if the recorded ones will do."
 )
+EARLY = (
+    "A fact came before all was decided. A host of your own has to append and apply what decide() gives, until it is "
+    "empty, and only then the next fact. In a log that a host of ours wrote, the code has changed:"
+)
 SHOWN_MAX = 3
 
 
 def diverged(
-    title: str, position: int, event: Event | None, head: Want | None, pending: Sequence[Node], why: str = ""
+    title: str,
+    position: int,
+    event: Event | None,
+    head: Want | None,
+    pending: Sequence[Node],
+    why: str = "",
+    *,
+    early: bool = False,
 ) -> Diverged:
     """The log says `event` (None: it ends), the code wants `head` (None: nothing).
 
-    `why` names what differs where kind and name agree.
+    `why` names what differs where kind and name agree. `early`: it is a fact, and something is wanted before it; that
+    is so in a log whose code has changed, and where a host does not ask for all decisions (P6).
     """
     recorded = "nothing more: the log ends here" if event is None else described(event)
     yielded = described_want(head, pending)
     recorded_site = event.site if isinstance(event, Issued) else None
     yielded_site = site_of_want(head)
     remedy = STRICT_REMEDY if why else REMEDY
+    early_line = f"  {EARLY}\n" if early else ""
     message = (
         f"{title} diverged at event {position}{': ' + why if why else ''}\n"
         f"  recorded: {recorded}{at_site(recorded_site)}\n"
         f"  yielded:  {yielded}{at_site(yielded_site)}\n"
-        f"  {remedy}"
+        f"{early_line}  {remedy}"
     )
     return Diverged(
         message,
