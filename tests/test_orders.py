@@ -10,6 +10,7 @@ import pytest
 
 import zart_core as zart
 from zart_core.testing import Cancel, explore_orders
+from zart_core.testing.orders import Explorer
 
 
 @zart.step("do-{n}")
@@ -336,6 +337,33 @@ def test_too_many_orders_are_refused():
     with pytest.raises(zart.InvalidUse, match=r"more than 100 orders of arrival; .*orders_max="):
         explore_orders(fan, 5, orders_max=100)
     assert explore_orders(fan, 5, orders_max=120).orders == 120
+
+
+@pytest.mark.parametrize("count", [8, 12, 200, 2_000])
+def test_many_orders_are_refused_before_they_are_played(monkeypatch, count):
+    """A few runs show for certain that there are more than ten thousand orders; they are not played all."""
+    played: list[None] = []
+    play = Explorer.play
+    monkeypatch.setattr(Explorer, "play", lambda *given: (played.append(None), play(*given))[1])
+
+    with pytest.raises(zart.InvalidUse, match="more than 10,000 orders of arrival; n steps"):
+        explore_orders(fan, count)
+    assert len(played) < 2_000
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_orders_that_only_look_many_are_played(first):
+    """Where much follows from one order and little from the others, those that there are count, not what one shows."""
+
+    @zart.workflow("w")
+    def w():
+        winner, _ = yield from zart.wait_any([do(0), do(1)])
+        return (yield from zart.wait([do(n) for n in range(10, 13 if winner == first else 11)]))
+
+    orders = explore_orders(w).orders
+    assert explore_orders(w, orders_max=orders).orders == orders
+    with pytest.raises(zart.InvalidUse, match=f"more than {orders - 1} orders"):
+        explore_orders(w, orders_max=orders - 1)
 
 
 def test_an_order_that_cannot_be_is_refused():

@@ -10,6 +10,7 @@ Rule 3: orders are told apart by what arrives, not by what comes of it: two of t
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from collections import Counter
@@ -44,6 +45,8 @@ I = TypeVar("I")  # noqa: E741  # the input
 
 ORDERS_MAX = 10_000
 """Orders of arrival that are explored, unless more are asked for."""
+AHEAD_PART = 5
+"""As many orders at the most are played to see whether there are too many: this part of those that are allowed."""
 ARRIVALS_MAX = 1_000
 """Arrivals in one run: one with more does not end."""
 LATE = " (late)"
@@ -249,13 +252,30 @@ class Explorer:
 
     def explore(self, orders_max: int) -> list[Ordered]:
         """Play every order. Raises InvalidUse when there are more than `orders_max`."""
+        self.look_ahead(orders_max)
         runs, complete = self.first(orders_max)
         if not complete:
-            raise InvalidUse(
-                f"workflow '{self.scenario.workflow.name}' has more than {orders_max:,} orders of arrival; "
-                "explore a smaller input, or give orders_max="
-            )
+            raise self.too_many(orders_max)
         return runs
+
+    def look_ahead(self, orders_max: int) -> None:
+        """Raise InvalidUse if a few runs show that there are more than `orders_max` orders, where the first looks so.
+
+        Wherever something else may arrive there is one order more at least, and that is soonest seen early in a run.
+        """
+        ahead = Ahead(orders_max, self.too_many(orders_max))
+        while ahead.beginnings and ahead.played < orders_max // AHEAD_PART:
+            self.play([], ahead.begin())
+            ahead.played += 1
+            if ahead.ways <= orders_max:
+                return
+
+    def too_many(self, orders_max: int) -> InvalidUse:
+        """The error for more orders than that."""
+        return InvalidUse(
+            f"workflow '{self.scenario.workflow.name}' has more than {orders_max:,} orders of arrival; n steps side "
+            "by side have n!: explore a smaller input, or give orders_max="
+        )
 
     def first(self, orders_max: int) -> tuple[list[Ordered], bool]:
         """So many orders at the most, and whether that is all of them.
@@ -313,6 +333,38 @@ class Explorer:
             return Ordered(tuple(world.order), played_in(world, ending, fate, witness, ()))
         finally:
             world.close()
+
+
+class Ahead:
+    """Looks how many orders there are at least: those that were played, and beginnings of others that were seen."""
+
+    def __init__(self, orders_max: int, too_many: InvalidUse) -> None:
+        self.orders_max = orders_max
+        self.too_many = too_many
+        self.played = 0
+        self.ways = 1
+        """What the first run seems to say: the product of the ways to go on at each of its places."""
+        self.beginnings: list[tuple[int, Order]] = [(0, ())]
+        """A heap with their lengths, the shortest first. None begins with another: each is an order of its own."""
+
+    def begin(self) -> Callable[[list[Arrival]], int]:
+        """Give what picks for the next run: along its beginning, then always the first."""
+        (length, beginning), passed = heapq.heappop(self.beginnings), list[str]()
+
+        def pick(arrivals: list[Arrival]) -> int:
+            every = [arrival.name for arrival in arrivals]
+            names, before = list(dict.fromkeys(every)), tuple(passed)
+            follows = len(before) < length
+            passed.append(beginning[len(before)] if follows else names[0])
+            if not self.played:
+                self.ways *= len(names)
+            for name in () if follows else names[1:]:
+                heapq.heappush(self.beginnings, (len(before) + 1, (*before, name)))
+                if self.played + 1 + len(self.beginnings) > self.orders_max:
+                    raise self.too_many
+            return every.index(passed[-1])
+
+        return pick
 
 
 class OrderedWorld(World):
