@@ -119,3 +119,27 @@ def good(tags: set[str]):
 def fails():
     yield from say("x")
     raise ValueError("on purpose")
+
+
+class Amount:
+    """No plain codec knows it."""
+
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+
+amounts = zart.Codec()
+amounts.converter.register_unstructure_hook(Amount, lambda amount: amount.cents)
+amounts.converter.register_structure_hook(Amount, lambda data, _: Amount(int(data)))
+
+
+@zart.workflow("pays")
+def pays(amount: Amount) -> zart.Flow[Amount]:
+    yield from say(str(amount.cents))
+    return amount
+
+
+@zart.workflow("overpays")
+def overpays(amount: Amount) -> zart.Flow[Amount]:
+    yield from say(str(amount.cents + random.random()))
+    return amount

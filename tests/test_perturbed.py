@@ -159,7 +159,29 @@ def test_places_are_never_compared():
     assert not same(failed, zart.Closed(zart.Status.FAILED, 1.0, failure=zart.Failure("error", "E", "other")))
 
 
+def test_a_codec_of_the_testers():
+    """Other processes take the codec that is given from where it stands."""
+    amount, options = flows.Amount(5), {"codec": flows.amounts, "rounds": 1, "kinds": ["random"]}
+    perturbed(flows.pays, amount, **options).check()
+    (difference,) = perturbed(flows.overpays, amount, **options).differences
+    assert (difference.workflow, difference.causes) == ("overpays", ("random",))
+
+    plain = perturbed_histories(
+        {("pays", 0): run(flows.pays, amount, codec=flows.amounts).history}, [flows], rounds=1
+    )
+    assert "Amount" in plain.misfits[0].decided
+
+
 # ---------------------------------------------------------------- wrong use
+
+
+@pytest.mark.parametrize("call", [perturbed, lambda *_, **how: perturbed_histories({}, [flows], **how)])
+def test_a_codec_that_no_other_process_can_import(call):
+    """The error says where to put it, before anything runs."""
+    with pytest.raises(
+        InvalidUse, match="the codec has a name in no module that other processes could import; give"
+    ):
+        call(flows.pays, flows.Amount(5), codec=zart.Codec())
 
 
 def test_a_workflow_that_no_other_process_can_import():

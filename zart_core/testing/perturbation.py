@@ -24,6 +24,7 @@ from zart_core.codec import Codec
 from zart_core.errors import InvalidUse
 from zart_core.events import Event, Started
 from zart_core.insight.forking import as_issued
+from zart_core.interpreter import CODEC
 from zart_core.records import record
 from zart_core.testing.runner import Steps
 from zart_core.testing.running import run
@@ -123,6 +124,7 @@ def perturbed(
     resources: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None = None,
     rounds: int = 3,
     kinds: Sequence[str] = KINDS,
+    codec: Codec | None = None,
 ) -> PerturbedReport:
     """Run a workflow in memory, as `run` does, and replay its history, and its children's, in perturbed processes.
 
@@ -136,14 +138,16 @@ def perturbed(
             in half of them.
         kinds: what is perturbed: of "hash-seed", "clock", "random", "urandom", "uuid", "environment", "folder",
             "locale", "timezone". Where something makes a difference, one more process for each says which.
+        codec: in place of a plain one; it must have a name at the top of a module, as the workflow.
 
     A process takes about half a second to start, and imports the module of the workflow: in a script the call stands
-    below `if __name__ == "__main__":`. Raises InvalidUse for a workflow that another process cannot import.
+    below `if __name__ == "__main__":`. Raises InvalidUse for a workflow or a codec that another process cannot import.
     """
     refuse_within_a_replay()
     place_of(workflow)
-    result = run(workflow, input, steps=steps, events=events, resources=resources, strict=False)
-    return perturbed_histories(result.histories, [workflow], rounds=rounds, kinds=kinds)
+    place_of_codec(codec)
+    result = run(workflow, input, steps=steps, events=events, resources=resources, strict=False, codec=codec)
+    return perturbed_histories(result.histories, [workflow], rounds=rounds, kinds=kinds, codec=codec)
 
 
 def perturbed_histories(
@@ -152,6 +156,7 @@ def perturbed_histories(
     *,
     rounds: int = 3,
     kinds: Sequence[str] = KINDS,
+    codec: Codec | None = None,
 ) -> PerturbedReport:
     """Replay histories in perturbed processes: of a run, of a log, or of a file.
 
@@ -160,13 +165,12 @@ def perturbed_histories(
         workflows: the workflows that they are of, or modules; what stands in the same modules is found, too.
         rounds: how many perturbed processes.
         kinds: what is perturbed.
+        codec: as for `perturbed`.
 
-    O(events) in each process. Raises InvalidUse for a workflow that another process cannot import.
+    O(events) in each process. Raises InvalidUse for a workflow or a codec that another process cannot import.
     """
-    registry = Registry(workflows)
-    return perturbed_in(
-        histories, [place_of(each) for each in registry.everything()], rounds=rounds, kinds=kinds
-    )
+    places = [place_of(each) for each in Registry(workflows).everything()]
+    return perturbed_in(histories, places, rounds=rounds, kinds=kinds, codec=place_of_codec(codec))
 
 
 def place_of(workflow: Workflow[Any, Any]) -> dict[str, str]:
@@ -178,10 +182,33 @@ def place_of(workflow: Workflow[Any, Any]) -> dict[str, str]:
             "define it at the top of a module"
         )
     file = inspect.getsourcefile(fn) or ""
-    name = fn.__module__ if fn.__module__ != "__main__" and is_importable(fn.__module__) else ""
+    name = name_elsewhere(fn.__module__)
     if not name and not file:
         raise InvalidUse(f"workflow '{workflow.name}' stands in no module and no file; write it into one")
     return {"module": name, "file": file, "qualname": fn.__qualname__}
+
+
+def place_of_codec(codec: Codec | None) -> dict[str, str] | None:
+    """Where another process finds a codec; None for a plain one. Raises InvalidUse where it cannot."""
+    if codec is None:
+        return None
+    named = (
+        (name_elsewhere(module.__name__), str(getattr(module, "__file__", None) or ""), attribute)
+        for module in list(sys.modules.values())
+        for attribute, value in list(getattr(module, "__dict__", {}).items())
+        if value is codec
+    )
+    for name, file, attribute in named:
+        if name or file:
+            return {"module": name, "file": file, "qualname": attribute}
+    raise InvalidUse(
+        "the codec has a name in no module that other processes could import; give it one at the top of a module"
+    )
+
+
+def name_elsewhere(module: str) -> str:
+    """The name by which another process imports a module; empty where it has to go by its file."""
+    return module if module != "__main__" and is_importable(module) else ""
 
 
 def refuse_within_a_replay() -> None:
@@ -210,9 +237,14 @@ Told: TypeAlias = Mapping[str, Any]
 
 
 def perturbed_in(
-    histories: Histories, places: Sequence[Mapping[str, str]], *, rounds: int, kinds: Sequence[str]
+    histories: Histories,
+    places: Sequence[Mapping[str, str]],
+    *,
+    rounds: int,
+    kinds: Sequence[str],
+    codec: Mapping[str, str] | None = None,
 ) -> PerturbedReport:
-    """As `perturbed_histories`, with the modules given as other processes find them."""
+    """As `perturbed_histories`, with the modules and the codec given as other processes find them."""
     refuse_within_a_replay()
     if unknown := set(kinds) - set(KINDS):
         raise InvalidUse(
@@ -222,7 +254,7 @@ def perturbed_in(
         raise InvalidUse(f"rounds is {rounds}; one perturbed process is the least")
     if not is_importable("time_machine"):
         raise InvalidUse('perturbed replays need time-machine: pip install "zart[testing]"')
-    with Processes(histories, places) as processes:
+    with Processes(histories, places, codec) as processes:
         base, *others = processes.replay([{}, *(dict.fromkeys(kinds, n) for n in range(1, rounds + 1))])
         odd = [
             (index, next((n for n, other in enumerate(others, 1) if other[0][index] != told), 0))
@@ -298,20 +330,25 @@ def difference(
 class Processes:
     """Processes that replay the same histories, each with its own values for what is perturbed."""
 
-    def __init__(self, histories: Histories, places: Sequence[Mapping[str, str]]) -> None:
+    def __init__(
+        self,
+        histories: Histories,
+        places: Sequence[Mapping[str, str]],
+        codec: Mapping[str, str] | None,
+    ) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="zart-perturbed-")
-        codec = Codec()
         self.task = {
             "sys_path": [path or str(Path.cwd()) for path in sys.path],
             "workflows": list(places),
             "folder": self.folder.name,
+            "codec": codec,
             "histories": [
                 {
                     "id": id,
                     "run": run,
                     "records": [
                         (each.kind, each.at, base64.b64encode(each.data).decode())
-                        for each in codec.encode_events(as_issued(events), id, run)
+                        for each in CODEC.encode_events(as_issued(events), id, run)
                     ],
                 }
                 for (id, run), events in histories.items()

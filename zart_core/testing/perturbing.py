@@ -28,7 +28,7 @@ from zart_core.cli.finding import load
 from zart_core.codec import Codec
 from zart_core.errors import Defect, Diverged, InvalidUse
 from zart_core.events import Closed, Event, Issued, Started
-from zart_core.interpreter import Execution
+from zart_core.interpreter import CODEC, Execution
 from zart_core.log import Record
 from zart_core.testing.replaying import compare_decisions
 from zart_core.workflows import Registry, is_workflow, workflows_in
@@ -152,13 +152,21 @@ def registry_of(places: Sequence[Mapping[str, str]]) -> Registry:
     registry = Registry()
     for place in places:
         module = load_one_of(place["module"], place["file"])
-        if place["qualname"]:
-            found = reduce(getattr, place["qualname"].split("."), module)
-            if is_workflow(found):
-                registry.learn(found)
+        if place["qualname"] and is_workflow(found := named(module, place["qualname"])):
+            registry.learn(found)
         for workflow in Registry(workflows_in(module)).everything():
             registry.learn(workflow)
     return registry
+
+
+def codec_of(place: Mapping[str, str] | None) -> Codec:
+    """The codec that was sent, or a plain one. Raises InvalidUse for what cannot be imported."""
+    return CODEC if place is None else named(load_one_of(place["module"], place["file"]), place["qualname"])
+
+
+def named(module: Any, qualname: str) -> Any:
+    """What has this name in a module."""
+    return reduce(getattr, qualname.split("."), module)
 
 
 def load_one_of(name: str, file: str) -> Any:
@@ -237,13 +245,13 @@ def main() -> None:
     resets = [fix(values.get(kind, 0)) for kind, fix in EARLY.items()]
     try:
         registry = registry_of(task["workflows"])
+        codec = codec_of(task["codec"])
     except InvalidUse as error:
         json.dump({"error": str(error)}, answers)
         answers.close()
         return
-    codec = Codec()
     histories = [
-        codec.decode_events(
+        CODEC.decode_events(
             [Record(kind, at, base64.b64decode(data)) for kind, at, data in history["records"]],
             history["id"],
             history["run"],
