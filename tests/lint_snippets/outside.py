@@ -415,3 +415,87 @@ class Flows:
             yield from self.one(order)
             yield from self.other(order)
             yield from self.unknown(order)
+
+#: bad properties that a workflow reads, of itself, of another object and of a base class
+from functools import cached_property
+
+class Clock:
+    @property
+    def now(self) -> float:
+        return time.time()  # -> ZT101
+
+    @cached_property
+    def draw(self) -> int:
+        return random.randint(1, 6)  # -> ZT102
+
+class Flows(Clock):
+    clock: Clock
+
+    @property
+    def place(self) -> str:
+        return os.environ["PLACE"]  # -> ZT104
+
+    def one(self, order: str) -> zart.Flow[None]:
+        yield from charge(f"{order}-{self.now}-{self.place}")
+        yield from charge(str(Clock().draw))
+
+import os
+
+#: good properties that only compute, that steps and captures read, that are set, and what is no property
+class Order:
+    at: float = 0.0
+
+    @property
+    def late(self) -> bool:
+        return self.at > 5
+
+    @property
+    def age(self) -> float:
+        return time.time() - self.at
+
+    def since(self) -> float:
+        return time.time()
+
+    @zart.step("said")
+    def said(self) -> str:
+        return str(self.age)
+
+@zart.step("old")
+def old(order: Order) -> bool:
+    return order.age > 5
+
+@zart.workflow("w")
+def w(order: Order) -> zart.Flow[None]:
+    yield from charge(str(order.late))
+    yield from old(order)
+    age = yield from zart.capture("age", lambda: order.age)
+    yield from charge(f"{age}")
+    order.at = 1.0
+    same = order.since
+
+#: bad a set whose order decides where a key says the same of several
+@zart.workflow("w")
+def w(tags: set[str], amounts: frozenset[int]) -> zart.Flow[None]:
+    yield from charge(max(tags, key=len))  # -> ZT105
+    yield from charge(min(tags, key=lambda tag: tag.lower()))  # -> ZT105
+    for tag in sorted(tags, key=str.casefold):  # -> ZT105
+        yield from charge(tag)
+    yield from charge(str(sorted(list(amounts), key=abs)))  # -> ZT105
+    yield from charge(str(sorted((tag for tag in tags), key=lambda tag: -len(tag))))  # -> ZT105
+    names = list(tags)  # -> ZT105
+    names.sort(key=lambda name: name == "first")
+    yield from charge(names[0])
+
+#: good keys that tell all apart, or may, a set that is sorted first, and what is no set
+@zart.workflow("w")
+def w(tags: set[str], every: list[str]) -> zart.Flow[None]:
+    yield from charge(max(tags))
+    yield from charge(max(tags, key=lambda tag: (len(tag), tag)))
+    yield from charge(max(every, key=len))
+    yield from charge(max("a", "b", key=len))
+    yield from charge(str(sorted(sorted(tags), key=len)))
+    yield from charge(str(sorted(tags, key=lambda tag: tag.split("-")[1])))
+    yield from charge(str(len(sorted(tags, key=len))))
+    names = list(tags)
+    names.sort(key=None)
+    yield from charge(names[0])

@@ -28,6 +28,7 @@ SETS = words(
     "builtins.set builtins.frozenset typing.Set typing.FrozenSet typing.AbstractSet typing.MutableSet "
     "collections.abc.Set collections.abc.MutableSet"
 )
+PROPERTIES = words("builtins.property functools.cached_property")
 SET_METHODS = frozenset({"union", "intersection", "difference", "symmetric_difference", "copy"})
 
 
@@ -346,6 +347,16 @@ class Meaning:
                 return ""
             case _:
                 return ""
+
+    def getter(self, node: ast.Attribute, scope: Scope) -> Function | None:
+        """The function that runs where an attribute of an object is read, if that is a property."""
+        base = self.of(node.value, scope) if isinstance(node.ctx, ast.Load) else None
+        function = self.attribute(base, node.attr, 0) if isinstance(base, Object) else None
+        if not isinstance(function, Function):
+            return None
+        decorators = [self.of(each, function.scope) for each in function.node.decorator_list]
+        is_property = any(isinstance(each, Outside) and each.name in PROPERTIES for each in decorators)
+        return function if is_property else None
 
     def is_declared_flow(self, function: Function) -> bool:
         """Whether it is annotated `Flow[...]`, or as a generator of commands."""

@@ -15,7 +15,13 @@ ANY_ORDER = words(
     "builtins.sorted builtins.set builtins.frozenset builtins.sum builtins.any builtins.all "
     "builtins.len builtins.min builtins.max collections.Counter"
 )
-"""What gives the same for every order of what it is given."""
+"""What gives the same for every order of what it is given, unless a key says the same of several."""
+PICKS = words("builtins.sorted builtins.min builtins.max")
+"""What takes the first of several of which its key says the same."""
+SAME_OF_SEVERAL = words(
+    "builtins.len builtins.abs builtins.bool builtins.type builtins.str.lower builtins.str.upper builtins.str.casefold"
+)
+"""Keys that certainly say the same of several values."""
 WAITS = frozenset({"zart.wait", "zart.settle", "zart.wait_any", "zart.gather"})
 
 
@@ -25,6 +31,39 @@ def order_of_sets(code: Code) -> Iterator[Found]:
         for taken in taken_in_order(code, spot):
             if code.meaning.is_unordered(taken, spot.scope):
                 yield "ZT105", taken, f"{shown(taken)} has no order"
+        for taken in picked_from(code, spot):
+            if code.meaning.is_unordered(taken, spot.scope):
+                yield "ZT105", taken, f"{shown(taken)} has no order, which decides where the key is the same"
+
+
+def picked_from(code: Code, spot: Spot) -> list[ast.expr]:
+    """What a call picks from or sorts by a key that says the same of several."""
+    call = spot.node
+    if not isinstance(call, ast.Call) or len(call.args) != 1 or not may_tie(code, spot):
+        return []
+    picks = full_name(code, call.func, spot.scope) in PICKS
+    return call.args if picks and not is_given_to_any_order(code, spot) else []
+
+
+def may_tie(code: Code, spot: Spot) -> bool:
+    """Whether a call has a `key=` that certainly says the same of several values; where that is not known, no."""
+    for keyword in spot.node.keywords if isinstance(spot.node, ast.Call) else ():
+        if keyword.arg == "key":
+            return is_coarse(code, keyword.value, spot.scope)
+    return False
+
+
+def is_coarse(code: Code, key: ast.expr, scope: Scope) -> bool:
+    """Whether a key is one of those in SAME_OF_SEVERAL, or a lambda that gives what one of them does, or a truth."""
+    match key:
+        case ast.Lambda(body=ast.Compare() | ast.UnaryOp(op=ast.Not())):
+            return True
+        case ast.Lambda(body=ast.Call() as call) | ast.Lambda(body=ast.UnaryOp(operand=ast.Call() as call)):
+            method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+            inner = scope.module.scopes.get(key, scope)
+            return f"builtins.str.{method}" in SAME_OF_SEVERAL or is_coarse(code, call.func, inner)
+        case _:
+            return full_name(code, key, scope) in SAME_OF_SEVERAL
 
 
 def taken_in_order(code: Code, spot: Spot) -> list[ast.expr]:
@@ -104,6 +143,7 @@ def is_sorted_later(code: Code, spot: Spot) -> bool:
                 and other.node.attr == "sort"
                 and isinstance(other.node.value, ast.Name)
                 and other.node.value.id == name
+                and not (other.parent is not None and may_tie(code, other.parent))
                 for other in code.spots
             )
         case _:
@@ -123,6 +163,7 @@ def is_given_to_any_order(code: Code, spot: Spot) -> bool:
         and isinstance(around.node, ast.Call)
         and spot.field == "args"
         and full_name(code, around.node.func, around.scope) in ANY_ORDER
+        and not may_tie(code, around)
     )
 
 

@@ -17,10 +17,10 @@ do as well. It exits with 1 when something is found and with 2 when a target is 
 - **Nothing of yours is imported or run.** Modules are found below the folders of the files that are given and the
   working directory, then as Python's import system finds them, and are parsed.
 - **It follows what a workflow reaches**: the flows that it runs by `yield from` or as branches, the functions and
-  methods that it calls, what runs when it makes an object, and what `on_failure=` names, in other modules of the
-  program too. Steps are where effects belong, and functions for `zart.capture` run once; neither is looked into.
-  Installed packages are not followed: a table says which of the standard library's names, and of some well-known
-  packages', look outside.
+  methods that it calls, what runs when it makes an object or reads a property, and what `on_failure=` names, in other
+  modules of the program too. Steps are where effects belong, and functions for `zart.capture` run once; neither is
+  looked into. Installed packages are not followed: a table says which of the standard library's names, and of some
+  well-known packages', look outside.
 - **What is not certain is not reported**: a method of an object whose class the source does not tell, a name that a
   call works out.
 

@@ -200,13 +200,18 @@ class Walk:
         return self.meaning.sort(function) in ("flow", "workflow")
 
     def reached_from(self, code: Code, via: str) -> Iterator[Reached]:
-        """The functions that a function calls, or gives to something that calls them."""
+        """The functions that a function calls, gives to something that calls them, or reads as properties."""
         here = f"`{code.function.node.name}`, {code.function.module.path.name}:"
         for spot in code.spots:
-            if not isinstance(spot.node, ast.Call):
+            if not isinstance(spot.node, ast.Call | ast.Attribute):
+                continue
+            way = f"reached from {here}{spot.node.lineno}"
+            if isinstance(spot.node, ast.Attribute):
+                getter = self.meaning.getter(spot.node, spot.scope)
+                if getter is not None:
+                    yield Reached(getter, False, via or way, code.reached)
                 continue
             called = self.meaning.of(spot.node.func, spot.scope)
-            way = f"reached from {here}{spot.node.lineno}"
             for function in self.bodies(called):
                 if self.meaning.sort(function) != "step":
                     yield Reached(function, self.runs_as_flow(code, function, spot), via or way, code.reached)
