@@ -324,3 +324,27 @@ def test_the_work_is_linear_in_the_source(tmp_path):
 def test_the_page_is_the_table():
     """docs/lint.md is drawn from the table: `python -m zart_core.lint.page > docs/lint.md`."""
     assert (ROOT / "docs" / "lint.md").read_text() == page()
+
+
+def test_a_folder_without_init_below_a_package_that_is_not_imported(tmp_path, monkeypatch):
+    """Python cannot say where such a module is before the package is imported; it is found all the same."""
+    inner = tmp_path / "installed" / "a_package" / "inner"
+    inner.mkdir(parents=True)
+    (inner.parent / "__init__.py").touch()
+    (inner / "stamps.py").write_text("import time\n\ndef stamp() -> float:\n    return time.time()\n")
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    code = (
+        PRELUDE
+        + """
+from a_package.inner.stamps import stamp
+from a_package.missing.stamps import other
+
+@zart.workflow("w")
+def w() -> zart.Flow[float]:
+    yield from charge(other())
+    return stamp()
+"""
+    )
+    (tmp_path / "mine").mkdir()
+    (finding,) = found_in(tmp_path / "mine", code)
+    assert (finding.path.name, finding.line, finding.rule) == ("stamps.py", 4, "ZT101")

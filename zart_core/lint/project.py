@@ -142,7 +142,12 @@ def spec_of(name: str, search: Iterable[str] | None) -> ModuleSpec | None:
     """Ask the finders of the import system, one after the other."""
     for finder in sys.meta_path:
         find = getattr(finder, "find_spec", None)
-        spec: ModuleSpec | None = find(name, None if search is None else list(search)) if find else None
+        try:
+            spec: ModuleSpec | None = find(name, None if search is None else list(search)) if find else None
+        except KeyError:  # a folder without __init__.py, below a package that is not imported
+            spec = ModuleSpec(name, None, is_package=True)
+            folders = [Path(place) / name.rpartition(".")[2] for place in search or ()]
+            spec.submodule_search_locations = [str(folder) for folder in folders if folder.is_dir()]
         if spec is not None:
             return spec
     return None
