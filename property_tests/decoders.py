@@ -27,7 +27,7 @@ class Tree:
 EVENTS: list[zart.Event] = [
     zart.Started("an-id", 0, "w", b'{"n":1}', 1.0, 5.0),
     zart.Issued(0, "step", "pay", 1.0, "pay", b"[1]"),
-    zart.Began(0, 1, 2.0, 1, 9.0),
+    zart.Began(0, 1, at=2.0, takeover=1, deadline=9.0),
     zart.Retried(0, 0, zart.Failure("error", "E", "m", "trace"), 4.0, 3.0),
     zart.Resolved(0, zart.Done(b'"ok"'), 4.0),
     zart.Delivered(0, "go", b"{}", 4.0, "k"),

@@ -107,7 +107,7 @@ class Chaos:
             case "terminate":
                 return zart.Closed(zart.Status.TERMINATED, at)
             case "note":
-                return zart.Noted("pause", at)
+                return zart.Noted("pause", at=at)
         possible = [
             fact for issued in execution.pending.values() for fact in self.facts(execution, issued, at)
         ]
@@ -143,7 +143,7 @@ class Chaos:
         seq, progress = issued.seq, execution.progress(issued.seq)
         at = max(at, progress.retry_at or at) if not progress.began else at
         failed = progress.attempt < plan_of(issued)[1]
-        began = zart.Began(seq, progress.attempt, at)
+        began = zart.Began(seq, progress.attempt, at=at)
         retried = zart.Retried(
             seq, progress.attempt, CODEC.failure_of(Broken("once more")), at + RETRY_DELAY, at
         )
@@ -199,7 +199,7 @@ class Timely:
             return (when, ended) if when <= told else (told, zart.Resolved(seq, zart.Cancellation(), told))
         progress = execution.progress(seq)
         if not progress.began and progress.retry_at is None:
-            return execution.now, zart.Began(seq, 0, execution.now)
+            return execution.now, zart.Began(seq, 0, at=execution.now)
         begins = issued.at if progress.retry_at is None else progress.retry_at
         ends = begins + takes
         if cut < ends:

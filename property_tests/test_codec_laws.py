@@ -433,7 +433,7 @@ def test_events_round_trip(history: list[Any]) -> None:
 @given(numbers, numbers, payloads)
 def test_short_ways_of_writing(seq: int, attempt: int, payload: bytes) -> None:
     """What nearly all events are written by without a head says what the head would say, byte for byte."""
-    began = CODEC.encode_event(Began(seq, attempt, 1.0))
+    began = CODEC.encode_event(Began(seq, attempt, at=1.0))
     done = CODEC.encode_event(Resolved(seq, Done(payload), 1.0))
 
     assert began == Record("Began", 1.0, msgspec.json.encode(wire.BeganHead(seq, attempt)))

@@ -490,7 +490,7 @@ def early_facts(execution: zart.Execution, last: zart.Event) -> list[zart.Event]
     facts: list[zart.Event] = [zart.Interrupted("cancel", now, "too early")]
     if isinstance(last, zart.Issued):
         steps = [seq for seq, issued in execution.pending.items() if issued.kind == "step"]
-        facts += [zart.Began(seq, 0, now) for seq in steps]
+        facts += [zart.Began(seq, 0, at=now) for seq in steps]
         facts += [zart.Retried(seq, 0, zart.Failure("error", "E", "m"), now, now) for seq in steps]
     return facts
 

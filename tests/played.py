@@ -82,7 +82,7 @@ class Run:
 
     def began(self, name: str, attempt: int = 0) -> Run:
         """An attempt begins."""
-        return self.turn(zart.Began(self.seq(name), attempt, self.later))
+        return self.turn(zart.Began(self.seq(name), attempt, at=self.later))
 
     def retried(self, name: str, retry_at: float, attempt: int = 0) -> Run:
         """An attempt has failed."""

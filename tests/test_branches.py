@@ -922,7 +922,7 @@ def test_code_that_closes_its_own_execution_comes_to_an_end(play):
     runs.append(play(plain(w)))
     runs[0].add(zart.Started("an-id", 0, "w", b"null", 0.0))
     with pytest.raises(zart.Defect, match="was closed"):
-        runs[0].add(zart.Noted("x", 1.0))
+        runs[0].add(zart.Noted("x", at=1.0))
 
 
 def test_replay_closes_what_it_opened_when_it_fails(play):

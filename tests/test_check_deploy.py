@@ -388,7 +388,7 @@ def turn_of(log: EventLog, workflow: zart.Workflow[Any, Any], id: str) -> None:
     held = log.acquire("w", id, lease_s=30.0)
     assert held is not None
     execution = zart.replay(workflow, zart.Codec().decode_events(log.records(id)))
-    events = [*execution.decide(), zart.Began(0, 0, execution.now)]
+    events = [*execution.decide(), zart.Began(0, 0, at=execution.now)]
     execution.close()
     records = zart.Codec().encode_events(events)
     log.append([Turn(id, 0, 1, held.fence, records, execution.now, zart.Status.RUNNING, releases=True)])

@@ -808,7 +808,7 @@ GOLDEN = [
         b'{"seq":0,"kind":"step","name":"reserve-x","of":"reserve-{sku}","site":["mod","qual",4]}\n["x"]',
     ),
     (Issued(1, "sleep", "settle", 1.5, until=61.5), b'{"seq":1,"kind":"sleep","name":"settle","until":61.5}'),
-    (Began(0, 1, 1.5, 1, 3.5), b'{"seq":0,"attempt":1,"takeover":1,"deadline":3.5}'),
+    (Began(0, 1, at=1.5, takeover=1, deadline=3.5), b'{"seq":0,"attempt":1,"takeover":1,"deadline":3.5}'),
     (
         Retried(0, 0, Failure("error", "KeyError", "k"), 2.5, 1.5),
         b'{"seq":0,"attempt":0,"failure":{"kind":"error","type":"KeyError","message":"k"},"retry_at":2.5}',
@@ -825,7 +825,7 @@ GOLDEN = [
     (Delivered(2, "paid", b"", 1.5, "k", True), b'{"n":2,"event":"paid","key":"k","held":true}\n'),
     (Interrupted("cancel", 1.5, "why"), b'{"by":"cancel","reason":"why"}'),
     (Closed(Status.COMPLETED, 1.5, b"1"), b'{"status":"completed"}\n1'),
-    (Noted("paused", 1.5, "me", "because"), b'{"what":"paused","who":"me","why":"because"}'),
+    (Noted("paused", at=1.5, who="me", why="because"), b'{"what":"paused","who":"me","why":"because"}'),
 ]
 
 
@@ -886,7 +886,7 @@ def test_records_that_cannot_be_read(record, family, message):
 def test_names_that_are_no_text():
     """A lone surrogate in a name is refused, not written."""
     with pytest.raises(EncodeError, match="Noted holds text with a lone surrogate"):
-        CODEC.encode_event(Noted("\ud800", 1.0))
+        CODEC.encode_event(Noted("\ud800", at=1.0))
 
 
 class Rot:
@@ -921,7 +921,7 @@ def test_a_seal_whose_key_is_away():
         def open(self, data: bytes, associated: bytes) -> bytes:
             raise TimeoutError("the vault does not answer")
 
-    (record,) = Codec(seal=Rot()).encode_events([Noted("x", 1.0)], "a", 0, 5)
+    (record,) = Codec(seal=Rot()).encode_events([Noted("x", at=1.0)], "a", 0, 5)
     with pytest.raises(
         StoreUnavailable,
         match="the seal of event 5 of run 0 of 'a' cannot be opened: TimeoutError: the vault does not answer",

@@ -357,7 +357,7 @@ def test_a_step_whose_worker_is_gone(world: World) -> None:
     codec = zart.Codec()
     events = [
         zart.Issued(0, "step", "fails", START, "fails", b"[]"),
-        zart.Began(0, 0, START, deadline=START + 60),
+        zart.Began(0, 0, at=START, deadline=START + 60),
     ]
     turn = stored.Turn(
         "x", 0, 1, summary.fence, codec.encode_events(events, "x", 0, 1), START, zart.Status.RUNNING

@@ -155,9 +155,9 @@ def test_what_was_in_flight_begins_anew(failed: list[zart.Event]) -> None:
 def test_a_step_that_others_were_offered_begins_anew_too() -> None:
     """The copy's own worker finds out where it may run; nothing names the execution in which the original's does."""
     history = run(shop, steps={price: 5}).history[:3]
-    offered = [*history, zart.Noted("offered", history[-1].at, "0", "!step/0/0/shop")]
+    offered = [*history, zart.Noted("offered", at=history[-1].at, who="0", why="!step/0/0/shop")]
 
-    for events in (offered, [*history[:2], zart.Noted("queued", history[-1].at, "0", "gpu")]):
+    for events in (offered, [*history[:2], zart.Noted("queued", at=history[-1].at, who="0", why="gpu")]):
         made = forked(events)
         assert [type(event) for event in made.events] == [zart.Started, zart.Issued]
         assert rehearse(made, zart.Registry(shop), steps={price: 5, charge: "txn"}).value == "txn late"

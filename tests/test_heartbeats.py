@@ -656,7 +656,7 @@ def summary_of(reason: str, run: int = 0) -> stored.Summary:
 
 CODEC = zart.Codec()
 SAID = summary_of(text_of(CODEC, "t", 0, [(call_of(0, 2.0), 5.0, b"7")]))
-BEGAN = Began(0, 0, 2.0)
+BEGAN = Began(0, 0, at=2.0)
 
 
 @pytest.mark.parametrize(
@@ -666,7 +666,7 @@ BEGAN = Began(0, 0, 2.0)
         ((BEGAN,), 1, False),
         ((), 0, False),
         ((BEGAN, Resolved(0, Done(b"1"), 9.0)), 0, False),
-        ((BEGAN, Began(0, 0, 2.5, 1)), 0, False),  # another worker began it again
+        ((BEGAN, Began(0, 0, at=2.5, takeover=1)), 0, False),  # another worker began it again
         ((BEGAN, Retried(0, 0, zart.Failure("error", "E", ""), 6.0, 6.0)), 0, False),
     ],
 )
@@ -737,7 +737,7 @@ def test_what_a_codec_seals_stays_sealed(tmp_path: Path, often: None) -> None:
     assert not any("secret" in mark.reason for mark in marks)
     sealed = summary_of(marks[0].reason)
     began = float(marks[0].reason.split('"began":')[1].split(",")[0])
-    assert progress_of(sealed, past(Began(0, 0, began)), codec) != {}
+    assert progress_of(sealed, past(Began(0, 0, at=began)), codec) != {}
     moved = summary_of(marks[0].reason.replace('"seq":0', '"seq":1'))
-    assert progress_of(moved, past(Began(1, 0, began)), codec) == {}
-    assert '"a secret"' not in str(progress_of(sealed, past(Began(0, 0, began)), CODEC))
+    assert progress_of(moved, past(Began(1, 0, at=began)), codec) == {}
+    assert '"a secret"' not in str(progress_of(sealed, past(Began(0, 0, at=began)), CODEC))

@@ -315,7 +315,7 @@ def test_an_id_that_is_there_is_refused(log):
 def test_a_long_history(log):
     """In several turns."""
     first = zart.Started("a", 0, "w", b"null", 1.0)
-    notes = [zart.Noted("x", 2.0 + n) for n in range(2 * RECORDS_PER_TURN + 7)]
+    notes = [zart.Noted("x", at=2.0 + n) for n in range(2 * RECORDS_PER_TURN + 7)]
     history = History("a", "w", zart.Status.WAITING, "", [[first, *notes]])
     import_history(log, history)
     assert export_history(log, "a").runs == history.runs

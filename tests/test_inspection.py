@@ -330,7 +330,7 @@ def test_wrong_code_shows_the_frame_that_is_wrong() -> None:
         facts = [
             zart.Started("w", 0, "wrong", b"null", 0.0),
             zart.Issued(0, "step", "charge-1", 0.0, "charge-{n}", b'{"n":1}'),
-            zart.Began(0, 0, 0.0),
+            zart.Began(0, 0, at=0.0),
             zart.Resolved(0, zart.Done(b"1"), 1.0, held=True),
         ]
         moment = zart.inspect(workflow, facts).at(4)

@@ -1088,13 +1088,13 @@ EVENTS = [
     zart.Started("an-id", 0, "w", b"null", 1.0),
     zart.Issued(0, "step", "do-x", 1.0),
     zart.Issued(1, "version", "m", 1.0, payload=b"1"),
-    zart.Began(0, 0, 1.0),
+    zart.Began(0, 0, at=1.0),
     zart.Retried(0, 0, zart.Failure("error", "E", "m"), 2.0, 1.0),
     *(zart.Resolved(0, outcome, 1.0, held) for outcome in OUTCOMES for held in (False, True)),
     *(zart.Delivered(0, "e", b"1", 1.0, None, held) for held in (False, True)),
     *(zart.Interrupted(by, 1.0, "", held) for by in ("cancel", "deadline") for held in (False, True)),
     *(zart.Closed(status, 1.0) for status in sorted(CLOSED)),
-    zart.Noted("handed-over", 1.0),
+    zart.Noted("handed-over", at=1.0),
 ]  # fmt: skip
 
 
@@ -1107,8 +1107,8 @@ def situations() -> dict[str, list[zart.Event]]:
         "scheduled": [],
         "wanting": [started],
         "running": [started, issued],
-        "begun": [started, issued, zart.Began(0, 0, 0.0)],
-        "cancelling": [started, issued, zart.Began(0, 0, 0.0), zart.Interrupted("cancel", 0.0)],
+        "begun": [started, issued, zart.Began(0, 0, at=0.0)],
+        "cancelling": [started, issued, zart.Began(0, 0, at=0.0), zart.Interrupted("cancel", 0.0)],
         "ending": [started, issued, done],
         "completed": [started, issued, done, zart.Closed(zart.Status.COMPLETED, 0.0, b"null")],
         "terminated": [started, zart.Closed(zart.Status.TERMINATED, 0.0)],
@@ -1150,7 +1150,7 @@ def test_a_handed_over_step_is_no_longer_running(play):
     def w():
         yield from do("x")
 
-    run = play(plain(w)).start().began("do-x").turn(zart.Noted("handed-over", 3.0)).cancel()
+    run = play(plain(w)).start().began("do-x").turn(zart.Noted("handed-over", at=3.0)).cancel()
     assert run.history[-2:] == ["do-x cancelled", "cancelled: Cancelled: stop"]
 
 
@@ -1176,10 +1176,10 @@ def test_the_record_of_progress_is_what_the_log_says(play):
     def w():
         yield from do("x")
 
-    run = play(plain(w)).start().turn(zart.Began(0, 0, 1.0, deadline=30.0)).retried("do-x", 7.0)
+    run = play(plain(w)).start().turn(zart.Began(0, 0, at=1.0, deadline=30.0)).retried("do-x", 7.0)
     progress = run.execution.progress(0)
     assert (progress.attempt, progress.began, progress.retry_at, progress.deadline) == (1, False, 7.0, 30.0)
-    run.turn(zart.Began(0, 1, 8.0, takeover=2, deadline=30.0))
+    run.turn(zart.Began(0, 1, at=8.0, takeover=2, deadline=30.0))
     progress = run.execution.progress(0)
     assert (progress.attempt, progress.began, progress.taken_over, progress.crashes) == (1, True, True, 2)
     assert attrs.asdict(progress)["deadline"] == 30.0
@@ -1286,7 +1286,7 @@ def test_the_end_of_the_process_is_no_outcome(play, stop):
             run.done("do-x")
         assert run.log == log
         with pytest.raises(stop):
-            run.execution.apply(zart.Noted("n", 9.0))
+            run.execution.apply(zart.Noted("n", at=9.0))
 
 
 def test_a_captured_value_has_the_type_that_is_asked_for(play):
@@ -1406,9 +1406,13 @@ def test_a_hand_over_concerns_only_what_runs_here() -> None:
 
     execution = zart.Execution(waits)
     execution.apply(zart.Started("x", 0, "waits", b"null", at=1.0))
-    for event in [*execution.decide(), zart.Began(0, 0, 1.0), zart.Noted("offered", 1.0, "0", "!step/0/0/x")]:
+    for event in [
+        *execution.decide(),
+        zart.Began(0, 0, at=1.0),
+        zart.Noted("offered", at=1.0, who="0", why="!step/0/0/x"),
+    ]:
         execution.apply(event)
-    execution.apply(zart.Noted("handed-over", 2.0))
+    execution.apply(zart.Noted("handed-over", at=2.0))
     assert (execution.progress(0).elsewhere, execution.progress(0).handed_over) == (True, False)
     execution.apply(zart.Interrupted("cancel", 3.0))
     assert execution.cancelling == {0: 10.0}
@@ -1428,10 +1432,14 @@ def test_a_note_about_no_command_changes_nothing(who: str) -> None:
 
     execution = zart.Execution(waits)
     execution.apply(zart.Started("x", 0, "waits", b"null", at=1.0))
-    for event in [*execution.decide(), zart.Began(0, 0, 1.0), zart.Noted("offered", 1.0, who, "!step/0/0/x")]:
+    for event in [
+        *execution.decide(),
+        zart.Began(0, 0, at=1.0),
+        zart.Noted("offered", at=1.0, who=who, why="!step/0/0/x"),
+    ]:
         execution.apply(event)
     assert not execution.progress(0).elsewhere
-    execution.apply(zart.Noted("handed-over", 2.0))
+    execution.apply(zart.Noted("handed-over", at=2.0))
     assert execution.progress(0).handed_over
 
 
@@ -1442,7 +1450,11 @@ def test_an_attempt_that_was_given_back_unbegun_has_not_begun(play: Any, who: st
     def w() -> zart.Flow[None]:
         yield from do("x")
 
-    run = play(plain(w)).start().turn(zart.Began(0, 0, 1.0, None, 9.0), zart.Noted("unbegun", 2.0, who))
+    run = (
+        play(plain(w))
+        .start()
+        .turn(zart.Began(0, 0, at=1.0, takeover=None, deadline=9.0), zart.Noted("unbegun", at=2.0, who=who))
+    )
     assert run.execution.progress(0).began is began
     assert run.execution.progress(0).deadline == (9.0 if began else None)
 
@@ -1454,8 +1466,8 @@ def test_a_retry_that_was_given_back_unbegun_is_still_a_retry(play: Any) -> None
         yield from do("x")
 
     failed = zart.Retried(0, 0, zart.Failure("error", "E", "m"), 3.0, 2.0)
-    run = play(plain(w)).start().turn(zart.Began(0, 0, 1.0, None, 9.0)).turn(failed)
-    run.turn(zart.Began(0, 1, 3.0, None, 9.0), zart.Noted("unbegun", 4.0, "0"))
+    run = play(plain(w)).start().turn(zart.Began(0, 0, at=1.0, takeover=None, deadline=9.0)).turn(failed)
+    run.turn(zart.Began(0, 1, at=3.0, takeover=None, deadline=9.0), zart.Noted("unbegun", at=4.0, who="0"))
     assert run.execution.progress(0) == Progress(attempt=1, began=False, retry_at=3.0, deadline=9.0)
 
 

@@ -62,14 +62,14 @@ def crashed() -> list[zart.Event]:
     return [
         zart.Started("c", 0, "shop", b"null", 0.0),
         zart.Issued(0, "step", "s", 0.0, "s", b"[]"),
-        zart.Began(0, 0, 1.0),
-        zart.Began(0, 0, 5.0, takeover=1),
-        zart.Noted("handed-over", 6.0),
-        zart.Began(0, 0, 8.0),
+        zart.Began(0, 0, at=1.0),
+        zart.Began(0, 0, at=5.0, takeover=1),
+        zart.Noted("handed-over", at=6.0),
+        zart.Began(0, 0, at=8.0),
         zart.Retried(0, 0, failure, 20.0, 10.0),
         zart.Resolved(0, zart.Done(b"1"), 25.0),
         zart.Issued(1, "step", "t", 25.0, "t", b"[]"),
-        zart.Began(1, 0, 25.0),
+        zart.Began(1, 0, at=25.0),
     ]
 
 
@@ -241,7 +241,7 @@ def test_a_long_run_is_drawn_in_linear_size() -> None:
         for n in range(count):
             events += [
                 zart.Issued(n, "step", f"s-{n}", float(n), "s-{n}", b"[]"),
-                zart.Began(n, 0, float(n)),
+                zart.Began(n, 0, at=float(n)),
                 zart.Resolved(n, zart.Done(b"1"), n + 1.0),
             ]
         return timeline_svg(timeline(events, now=float(count)))
@@ -301,12 +301,12 @@ def test_long_idle_times_are_cut_short_and_named() -> None:
     events = [
         zart.Started("i", 0, "w", b"null", 0.0),
         zart.Issued(0, "step", "a", 0.0, "a", b"[]"),
-        zart.Began(0, 0, 0.0),
+        zart.Began(0, 0, at=0.0),
         zart.Resolved(0, zart.Done(b"1"), 1.0),
         zart.Issued(1, "sleep", "nap", 1.0, until=200_000.0),
         zart.Resolved(1, zart.Done(b"null"), 200_000.0),
         zart.Issued(2, "step", "b", 200_000.0, "b", b"[]"),
-        zart.Began(2, 0, 200_000.0),
+        zart.Began(2, 0, at=200_000.0),
         zart.Resolved(2, zart.Done(b"1"), 200_001.0),
         zart.Closed(zart.Status.COMPLETED, 200_001.0, b"1"),
     ]
@@ -322,7 +322,7 @@ def test_no_time_stands_twice_on_the_axis() -> None:
     events: list[zart.Event] = [zart.Started("q", 0, "shop", b"null", 0.0)]
     for seq in range(4):
         at = 21 + seq / 100
-        events += [zart.Issued(seq, "step", f"s-{seq}", at, "s", b"[]"), zart.Began(seq, 0, at)]
+        events += [zart.Issued(seq, "step", f"s-{seq}", at, "s", b"[]"), zart.Began(seq, 0, at=at)]
         events.append(zart.Resolved(seq, zart.Done(b"1"), at + 0.01))
 
     svg = timeline_svg(timeline(events, now=22.0))

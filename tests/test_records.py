@@ -14,12 +14,14 @@ import pytest
 from tests.test_golden import all_events
 from zart_core.events import (
     EVENT_TYPES,
+    Began,
     Cancellation,
     Done,
     Event,
     Failed,
     Failure,
     Issued,
+    Noted,
     Outcome,
     Resolved,
 )
@@ -45,7 +47,12 @@ def test_attrs_takes_them_apart_and_puts_them_together() -> None:
         values = attrs.asdict(each, recurse=False)
         assert list(values) == names == [*type(each).__annotations__]
         assert values == {name: getattr(each, name) for name in names}
-        assert type(each)(**values) == type(each)(*values.values()) == each
+        by_name = {field.name for field in attrs.fields(type(each)) if field.kw_only}
+        ordered = [value for name, value in values.items() if name not in by_name]
+        assert (
+            type(each)(**values) == type(each)(*ordered, **{name: values[name] for name in by_name}) == each
+        )
+        assert by_name == ({"at"} if isinstance(each, Began | Noted) else set())
         for name, value in values.items():
             changed = attrs.evolve(each, **{name: "another"})
             assert getattr(changed, name) == "another" != value
@@ -102,3 +109,14 @@ def test_none_can_be_changed() -> None:
 def test_the_garbage_collector_need_not_look_at_them() -> None:
     """A history of 10,000 steps is 40,000 objects, which it would go over again and again."""
     assert not any(gc.is_tracked(each) for each in stored())
+
+
+def test_began_and_noted_are_made_as_the_design_lists_their_fields():
+    """Section 2: Began(seq, attempt, takeover, deadline), Noted(what, who, why); the time comes by its name."""
+    began, noted = Began(3, 1, 2, 9.0, at=4.0), Noted("paused", "me", "because", at=4.0)
+    assert (began.takeover, began.deadline, began.at) == (2, 9.0, 4.0)
+    assert (noted.who, noted.why, noted.at) == ("me", "because", 4.0)
+    assert attrs.evolve(began, at=5.0) == Began(3, 1, at=5.0, takeover=2, deadline=9.0)
+    for make in (lambda: Began(3, 1), lambda: Noted("paused", "me", "because", 4.0)):
+        with pytest.raises(TypeError):
+            make()

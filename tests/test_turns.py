@@ -225,7 +225,10 @@ def test_a_global_deadline_is_on_record_and_shared_by_all_attempts(host):
 
     one = host(w)
     (call,) = one.turn(5.0).calls
-    assert (call.context.deadline, one.events[-1]) == (65.0, zart.Began(0, 0, 5.0, None, 65.0))
+    assert (call.context.deadline, one.events[-1]) == (
+        65.0,
+        zart.Began(0, 0, at=5.0, takeover=None, deadline=65.0),
+    )
     one.run.raised(call, Flaky(), 20.0)
     one.turn(20.0)
     (call,) = one.turn(21.0).calls

@@ -12,6 +12,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeAlias
 
+import attrs
 from typing_extensions import TypeVar
 
 from zart_core.records import record, stored_record
@@ -197,11 +198,11 @@ class Began:
 
     seq: int
     attempt: int
-    at: float
     takeover: int | None = None
     """None for an ordinary start; after a takeover the number of crashes held against the step so far (R5)."""
     deadline: float | None = None
     """The step's GLOBAL deadline (R7)."""
+    at: float = attrs.field(kw_only=True)
 
 
 @stored_record
@@ -268,9 +269,9 @@ class Noted:
     """Inert: pause, resume, hand-over, provenance."""
 
     what: str
-    at: float
     who: str = ""
     why: str = ""
+    at: float = attrs.field(kw_only=True)
 
 
 Event: TypeAlias = Started | Issued | Began | Retried | Resolved | Delivered | Interrupted | Closed | Noted

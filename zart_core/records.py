@@ -37,9 +37,21 @@ else:
 
     def struct_of(cls: type, *, gc: bool) -> type:
         """Make a frozen struct of a class's annotations, which attrs knows."""
-        body = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
-        made = type(msgspec.Struct)(cls.__name__, (msgspec.Struct,), body, frozen=True, gc=gc)
-        made.__attrs_attrs__ = attrs.fields(attrs.define(cls))
+        fields, base = attrs.fields(attrs.define(cls)), msgspec.Struct
+        by_name = [field.name for field in fields if field.kw_only]
+        left_out = ("__dict__", "__weakref__", *by_name)
+        body = {name: value for name, value in vars(cls).items() if name not in left_out}
+        if by_name:  # msgspec has that for all fields of a class only, so they get one of their own
+            types = dict(cls.__annotations__)
+            first = {
+                "__annotations__": {name: types.pop(name) for name in by_name},
+                "__module__": cls.__module__,
+            }
+            base = type(base)(cls.__name__, (base,), first, frozen=True, gc=gc, kw_only=True)
+            body["__annotations__"] = types
+        made = type(base)(cls.__name__, (base,), body, frozen=True, gc=gc)
+        made.__annotations__ = dict(cls.__annotations__)
+        made.__attrs_attrs__ = fields
         return made
 
 

@@ -284,7 +284,7 @@ def _site(place: tuple[str, str, int]) -> Site:
 
 
 def _began(h: BeganHead, at: float) -> Began:
-    return Began(h.seq, h.attempt, at, h.takeover, h.deadline)
+    return Began(h.seq, h.attempt, h.takeover, h.deadline, at=at)
 
 
 def _retried(h: RetriedHead, at: float) -> Retried:
@@ -319,7 +319,7 @@ def _closed(h: ClosedHead, at: float, payload: bytes) -> Closed:
 
 
 def _noted(h: NotedHead, at: float) -> Noted:
-    return Noted(h.what, at, h.who, h.why)
+    return Noted(h.what, h.who, h.why, at=at)
 
 
 def _reader(
@@ -418,7 +418,7 @@ def decode_events(records: Sequence[Record], id: str = "", run: int = 0, start: 
                         continue
             elif kind == "Began" and b"\n" not in data:
                 began = _load_began(data)
-                add(Began(began.seq, began.attempt, at, began.takeover, began.deadline))
+                add(Began(began.seq, began.attempt, began.takeover, began.deadline, at=at))
                 continue
             add(READERS[kind](at, data))
     except _TROUBLE as error:

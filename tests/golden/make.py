@@ -113,8 +113,8 @@ def by_hand() -> History:
     execution, events = zart.Execution(w.held), list[zart.Event]()
     facts = [
         zart.Started("by-hand", 0, "golden-held", b"null", 1.0),
-        zart.Began(0, 0, 2.0),
-        zart.Noted("alone", 2.5, "0", "nothing runs beside 'once-1'"),
+        zart.Began(0, 0, at=2.0),
+        zart.Noted("alone", at=2.5, who="0", why="nothing runs beside 'once-1'"),
         zart.Delivered(0, "note", b'"kept"', 3.0, "key", held=True),
         zart.Resolved(0, zart.Done(b"1"), 4.0, held=True),
     ]

@@ -623,7 +623,7 @@ class Run:
     def _note_unobserved(self, execution: Execution) -> None:
         """Leave a note of errors that nobody waited for, and of commands that were never yielded (R12, R24)."""
         for text in execution.unobserved():
-            self._apply(execution, Noted(UNOBSERVED, execution.now, why=text))
+            self._apply(execution, Noted(UNOBSERVED, why=text, at=execution.now))
 
     def _check_size(self) -> None:
         if self.position + len(self.events) > EVENTS_MAX and self.closed is None:
@@ -847,7 +847,7 @@ class Run:
         else:
             line.append(seq)
         if self.events and not called:
-            self._apply(execution, Noted(QUEUED, now, str(seq), queue))
+            self._apply(execution, Noted(QUEUED, str(seq), queue, at=now))
         return False
 
     def is_to_begin(self, seq: int) -> bool:
@@ -879,10 +879,10 @@ class Run:
     def _offer(self, execution: Execution, seq: int, now: float) -> None:
         """Put a step where any worker may take it, in this turn (L1). What began there is on record there."""
         self._creates[seq] = self._new_offer(execution, seq)
-        began = Began(seq, 0, now)
+        began = Began(seq, 0, at=now)
         execution.apply(began)
         self.events.append(began)
-        self._apply(execution, Noted(OFFERED, now, str(seq), offered_id(self.id, self.run, seq)))
+        self._apply(execution, Noted(OFFERED, str(seq), offered_id(self.id, self.run, seq), at=now))
         self._is_elsewhere(seq)
 
     def _new_offer(self, execution: Execution, seq: int) -> stored.New:
@@ -896,11 +896,12 @@ class Run:
         first = not progress.began and progress.retry_at is None
         if first or takeover is not None or policy.at_most_once or progress.began or seq in self._returning:
             deadline = progress.deadline if not first else global_deadline(execution, policy, now)
-            execution.apply(began := Began(seq, progress.attempt, now, takeover, deadline))
+            execution.apply(began := Began(seq, progress.attempt, takeover, deadline, at=now))
             self.events.append(began)
             if seq in self._watched:
                 self._apply(
-                    execution, Noted(ALONE, now, str(seq), f"nothing runs beside '{call.context.step}'")
+                    execution,
+                    Noted(ALONE, str(seq), f"nothing runs beside '{call.context.step}'", at=now),
                 )
             if first and deadline is not None:
                 heapq.heappush(self._timers, (deadline, 1, seq, "step"))
@@ -1055,11 +1056,11 @@ class Run:
             at = max(now, self._floor, execution.now)
             for seq in unbegun:
                 if seq in execution.pending and policy_of(execution, seq).at_most_once:
-                    self._apply(execution, Noted(UNBEGUN, at, str(seq)))
-            self._apply(execution, Noted(HANDED_OVER, at))
+                    self._apply(execution, Noted(UNBEGUN, str(seq), at=at))
+            self._apply(execution, Noted(HANDED_OVER, at=at))
         else:
             self.events.append(
-                Noted(HANDED_OVER, max(now, self._floor, self.events[-1].at if self.events else now))
+                Noted(HANDED_OVER, at=max(now, self._floor, self.events[-1].at if self.events else now))
             )
 
     # ------------------------------------------------------------ writing and afterwards

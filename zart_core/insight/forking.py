@@ -336,7 +336,7 @@ def refuse_what_is_rehearsed_only(made: Fork) -> None:
 def note_of(made: Fork, now: float) -> Noted:
     """Where the copy comes from."""
     replaced = f", with another outcome of {', '.join(made.replaced)}" if made.replaced else ""
-    return Noted(FORKED, now, who=made.of, why=f"run {made.run} up to event {made.position}{replaced}")
+    return Noted(FORKED, made.of, f"run {made.run} up to event {made.position}{replaced}", at=now)
 
 
 def pending_of(events: Sequence[Event]) -> dict[int, Issued]:
