@@ -652,16 +652,21 @@ def asked() -> int:
 
 @zart.workflow("asks")
 def asks(_: None) -> zart.Flow[str]:
-    try:
-        return str((yield from asked()))
-    except zart.StepFailed as error:
-        return error.error_type
+    return str((yield from asked()))
 
 
-def test_an_executor_that_does_not_take_a_step_fails_it_alone() -> None:
-    """What the executor says becomes the step's outcome."""
-    with zart.open("memory:", [asks], executor=Choosy()) as engine:
-        assert "TypeError" in engine.run(asks)
+def test_an_executor_that_does_not_take_a_step_parks_its_execution(tmp_path: Path) -> None:
+    """What the executor says is no answer of the step's function, which has not begun (R5, R20)."""
+    url = url_of("sqlite", tmp_path)
+    with zart.open(url, [asks], executor=Choosy()) as engine:
+        handle = engine.start(asks, id="a")
+        with pytest.raises(
+            zart.Defect, match="step 'asked' cannot be sent to its executor: TypeError: cannot pickle it"
+        ):
+            handle.result(PATIENCE_S)
+        until(lambda: handle.status() is zart.Status.PARKED)
+    with zart.open(url, [asks]) as engine:
+        assert engine.get("a").result(PATIENCE_S) == "1"
 
 
 def test_a_step_for_an_executor_that_was_shut_down_has_not_failed(
@@ -680,21 +685,28 @@ def test_a_step_for_an_executor_that_was_shut_down_has_not_failed(
 
 
 class Broken(concurrent.futures.Executor):
-    """As a process pool is after the death of one of its processes."""
+    """As a process pool is after the death of one of its processes, or a cluster out of reach."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
     def submit(self, *_: Any, **__: Any) -> concurrent.futures.Future[Any]:
-        raise concurrent.futures.BrokenExecutor("a child process terminated abruptly")
+        raise self.error
 
 
+@pytest.mark.parametrize("error", [concurrent.futures.BrokenExecutor, ConnectionRefusedError])
 def test_a_step_for_a_broken_pool_has_not_failed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: type[Exception],
 ) -> None:
     """Some other step brought it down: what comes after that has not begun, and the next engine runs it."""
     monkeypatch.setattr("zart_core.hosts.attempts.NO_THREAD_S", 0.01)
     url = url_of("sqlite", tmp_path)
-    with zart.open(url, [asks], executor=Broken()) as engine:
+    with zart.open(url, [asks], executor=Broken(error("it is away"))) as engine:
         handle = engine.start(asks, id="a")
-        until(lambda: caplog.text.count("waits for one: a child process terminated abruptly") > 1)
+        until(lambda: caplog.text.count("waits for one: it is away") > 1)
         assert kinds(handle.history()) == ["Started", "Issued", "Began"]
     with zart.open(url, [asks]) as engine:
         assert engine.get("a").result(PATIENCE_S) == "1"

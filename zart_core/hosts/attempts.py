@@ -12,11 +12,12 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
 from zart_core.context import SCENE, Context, Scene
 from zart_core.empties import put
-from zart_core.errors import Cancelled
+from zart_core.errors import Cancelled, Defect, text_of
 from zart_core.hosts.live import NO_THREAD_S, Attempt, Live
 from zart_core.hosts.ports import Part, StepCall
 from zart_core.hosts.transactions import Lent, is_void
@@ -209,10 +210,11 @@ class Attempts:
                 partial(self.engine.heartbeats.beat, live, attempt) if here else None,
             )
         except Exception as error:  # noqa: BLE001  # the executor does not take it
-            if isinstance(error, RuntimeError):  # BrokenExecutor too: it has not begun
+            if isinstance(error, RuntimeError | OSError | MemoryError):  # BrokenExecutor too: it may pass
                 self.put_off(live, attempt, part, error)
             else:
-                self.engine.loop.call_soon(self.raised, live, attempt, error)
+                why = f"{type(error).__name__}: {text_of(error)}"
+                self.engine.loop.call_soon(self.unsent, live, attempt, why)
             return
         attempt.future.add_done_callback(lambda future: self.back_on_loop(live, attempt, future))
         left = self.left(call)
@@ -253,6 +255,10 @@ class Attempts:
         elif error is not None:
             if self.engine.transactions.is_to_be_repeated(live, attempt):
                 self.engine.transactions.repeat(live, attempt, error)
+            elif isinstance(self.executor, concurrent.futures.ProcessPoolExecutor) and (
+                why := unpicklable(self.engine.cast(attempt.call), attempt.call)
+            ):
+                self.unsent(live, attempt, why)
             else:
                 self.raised(live, attempt, error)
         elif attempt.lent is not None and attempt.lent.transaction is not None:
@@ -298,6 +304,14 @@ class Attempts:
             told.__cause__ = error  # its text and its traceback are kept with it
             error = told
         self.finished(live, attempt, lambda now: live.run.raised(attempt.call, error, now, self.engine.lots))
+
+    def unsent(self, live: Live, attempt: Attempt, why: str) -> None:
+        """It cannot be handed to the executor, so its function was not called: that is a mistake of code (R20)."""
+        if attempt.told and not self.engine.closing:
+            self.finished(live, attempt, lambda now: live.run.cancelled(attempt.call, now, ran=False))
+            return
+        defect = Defect(f"step '{attempt.call.context.step}' cannot be sent to its executor: {why}")
+        self.finished(live, attempt, lambda _: live.run.unsent(attempt.call.seq, defect))
 
     def gave(self, live: Live, attempt: Attempt, value: Any) -> None:
         """The attempt gave a value: the most frequent end by far."""
@@ -436,3 +450,16 @@ def call_with_context(
         raise
     finally:
         SCENE.reset(token)
+
+
+def unpicklable(part: Part, call: StepCall) -> str:
+    """What of a call a pool of processes cannot pickle, so that it was never made; empty for nothing."""
+    sent = [("its function", part, "declare the step at the top of a module that can be imported")]
+    for name, value in zip(call.function.parameter_names, call.values, strict=True):
+        sent.append((f"its argument '{name}'", value, "hand plain values over"))
+    for what, it, advice in sent:
+        try:
+            ForkingPickler.dumps(it)
+        except Exception as error:  # noqa: BLE001  # whatever its class may raise
+            return f"{what} cannot be pickled ({type(error).__name__}: {text_of(error)}); {advice}"
+    return ""

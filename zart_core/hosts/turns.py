@@ -149,6 +149,7 @@ class Run:
         "_takeovers",
         "_timers",
         "_told",
+        "_unsent",
         "_used",
         "_watched",
         "_went_to",
@@ -237,6 +238,8 @@ class Run:
         """Children that the run waits for while it is parked, by seq."""
         self._overtaken: list[int] = NO_ITEMS
         """Attempts that run here though what their steps came to is on record: they are given up with the next turn."""
+        self._unsent: dict[int, Defect] = NO_ENTRIES
+        """Attempts on record as begun that could not be handed to their executor, by seq, until the log says so."""
         self._timers: list[Timer] = NO_ITEMS
         self._busy: dict[int, None] = NO_ENTRIES
         self._captures: list[int] = NO_ITEMS
@@ -448,6 +451,7 @@ class Run:
             or self._bound
             or self.suspects
             or self.outcomes
+            or self._unsent
             or self.events
         )
         return not busy and (self.execution is not None or self.defect is not None)
@@ -512,7 +516,9 @@ class Run:
         self._created_at = math.inf  # of no more use
         self._offered, self.outcomes = self.outcomes, NO_ITEMS
         try:
-            if self.execution is not None:
+            if self._unsent and self.execution is not None:
+                self._park_mid_turn(next(iter(self._unsent.values())))
+            elif self.execution is not None:
                 self._take_in(self.execution, max(now, self._floor, self.execution.now))
         except MISBEHAVIOUR as error:
             self._park_mid_turn(error if isinstance(error, Defect) else misbehaviour(error))
@@ -977,6 +983,11 @@ class Run:
             message = f"step '{step}' may run at most once, and {why}"
             self._earn(Resolved(call.seq, Failed(Failure("lost", step, message)), now))
 
+    def unsent(self, seq: int, defect: Defect) -> None:
+        """An attempt could not be handed to its executor: it has not begun after all, and the run is parked (R20)."""
+        self.running.pop(seq, None)
+        self._unsent = put(self._unsent, seq, defect)
+
     def unearn(self, seq: int) -> None:
         """What an attempt came to is not kept, as what it wrote in its transaction is not: it runs again."""
         self.outcomes = [outcome for outcome in self.outcomes if outcome.seq != seq]
@@ -1025,6 +1036,7 @@ class Run:
             else:
                 self.events.append(attrs.evolve(outcome, at=at))
         now = max(now, self.events[-1].at if self.events else now)
+        self.events += [Noted(UNBEGUN, now, str(seq)) for seq in self._unsent]
         for message in [message for message in self.inbox.values() if message.kind == "terminate"]:
             self._used.append(message.number)
             del self.inbox[message.number]
@@ -1160,6 +1172,10 @@ class Run:
                 self._takeovers.pop(call.seq, None)
                 self._watched.pop(call.seq, None)
                 self._returning.pop(call.seq, None)
+        if self._unsent:
+            said = {each.who for each in self.events if isinstance(each, Noted) and each.what == UNBEGUN}
+            left = {seq: defect for seq, defect in self._unsent.items() if str(seq) not in said}
+            self._unsent = left or NO_ENTRIES
         news = self._news() if self._creates else NO_ENTRIES
         for seq, new in self._creates.items():
             if self.execution is not None and self.execution.is_pending(seq):

@@ -27,7 +27,7 @@ from zart_core.events import (
 )
 from zart_core.hosts.explain import StepLine, steps_of, words_of
 from zart_core.hosts.turns import MISBEHAVIOUR
-from zart_core.interpreter import HANDED_OVER, Execution
+from zart_core.interpreter import HANDED_OVER, UNBEGUN, Execution
 from zart_core.records import record
 from zart_core.workflows import Workflow
 
@@ -121,6 +121,8 @@ def spans_of(
             case Noted(what=what) if what == HANDED_OVER:
                 for track in tracks.values():
                     track.hand_over(event.at)
+            case Noted(what=what, who=who) if what == UNBEGUN and who.isdecimal():
+                tracks[int(who)].hand_over(event.at)
             case _:
                 pass
     return {seq: track.close(end, ended=ended) for seq, track in tracks.items()}
