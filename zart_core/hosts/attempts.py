@@ -32,6 +32,8 @@ CLOSE_GRACE_S = 0.4
 """How long running attempts get to end when the engine closes."""
 EXECUTORS = (concurrent.futures.ThreadPoolExecutor, concurrent.futures.ProcessPoolExecutor)
 """Those that never begin what they say was cancelled."""
+OWN = "raised_by_step"
+"""What stands in a BrokenExecutor that a step raised itself, which is an answer: it goes with it between processes."""
 LOGGER = logging.getLogger("zart.engine")
 
 
@@ -48,6 +50,12 @@ class Attempts:
         """How many attempts run."""
         self.lapses = 0
         """How often attempts were stopped, or not started, because the lease may have run out."""
+        self.mending = False
+        """Whether it is looked at whether an executor that broke works again."""
+        self.breaks = 0
+        """How many attempts it broke with, wanted or not: of several it is not known whose doing it was."""
+        self.sure = False
+        """Whether the engine has outlived that, and so is not being stopped with all of its processes."""
         self.leases = 0
         """How often it was noticed that the lease may have run out: what was asked before that may be another's."""
 
@@ -153,6 +161,8 @@ class Attempts:
             live.lapsed = True
             attempts = list(live.calls.values())
             for attempt in attempts:
+                if attempt.broke:  # it does not run, and is a suspect all the same
+                    continue
                 self.abandon(live, attempt.call.seq)
                 if not self.is_unbegun(attempt):
                     live.run.lose(attempt.call, self.engine.clock.now())
@@ -242,12 +252,15 @@ class Attempts:
 
     def returned(self, live: Live, attempt: Attempt, future: concurrent.futures.Future[Any]) -> None:
         """A sync attempt has ended."""
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, concurrent.futures.BrokenExecutor) and OWN not in vars(error):
+            self.broke(live, attempt, error)
+            return
         if attempt.timer is not None:
             attempt.timer.cancel()
         if future.cancelled():
             self.cancelled(live, attempt)
             return
-        error = future.exception()
         if is_void(attempt):
             self.engine.transactions.forgo(live, attempt)
         elif isinstance(error, Cancelled):
@@ -275,6 +288,91 @@ class Attempts:
             self.raised(live, attempt, why)
         else:
             self.put_off(live, attempt, self.engine.cast(attempt.call), why)
+
+    def broke(self, live: Live, attempt: Attempt, why: Exception) -> None:
+        """The executor broke while an attempt ran there, or stood in line: a crash, which is no outcome (R5).
+
+        It stays begun, and its time goes on. What breaks while the engine closes is handed over like all that runs.
+        """
+        call = attempt.call
+        self.breaks += 1
+        if not self.mending:
+            self.mending = True
+            self.engine.loop.call_later(NO_THREAD_S, self.probe)
+        if live.calls.get(call.seq) is not attempt:
+            return
+        if isinstance(self.executor, concurrent.futures.ThreadPoolExecutor):  # breaks before it begins any
+            if attempt.timer is not None:
+                attempt.timer.cancel()
+            attempt.future = None
+            self.put_off(live, attempt, self.engine.cast(call), why)
+        elif call.function.policy.at_most_once:
+            died = "its process died while it may have been running"
+            self.finished(live, attempt, lambda now: live.run.lose(call, now, died))
+        elif self.engine.closing:
+            return
+        elif attempt.told:
+            self.finished(live, attempt, lambda now: live.run.cancelled(call, now))
+        else:
+            step = call.context.step
+            LOGGER.warning("step '%s' waits: its executor broke while it ran there: %s", step, why)
+            attempt.broke = True
+
+    def probe(self) -> None:
+        """See whether an executor that broke runs something again: what it broke with is not begun before."""
+        self.mending = self.sure = bool(self.broken()) and not self.engine.closing
+        if not self.mending:
+            self.breaks = 0
+            return
+        try:
+            future = self.executor.submit(int)
+        except Exception as error:  # noqa: BLE001  # whatever a broken one says
+            LOGGER.warning("steps wait for an executor that broke: %s", error)
+            self.engine.loop.call_later(NO_THREAD_S, self.probe)
+            return
+
+        def back(future: concurrent.futures.Future[int]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is gone, and who wanted to know with it
+                self.engine.loop.call_soon_threadsafe(self.probed, future)
+
+        future.add_done_callback(back)
+
+    def probed(self, future: concurrent.futures.Future[int]) -> None:
+        """It works again, or does not: all that it broke with are suspects, which begin one at a time."""
+        if future.cancelled() or future.exception() is not None:
+            self.engine.loop.call_later(NO_THREAD_S, self.probe)
+            return
+        if self.engine.closing:
+            return
+        broken, alone = self.broken(), self.breaks == 1
+        self.mending = self.sure = False
+        self.breaks = 0
+        for live, attempt in broken:
+            self.put_away(live, attempt)
+        self.engine.suspects.take_broken(broken, alone=alone)
+        for live, _ in broken:
+            self.engine.limits.settle(live)
+            self.engine.pump.kick(live)
+
+    def broken(self) -> list[tuple[Live, Attempt]]:
+        """What waits because its executor broke."""
+        lives = self.engine.live.values()
+        return [(live, attempt) for live in lives for attempt in live.calls.values() if attempt.broke]
+
+    def is_crash(self, attempt: Attempt) -> bool:
+        """Whether the engine that closes leaves it as a suspect: else it is given back like all that runs.
+
+        A single one is none when others broke with it that are on record by now: it would be taken for the culprit.
+        """
+        return attempt.broke and self.sure and (self.breaks == 1 or len(self.broken()) > 1)
+
+    def put_away(self, live: Live, attempt: Attempt) -> None:
+        """An attempt is over here."""
+        del live.calls[attempt.call.seq]
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        self.running -= 1
+        self.free_slot()
 
     def overdue(self, live: Live, attempt: Attempt) -> None:
         """An attempt's own countdown is over, and it does not end. What its executor has not begun never begins."""
@@ -328,11 +426,7 @@ class Attempts:
         seq = attempt.call.seq
         if live.calls.get(seq) is not attempt:
             return False
-        del live.calls[seq]
-        if attempt.timer is not None:
-            attempt.timer.cancel()
-        self.running -= 1
-        self.free_slot()
+        self.put_away(live, attempt)
         now = self.engine.clock.now()
         try:
             report(now)
@@ -406,8 +500,9 @@ class Attempts:
             attempt.task.cancel()
         elif attempt.future is not None and self.is_near:
             attempt.future.cancel()
-        if self.is_unbegun(attempt):
-            self.finished(live, attempt, lambda now: live.run.cancelled(attempt.call, now, ran=False))
+        if attempt.broke or self.is_unbegun(attempt):
+            ran = attempt.broke
+            self.finished(live, attempt, lambda now: live.run.cancelled(attempt.call, now, ran=ran))
 
     def abandon(self, live: Live, seq: int) -> None:
         """Nobody wants its outcome any more: an async attempt is cancelled, a sync one left alone (R11)."""
@@ -447,6 +542,8 @@ def call_with_context(
     except BaseException as error:
         if lent is not None:
             lent.fail(error)
+        if isinstance(error, concurrent.futures.BrokenExecutor):
+            vars(error)[OWN] = True
         raise
     finally:
         SCENE.reset(token)

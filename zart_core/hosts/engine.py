@@ -297,6 +297,9 @@ class AsyncEngine:
     def last_turn(self, live: Live) -> list[stored.Write]:
         """What is left to write of an execution, and that what runs is given back."""
         run, now = live.run, self.clock.now()
+        for attempt in live.calls.values():
+            if self.attempts.is_crash(attempt):
+                run.suspect(attempt.call, guilty=False)
         run.build(now)
         held_back = run.held_back
         if run.running or held_back:

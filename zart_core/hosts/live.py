@@ -70,7 +70,7 @@ class Live:
 class Attempt:
     """A running attempt of a step."""
 
-    __slots__ = ("announced", "call", "future", "lent", "said", "task", "timer", "told")
+    __slots__ = ("announced", "broke", "call", "future", "lent", "said", "task", "timer", "told")
 
     def __init__(self, call: StepCall) -> None:
         self.call = call
@@ -87,3 +87,5 @@ class Attempt:
         """When it last said something of its progress, and what, as JSON; set in the step's own thread."""
         self.announced = False
         """Whether the loop knows, or is about to, that it has said something."""
+        self.broke = False
+        """Whether its executor broke while it may have been running there: it waits for one that works (R5)."""

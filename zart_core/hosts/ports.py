@@ -91,6 +91,8 @@ class StepCall:
     """When this attempt's own countdown ends (PER_ATTEMPT), in seconds since the epoch."""
     held: str = ""
     """The execution that its worker holds: the step's own, or the one that an offered step is."""
+    crashes: int = 0
+    """Crashes held against the step so far (R5)."""
 
 
 class Part(Protocol):

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from zart_core.hosts.live import Live
+from zart_core.hosts.live import Attempt, Live
 
 if TYPE_CHECKING:
     from zart_core.hosts.engine import AsyncEngine
@@ -28,19 +28,19 @@ class Suspects:
         """The step of an execution beside which nothing may begin, while there is one."""
         return self.on_trial if self.alone else None
 
-    def take(self, taken: list[Live]) -> None:
+    def take(self, taken: list[Live], *, alone: bool = True) -> None:
         """Put what was running when its worker died on trial, one at a time.
 
         A single one starts at once, and the crash is held against it. Of several, those come first that had been on
         trial before; while such a one runs, nothing else begins, so that its guilt shows the next time. A retry that
-        was due may have been running too: then a single one is as one of several.
+        was due may have been running too: then a single one is as one of several, as it is when not `alone`.
         """
         # Others are read back, and come again.
         here = [live for live in taken if live.run.execution is not None]
         suspects = [(live, seq) for live in here for seq in live.run.suspects]
         suspects = [item for item in suspects if item not in self.quarantine]
         now = self.engine.clock.now()
-        alone = len(suspects) == 1 and all(live.run.unrecorded > now for live in here)
+        alone = alone and len(suspects) == 1 and all(live.run.unrecorded > now for live in here)
         if alone and not self.quarantine and self.on_trial is None:
             live, seq = suspects[0]
             live.run.try_suspect(seq, alone=True, now=now)
@@ -49,6 +49,22 @@ class Suspects:
         again = {item for item in suspects if item[0].run.was_on_trial(item[1])}
         self.quarantine.extend(sorted(suspects, key=lambda item: item not in again))
         self.next()
+
+    def take_broken(self, broken: list[tuple[Live, Attempt]], *, alone: bool) -> None:
+        """Put what was running when its executor broke on trial, as after the death of a worker.
+
+        `alone` says that nothing else ran there, not even what needs no trial.
+        """
+        watched = self.watched
+        for live, attempt in broken:
+            here = (live.run.id, attempt.call.seq)
+            live.run.suspect(attempt.call, guilty=watched == here)
+            if self.on_trial == here:
+                self.on_trial = None
+        self.take([live for live, _ in broken], alone=alone)
+        if self.alone and self.on_trial is None:
+            self.alone = False
+            self.engine.attempts.feed()
 
     def next(self) -> None:
         """Start the next suspect, when no other is on trial."""

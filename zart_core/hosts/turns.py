@@ -902,6 +902,8 @@ class Run:
         first = not progress.began and progress.retry_at is None
         if first or takeover is not None or policy.at_most_once or progress.began or seq in self._returning:
             deadline = progress.deadline if not first else global_deadline(execution, policy, now)
+            if takeover:
+                call = attrs.evolve(call, crashes=takeover)
             execution.apply(began := Began(seq, progress.attempt, takeover, deadline, at=now))
             self.events.append(began)
             if seq in self._watched:
@@ -942,6 +944,18 @@ class Run:
             return True
         self._keep(Resolved(seq, Failed(Failure("lost", name, why, attempts=crashes)), now))
         return False
+
+    def suspect(self, call: StepCall, *, guilty: bool) -> None:
+        """The executor of an attempt broke while it may have been running there: as if its worker had died (R5).
+
+        `guilty` says that nothing else ran beside it.
+        """
+        self.running.pop(call.seq, None)
+        if self.execution is None or self.execution.is_pending(call.seq):
+            self.suspects = put(self.suspects, call.seq, call.crashes)
+            self._guilty.pop(call.seq, None)
+            if guilty:
+                self._guilty = put(self._guilty, call.seq, None)
 
     def put_back(self, seq: int) -> bool:
         """Make a suspect again of one that was to be started and waits for room in its queue; False if it does not."""
@@ -1036,7 +1050,7 @@ class Run:
             else:
                 self.events.append(attrs.evolve(outcome, at=at))
         now = max(now, self.events[-1].at if self.events else now)
-        self.events += [Noted(UNBEGUN, now, str(seq)) for seq in self._unsent]
+        self.events += [Noted(UNBEGUN, str(seq), at=now) for seq in self._unsent]
         for message in [message for message in self.inbox.values() if message.kind == "terminate"]:
             self._used.append(message.number)
             del self.inbox[message.number]
