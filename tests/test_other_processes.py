@@ -563,3 +563,44 @@ def test_a_pool_of_threads_that_breaks_has_begun_nothing(
         until(lambda: "step 'once' finds no thread, and waits for one" in caplog.text)
     with zart.open(url, [flow]) as engine:
         assert engine.get("a").result(PATIENCE_S) == 1
+
+
+class Declined(Exception):
+    """Its constructor takes other things than `args`, which pickle calls it with."""
+
+    def __init__(self, *, code: int, reason: str) -> None:
+        super().__init__(f"{code}: {reason}")
+        self.code, self.reason = code, reason
+
+
+@zart.step(raises=(Declined,))
+def decline() -> int:
+    raise Declined(code=51, reason="no funds")
+
+
+@zart.workflow("declines")
+def declines(_: None) -> zart.Flow[tuple[int, str, str]]:
+    try:
+        yield from decline()
+    except Declined as error:
+        return error.code, error.reason, str(error)
+    raise AssertionError
+
+
+def test_an_error_that_pickle_cannot_make_again_comes_back_all_the_same(pool: Pool) -> None:
+    """R8: with its fields, where a pool of processes would break over it."""
+    with zart.open("memory:", [declines], executor=pool) as engine:
+        handle = engine.start(declines)
+        assert handle.result(PATIENCE_S) == (51, "no funds", "51: no funds")
+        (failed,) = [event for event in handle.history() if isinstance(event, zart.Resolved)]
+        assert "raise Declined(code=51" in str(failed.outcome)
+        assert pool.submit(int).result(PATIENCE_S) == 0
+
+
+def test_such_an_error_comes_back_from_an_executor_that_has_no_other_processes(fragile: Fragile) -> None:
+    """It did not travel, and is the same."""
+    with zart.open("memory:", [declines], executor=fragile) as engine:
+        handle = engine.start(declines)
+        until(lambda: fragile.futures)
+        fragile.finish()
+        assert handle.result(PATIENCE_S) == (51, "no funds", "51: no funds")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import copy
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -210,15 +211,18 @@ class Attempts:
         here = self.owns_executor or isinstance(self.executor, concurrent.futures.ThreadPoolExecutor)
         attempt.lent = Lent(self.engine.log) if here else None
         try:
-            attempt.future = self.executor.submit(
-                call_with_context,
-                part,
-                call.values,
-                call.context,
-                self.engine.resources if here else {},
-                attempt.lent,
-                partial(self.engine.heartbeats.beat, live, attempt) if here else None,
-            )
+            if here:
+                attempt.future = self.executor.submit(
+                    call_with_context,
+                    part,
+                    call.values,
+                    call.context,
+                    self.engine.resources,
+                    attempt.lent,
+                    partial(self.engine.heartbeats.beat, live, attempt),
+                )
+            else:
+                attempt.future = self.executor.submit(call_elsewhere, part, call.values, call.context)
         except Exception as error:  # noqa: BLE001  # the executor does not take it
             if isinstance(error, RuntimeError | OSError | MemoryError):  # BrokenExecutor too: it may pass
                 self.put_off(live, attempt, part, error)
@@ -253,6 +257,8 @@ class Attempts:
     def returned(self, live: Live, attempt: Attempt, future: concurrent.futures.Future[Any]) -> None:
         """A sync attempt has ended."""
         error = None if future.cancelled() else future.exception()
+        if isinstance(error, Sent):  # its executor has it run in this process
+            error = error.error
         if isinstance(error, concurrent.futures.BrokenExecutor) and OWN not in vars(error):
             self.broke(live, attempt, error)
             return
@@ -547,6 +553,47 @@ def call_with_context(
         raise
     finally:
         SCENE.reset(token)
+
+
+def call_elsewhere(part: Part, values: list[Any], context: Context) -> Any:
+    """Call a sync step in another process; an error that could not be made again in this one goes as `Sent`.
+
+    A pool of processes breaks over such an error, as over the death of one of them.
+    """
+    try:
+        return call_with_context(part, values, context, {})
+    except Exception as error:
+        if cannot_be_made_again(error):
+            raise Sent(error) from error
+        raise
+
+
+def cannot_be_made_again(error: Exception) -> bool:
+    """Whether its constructor does not take its `args`, with which pickle calls it, and copy likewise."""
+    try:
+        copy.copy(error)
+    except Exception:  # noqa: BLE001  # whatever the constructor may raise
+        return True
+    return False
+
+
+class Sent(Exception):
+    """An error on its way between processes: what arrives is the error itself."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(text_of(error))
+        self.error = error
+
+    def __reduce__(self) -> Any:
+        """See made_again."""
+        return made_again, (type(self.error), self.error.args, vars(self.error))
+
+
+def made_again(kind: type[Exception], args: tuple[Any, ...], fields: dict[str, Any]) -> Exception:
+    """An error with its fields, without a call of its constructor."""
+    error = kind.__new__(kind, *args)
+    vars(error).update(fields)
+    return error
 
 
 def unpicklable(part: Part, call: StepCall) -> str:
