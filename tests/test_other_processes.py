@@ -186,9 +186,17 @@ def die_once(where: str) -> str:
     return str(die.fn(where, 1))
 
 
+@zart.step("die-beside", max_crashes=2)
+def die_beside(where: str) -> str:
+    """Takes its process along, each time, once the other one runs."""
+    until(lambda: (Path(where) / "alive").exists())
+    return str(die.fn(where, 99))
+
+
 @zart.step("live", max_crashes=1)
 def live(where: str) -> str:
     """Runs until somebody has died, and a while longer."""
+    (Path(where) / "alive").touch()
     until(lambda: list(Path(where).glob("death-*")))
     time.sleep(0.5)
     return "lived"
@@ -209,7 +217,7 @@ def careful(where: str) -> zart.Flow[str]:
 
 @zart.workflow("crowded")
 def crowded(where: str) -> zart.Flow[list[str]]:
-    results = yield from zart.settle([die(where, 99), live(where)])
+    results = yield from zart.settle([die_beside(where), live(where)])
     return [one.value if isinstance(one, zart.Ok) else type(one.error).__name__ for one in results]
 
 
