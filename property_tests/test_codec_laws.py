@@ -411,13 +411,13 @@ events = st.one_of(
         st.none() | names,
         st.none() | st.builds(Site, names, names, numbers),
     ),
-    st.builds(Began, numbers, numbers, seconds, st.none() | numbers, st.none() | seconds),
+    st.builds(Began, numbers, numbers, st.none() | numbers, st.none() | seconds, at=seconds),
     st.builds(Retried, numbers, numbers, failures, seconds, seconds),
     st.builds(Resolved, numbers, outcomes, seconds, st.booleans()),
     st.builds(Delivered, numbers, names, payloads, seconds, st.none() | names, st.booleans()),
     st.builds(Interrupted, st.sampled_from(["cancel", "deadline"]), seconds, names, st.booleans()),
     st.builds(Closed, st.sampled_from(Status), seconds, payloads, st.none() | failures),
-    st.builds(Noted, names, seconds, names, names),
+    st.builds(Noted, names, names, names, at=seconds),
 )
 
 

@@ -440,16 +440,20 @@ def test_verify_asks_four_times_for_an_execution(server, emptied, proxy):
     store = postgres.open(through(server, proxy))
 
     def rounds():
-        before = proxy.rounds
-        store.verify()
-        return proxy.rounds - before
+        """The least of some: statements are prepared, and connections made, in between."""
+        asked = []
+        for _ in range(5):
+            before = proxy.rounds
+            store.verify()
+            asked.append(proxy.rounds - before)
+        return min(asked)
 
     write(store, *[new(f"e{n}") for n in range(2)])
-    rounds()  # prepares the statements
     few = rounds()
     write(store, *[new(f"e{n}") for n in range(2, 12)])
-    assert rounds() - few == 10 * 4
+    more = rounds() - few
     store.close()
+    assert more == 10 * 4
 
 
 @pytest.mark.parametrize(

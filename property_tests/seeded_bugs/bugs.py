@@ -80,7 +80,7 @@ BUGS = (
     Bug(
         7,
         "zart_core/interpreter.py",
-        "            if not is_marker(head):\n                raise self._diverged(fact, head)",
+        "            if not is_marker(head):\n                raise self._diverged(fact, head, early=True)",
         "            if not is_marker(head):\n                return",
         "I10",
         "a fact passes a command that was never issued",
@@ -341,8 +341,8 @@ BUGS = (
     Bug(
         36,
         "zart_stores/file/journal.py",
-        "            self._fs.sync_directory(self._path)\n        except BaseException as error:",
-        "            pass\n        except BaseException as error:",
+        "            self._fs.sync_directory(self._path)\n            self._unnamed = False",
+        "            self._unnamed = False",
         "I1",
         "a new segment is used before its name is durable",
         "power loss",
