@@ -1419,3 +1419,5 @@ def test_a_body_that_is_nested_too_deep_is_damage():
     """The decoder's recursion does not escape (F22)."""
     with pytest.raises(ValueError, match="nested too deep"):
         bodies.records_of([b'{"x":' + b"[" * 100_000], "a", 0)
+    with pytest.raises(ValueError, match="nested too deep"):
+        bodies.decode(b'{"x":' + b"[" * 100_000)
