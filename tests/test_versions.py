@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,18 @@ def waiting(engine: Any, workflow: Any, input: int, id: str) -> Any:
     return handle
 
 
+@contextmanager
+def continued(log: Any) -> Iterator[Any]:
+    """An engine with versions 1 and 2; execution "a" began with the first, and its second run has all that it needs."""
+    with zart.open(log, [V1]) as engine:
+        waiting(engine, V1, 1, "a")
+    with zart.open(log, [V1, V2]) as engine:
+        engine.send("a", "go", None)
+        until(lambda: engine.get("a").history()[0].run == 1)
+        engine.send("a", "go", None)
+        yield engine
+
+
 def test_a_run_goes_on_with_the_version_it_began_with(log):
     """While it is registered, after a restart too; others take the newest."""
     with zart.open(log, [V1]) as engine:
@@ -95,12 +109,7 @@ def test_a_version_that_is_not_registered_parks_its_runs(log):
 
 def test_continue_as_new_takes_the_newest(log):
     """The run that follows is a new one."""
-    with zart.open(log, [V1]) as engine:
-        waiting(engine, V1, 1, "a")
-    with zart.open(log, [V1, V2]) as engine:
-        engine.send("a", "go", None)
-        until(lambda: engine.get("a").history()[0].run == 1)
-        engine.send("a", "go", None)
+    with continued(log) as engine:
         assert engine.get("a").result(10) == "v2"
         assert [engine.get("a").history(run)[0].version for run in (0, 1)] == [1, 2]
         assert log.summary("a").claimed_as == "order (version 2)"
@@ -151,12 +160,7 @@ def test_the_reason_names_the_version_that_is_missing(log):
 
 def test_copies_are_claimed_by_the_version_of_the_original(log):
     """Forks, and what is taken out of one log and into another, with every run."""
-    with zart.open(log, [V1]) as engine:
-        waiting(engine, V1, 1, "a")
-    with zart.open(log, [V1, V2]) as engine:
-        engine.send("a", "go", None)
-        until(lambda: engine.get("a").history()[0].run == 1)
-        engine.send("a", "go", None)
+    with continued(log) as engine:
         engine.get("a").result(10)
         waiting(engine, V2, 0, "b")
         history = engine.get("b").history()
